@@ -1,0 +1,126 @@
+/*
+ * config.h - the configuration as an immutable snapshot.
+ *
+ * Reads twemproxy's layout (pools at the top level, with a `global:` section if wanted) and Meitu's
+ * (`global:` and `pools:`). Keys, defaults and texts are in schema.def.
+ */
+#pragma once
+
+#include "core/result.h"
+#include "core/slice.h"
+#include "net/addr.h"
+#include "proto/proto.h"
+#include "route/hash.h"
+#include "route/ring.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define MR_WORKERS_AUTO      UINT32_MAX
+#define MR_KEY_BYTES_DEFAULT 16336u /* 16384 - 48: what twemproxy's default chunk holds */
+
+enum mr_cross_server { MR_CROSS_REFUSE, MR_CROSS_FIRST_KEY };
+
+struct mr_listen_config {
+    char *text; /* as written, without the mode */
+    struct mr_addr addr;
+    int mode; /* unix sockets: file mode, 0 for none given */
+};
+
+struct mr_server_config {
+    char *text; /* the whole line as written */
+    char *name; /* for the ring, the statistics and messages */
+    char *host; /* NULL for a unix socket */
+    uint16_t port;
+    uint32_t weight;
+    struct mr_addr addr; /* len 0 when the host is a name that has to be resolved */
+};
+
+struct mr_listens {
+    struct mr_listen_config *at;
+    uint32_t n;
+};
+
+struct mr_servers {
+    struct mr_server_config *at; /* sorted by length of name, then by name */
+    uint32_t n;
+};
+
+struct mr_pool_config {
+    char *name;
+    struct mr_listens listens;
+    struct mr_servers servers;
+    const struct mr_proto *protocol;
+    struct mr_proto_options options; /* what the protocol needs; borrows from this struct */
+    char *redis_auth;
+    enum mr_hash hash;
+    enum mr_distribution distribution;
+    enum mr_cross_server cross_server;
+    char hash_tag[2];
+    bool has_hash_tag;
+    bool redis;
+    bool preconnect;
+    bool auto_eject_hosts;
+    bool tcpkeepalive;
+    bool tcp_quickack;
+    bool reuseport;
+    uint32_t redis_db;
+    uint32_t timeout_ms;
+    uint32_t backlog;
+    uint32_t client_connections;
+    uint32_t client_output_limit;
+    uint32_t client_idle_timeout_ms;
+    uint32_t max_pipeline;
+    uint32_t max_request_bytes;
+    uint32_t server_connections;
+    uint32_t server_retry_timeout_ms;
+    uint32_t server_failure_limit;
+};
+
+struct mr_config {
+    bool meitu; /* Meitu's layout: its defaults, and its shape of the statistics */
+    uint32_t worker_processes;
+    uint32_t worker_shutdown_timeout_ms;
+    uint32_t max_openfiles;
+    uint32_t resolve_interval_ms;
+    uint32_t log_level;
+    uint32_t stats_port;
+    char *user;
+    char *group;
+    char *engine;
+    char *pid_file;
+    char *log_file;
+    char *stats_addr;
+    struct mr_pool_config *pools; /* sorted by length of name, then by name */
+    uint32_t n_pools;
+    uint32_t n_servers; /* of all pools */
+    char **warnings;    /* what the file cannot do although it seems to; one line each */
+    uint32_t n_warnings;
+};
+
+/**
+ * Reads and checks a file. `max_key_bytes` becomes every pool's limit.
+ * @return MR_OK with *out owned by the caller; else err says file:line:column, what and why
+ */
+enum mr_result mr_config_load(struct mr_config **out, const char *path, uint32_t max_key_bytes,
+                              struct mr_error *err) MR_MUST_USE;
+
+/** As mr_config_load, from text; `path` only names it in messages. */
+enum mr_result mr_config_parse(struct mr_config **out, const char *path, struct mr_slice text,
+                               uint32_t max_key_bytes, struct mr_error *err) MR_MUST_USE;
+
+void mr_config_free(struct mr_config *config);
+
+/** What a ring needs to know of the pool's servers, all live; caller frees. */
+struct mr_ring_member *mr_config_ring_members(const struct mr_pool_config *pool);
+
+/** One key, for the generated reference. */
+struct mr_config_key {
+    bool global;
+    const char *name;
+    const char *default_text;
+    const char *help;
+};
+extern const struct mr_config_key MR_CONFIG_KEYS[];
+extern const size_t MR_CONFIG_KEY_COUNT;

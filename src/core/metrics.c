@@ -1,0 +1,94 @@
+/* metrics.c - counters in shared memory. */
+#include "core/metrics.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define MAGIC   0x6d72736du
+#define VERSION 1u
+
+#define ROW(name, kind, help) {#name, MR_METRIC_##kind, help},
+
+const struct mr_metric_desc MR_PROCESS_METRICS[] = {
+#define X_PROCESS ROW
+#include "core/metrics.def"
+};
+
+const struct mr_metric_desc MR_POOL_METRICS[] = {
+#define X_POOL ROW
+#include "core/metrics.def"
+};
+
+const struct mr_metric_desc MR_SERVER_METRICS[] = {
+#define X_SERVER ROW
+#include "core/metrics.def"
+};
+
+enum mr_result mr_metrics_open(struct mr_metrics *m, uint32_t n_pools, uint32_t n_servers,
+                               struct mr_error *err)
+{
+    const size_t size = sizeof(struct mr_metrics_head) + n_pools * sizeof(struct mr_pool_metrics) +
+                        n_servers * sizeof(struct mr_server_metrics);
+    enum mr_result rc;
+
+    const int fd = memfd_create("millrace-metrics", MFD_CLOEXEC);
+    if (fd < 0)
+        return mr_fail_sys(err, "memfd_create for metrics");
+    if (ftruncate(fd, (off_t)size) < 0) {
+        rc = mr_fail_sys(err, "metrics segment of %zu bytes", size);
+        goto close_fd;
+    }
+    void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (at == MAP_FAILED) {
+        rc = mr_fail_sys(err, "mmap of the metrics segment");
+        goto close_fd;
+    }
+    m->fd = fd;
+    m->size = size;
+    m->head = at;
+    m->pools = (struct mr_pool_metrics *)(m->head + 1);
+    m->servers = (struct mr_server_metrics *)(m->pools + n_pools);
+    m->head->magic = MAGIC;
+    m->head->version = VERSION;
+    m->head->n_pools = n_pools;
+    m->head->n_servers = n_servers;
+    return MR_OK;
+
+close_fd:
+    (void)close(fd);
+    return rc;
+}
+
+void mr_metrics_close(struct mr_metrics *m)
+{
+    (void)munmap(m->head, m->size);
+    (void)close(m->fd);
+    *m = (struct mr_metrics){.fd = -1};
+}
+
+static void reset(uint64_t *values, const struct mr_metric_desc *desc, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (desc[i].kind == MR_METRIC_GAUGE)
+            values[i] = 0;
+}
+
+void mr_metrics_reset_gauges(struct mr_metrics *m)
+{
+    reset((uint64_t *)&m->head->process, MR_PROCESS_METRICS, MR_PROCESS_METRIC_COUNT);
+    for (uint32_t i = 0; i < m->head->n_pools; i++)
+        reset((uint64_t *)&m->pools[i], MR_POOL_METRICS, MR_POOL_METRIC_COUNT);
+    for (uint32_t i = 0; i < m->head->n_servers; i++)
+        reset((uint64_t *)&m->servers[i], MR_SERVER_METRICS, MR_SERVER_METRIC_COUNT);
+}
+
+void mr_metrics_add(uint64_t *sum, const uint64_t *from, const struct mr_metric_desc *desc,
+                    size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (desc[i].kind != MR_METRIC_TIMESTAMP)
+            sum[i] += from[i];
+        else if (from[i] > sum[i])
+            sum[i] = from[i];
+    }
+}

@@ -1,0 +1,98 @@
+/*
+ * metrics.h - counters in shared memory: one segment per slot, written by one worker with plain
+ * stores, read by any process. A segment outlives its worker, so counters go on after a crash.
+ *
+ * Layout: struct mr_metrics_head, then the pools, then the servers of all pools in order.
+ */
+#pragma once
+
+#include "core/result.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct mr_process_metrics {
+#define X_PROCESS(name, kind, help) uint64_t name;
+#include "core/metrics.def"
+};
+
+#define MR_LATENCY_BUCKETS 11
+
+/** Meitu's buckets: counts of durations up to 1, 10, 20, 50 ... 3000 ms, and above. */
+struct mr_latency {
+    uint64_t counts[MR_LATENCY_BUCKETS];
+};
+
+struct mr_pool_metrics {
+#define X_POOL(name, kind, help) uint64_t name;
+#include "core/metrics.def"
+    struct mr_latency request_latency; /* request parsed -> reply handed to the client's stream */
+};
+
+struct mr_server_metrics {
+#define X_SERVER(name, kind, help) uint64_t name;
+#include "core/metrics.def"
+    struct mr_latency server_latency; /* request queued for the server -> reply parsed */
+};
+
+static inline void mr_latency_add(struct mr_latency *l, uint64_t us)
+{
+    static const uint32_t BOUNDS_MS[] = {1, 10, 20, 50, 100, 200, 500, 1000, 2000, 3000};
+    unsigned i = 0;
+
+    while (i < MR_LATENCY_BUCKETS - 1 && us > BOUNDS_MS[i] * UINT64_C(1000))
+        i++;
+    l->counts[i]++;
+}
+
+enum mr_metric_kind { MR_METRIC_COUNTER, MR_METRIC_GAUGE, MR_METRIC_TIMESTAMP };
+
+/** One row of metrics.def; a level's values are the uint64_t members in row order. */
+struct mr_metric_desc {
+    const char *name;
+    enum mr_metric_kind kind;
+    const char *help;
+};
+
+extern const struct mr_metric_desc MR_PROCESS_METRICS[];
+extern const struct mr_metric_desc MR_POOL_METRICS[];
+extern const struct mr_metric_desc MR_SERVER_METRICS[];
+
+#define MR_PROCESS_METRIC_COUNT (sizeof(struct mr_process_metrics) / sizeof(uint64_t))
+#define MR_POOL_METRIC_COUNT                                                                       \
+    ((sizeof(struct mr_pool_metrics) - sizeof(struct mr_latency)) / sizeof(uint64_t))
+#define MR_SERVER_METRIC_COUNT                                                                     \
+    ((sizeof(struct mr_server_metrics) - sizeof(struct mr_latency)) / sizeof(uint64_t))
+
+struct mr_metrics_head {
+    uint32_t magic;
+    uint32_t version;
+    uint32_t n_pools;
+    uint32_t n_servers; /* of all pools together */
+    uint64_t pid;       /* of the worker that writes here, 0 for none */
+    uint64_t started_s; /* wall clock, when that worker started */
+    uint64_t restarts;  /* workers that this slot has lost */
+    struct mr_process_metrics process;
+};
+
+/** A mapped segment. */
+struct mr_metrics {
+    int fd; /* memfd, owned by the master */
+    size_t size;
+    struct mr_metrics_head *head;
+    struct mr_pool_metrics *pools;
+    struct mr_server_metrics *servers;
+};
+
+/** Creates a zeroed segment in a memfd and maps it shared; children inherit the mapping. */
+enum mr_result mr_metrics_open(struct mr_metrics *m, uint32_t n_pools, uint32_t n_servers,
+                               struct mr_error *err) MR_MUST_USE;
+
+void mr_metrics_close(struct mr_metrics *m);
+
+/** For a new worker in the slot: gauges start from zero, counters go on. */
+void mr_metrics_reset_gauges(struct mr_metrics *m);
+
+/** Adds `n` values of `from` to `sum`; a TIMESTAMP becomes the latest of both. */
+void mr_metrics_add(uint64_t *sum, const uint64_t *from, const struct mr_metric_desc *desc,
+                    size_t n);

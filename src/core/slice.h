@@ -1,0 +1,35 @@
+/* slice.h - a borrowed run of bytes; never owns, never NUL-terminated. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
+
+struct mr_slice {
+    const char *at;
+    size_t len; /* bytes */
+};
+
+/** A slice over a string literal or NUL-terminated text. */
+static inline struct mr_slice mr_slice_of(const char *text)
+{
+    return (struct mr_slice){text, strlen(text)};
+}
+
+static inline bool mr_slice_eq(struct mr_slice a, struct mr_slice b)
+{
+    return a.len == b.len && (a.len == 0 || memcmp(a.at, b.at, a.len) == 0);
+}
+
+/** Compares with text that is given in lower case, ignoring the ASCII case of the slice. */
+static inline bool mr_slice_eq_nocase(struct mr_slice s, const char *lower)
+{
+    if (strlen(lower) != s.len)
+        return false;
+    for (size_t i = 0; i < s.len; i++) {
+        const char c = s.at[i];
+        if ((c >= 'A' && c <= 'Z' ? c + 32 : c) != lower[i])
+            return false;
+    }
+    return true;
+}

@@ -1,0 +1,107 @@
+/* addr.c - socket addresses. */
+#include "net/addr.h"
+
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#define HOST_MAX 256
+
+enum mr_result mr_addr_unix(struct mr_addr *addr, struct mr_slice path, struct mr_error *err)
+{
+    struct mr_addr made = {.len = sizeof(made.sa.un)};
+
+    if (path.len == 0 || path.len >= sizeof(made.sa.un.sun_path))
+        return mr_fail(err, MR_ELIMIT, "a unix socket path has 1 to %zu bytes, this one has %zu",
+                       sizeof(made.sa.un.sun_path) - 1, path.len);
+    made.sa.un.sun_family = AF_UNIX;
+    memcpy(made.sa.un.sun_path, path.at, path.len);
+    (void)snprintf(made.text, sizeof(made.text), "%s", made.sa.un.sun_path);
+    *addr = made;
+    return MR_OK;
+}
+
+static void describe(struct mr_addr *addr)
+{
+    char host[INET6_ADDRSTRLEN] = "?";
+
+    if (addr->sa.any.sa_family == AF_INET6) {
+        (void)inet_ntop(AF_INET6, &addr->sa.in6.sin6_addr, host, sizeof(host));
+        (void)snprintf(addr->text, sizeof(addr->text), "[%s]:%u", host,
+                       ntohs(addr->sa.in6.sin6_port));
+    } else {
+        (void)inet_ntop(AF_INET, &addr->sa.in.sin_addr, host, sizeof(host));
+        (void)snprintf(addr->text, sizeof(addr->text), "%s:%u", host, ntohs(addr->sa.in.sin_port));
+    }
+}
+
+/* Copies the host without its brackets, NUL-terminated; false when it is too long. */
+static bool bare_host(char *out, size_t size, struct mr_slice host)
+{
+    if (host.len >= 2 && host.at[0] == '[' && host.at[host.len - 1] == ']')
+        host = (struct mr_slice){host.at + 1, host.len - 2};
+    if (host.len == 0 || host.len >= size)
+        return false;
+    memcpy(out, host.at, host.len);
+    out[host.len] = '\0';
+    return true;
+}
+
+static int lookup(struct mr_addr *addr, const char *host, uint16_t port, int flags)
+{
+    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = flags | AI_NUMERICSERV};
+    struct addrinfo *list = NULL;
+    struct mr_addr made = {0};
+    char service[8];
+
+    (void)snprintf(service, sizeof(service), "%u", port);
+    const int rc = getaddrinfo(host, service, &hints, &list);
+    if (rc != 0)
+        return rc;
+    made.len = list->ai_addrlen;
+    memcpy(&made.sa, list->ai_addr, list->ai_addrlen);
+    freeaddrinfo(list);
+    describe(&made);
+    *addr = made;
+    return 0;
+}
+
+bool mr_addr_numeric(struct mr_addr *addr, struct mr_slice host, uint16_t port)
+{
+    char name[HOST_MAX];
+
+    return bare_host(name, sizeof(name), host) && lookup(addr, name, port, AI_NUMERICHOST) == 0;
+}
+
+enum mr_result mr_addr_resolve(struct mr_addr *addr, struct mr_slice host, uint16_t port,
+                               struct mr_error *err)
+{
+    char name[HOST_MAX];
+
+    if (!bare_host(name, sizeof(name), host))
+        return mr_fail(err, MR_ELIMIT, "a host name has 1 to %d bytes", HOST_MAX - 1);
+    int rc = lookup(addr, name, port, AI_NUMERICHOST);
+    if (rc != 0)
+        rc = lookup(addr, name, port, 0);
+    if (rc != 0)
+        return mr_fail(err, MR_ESYS, "host '%s' does not resolve: %s", name, gai_strerror(rc));
+    return MR_OK;
+}
+
+bool mr_addr_eq(const struct mr_addr *a, const struct mr_addr *b)
+{
+    if (a->len != b->len || a->len == 0 || a->sa.any.sa_family != b->sa.any.sa_family)
+        return false;
+    switch (a->sa.any.sa_family) {
+    case AF_INET:
+        return a->sa.in.sin_port == b->sa.in.sin_port &&
+               a->sa.in.sin_addr.s_addr == b->sa.in.sin_addr.s_addr;
+    case AF_INET6:
+        return a->sa.in6.sin6_port == b->sa.in6.sin6_port &&
+               a->sa.in6.sin6_scope_id == b->sa.in6.sin6_scope_id &&
+               memcmp(&a->sa.in6.sin6_addr, &b->sa.in6.sin6_addr, sizeof(struct in6_addr)) == 0;
+    default:
+        return strcmp(a->sa.un.sun_path, b->sa.un.sun_path) == 0;
+    }
+}

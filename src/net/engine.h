@@ -1,0 +1,26 @@
+/* engine.h - what an I/O engine does for the loop; private to src/net. */
+#pragma once
+
+#include "core/result.h"
+
+struct mr_loop;
+struct mr_stream;
+struct mr_watch;
+
+struct mr_engine {
+    const char *name;
+    enum mr_result (*init)(struct mr_loop *loop, struct mr_error *err);
+    void (*fini)(struct mr_loop *loop);
+    /** Begins to serve a stream's fd, by what mr_stream_wants_read/_write say. */
+    void (*add)(struct mr_loop *loop, struct mr_stream *s);
+    /** What the stream wants has changed. */
+    void (*update)(struct mr_loop *loop, struct mr_stream *s);
+    /** The stream's fd is about to be closed. */
+    void (*remove)(struct mr_loop *loop, struct mr_stream *s);
+    void (*watch)(struct mr_loop *loop, struct mr_watch *w);
+    void (*unwatch)(struct mr_loop *loop, struct mr_watch *w);
+    /** Waits up to timeout_ms (-1: for ever), sets loop->now_us, delivers what has come. */
+    void (*wait)(struct mr_loop *loop, int timeout_ms);
+};
+
+extern const struct mr_engine MR_ENGINE_EPOLL;

@@ -1,0 +1,167 @@
+/* engine_epoll.c - level-triggered epoll: the engine that works everywhere. */
+#include "core/clock.h"
+#include "net/engine.h"
+#include "net/loop.h"
+#include "net/stream_engine.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#define EVENTS    1024
+#define WATCH_TAG 1u /* set in the event's pointer for a watch */
+
+struct state {
+    int fd;
+    char *recv;      /* MR_RECV_HEADROOM + MR_RECV_BYTES */
+    int next, count; /* events being delivered, so that a removed watch can be forgotten */
+    struct epoll_event events[EVENTS];
+};
+
+static enum mr_result init(struct mr_loop *loop, struct mr_error *err)
+{
+    const int fd = epoll_create1(EPOLL_CLOEXEC);
+
+    if (fd < 0)
+        return mr_fail_sys(err, "epoll_create1");
+    struct state *st = malloc(sizeof(*st));
+    MR_CHECK(st != NULL);
+    st->fd = fd;
+    st->next = st->count = 0;
+    st->recv = malloc(MR_RECV_HEADROOM + MR_RECV_BYTES);
+    MR_CHECK(st->recv != NULL);
+    loop->engine_state = st;
+    return MR_OK;
+}
+
+static void fini(struct mr_loop *loop)
+{
+    struct state *st = loop->engine_state;
+
+    (void)close(st->fd);
+    free(st->recv);
+    free(st);
+}
+
+static uint32_t interest(const struct mr_stream *s)
+{
+    return (mr_stream_wants_read(s) ? (uint32_t)EPOLLIN : 0) |
+           (mr_stream_wants_write(s) ? (uint32_t)EPOLLOUT : 0);
+}
+
+static void control(struct mr_loop *loop, int op, int fd, uint32_t events, void *ptr)
+{
+    const struct state *st = loop->engine_state;
+    struct epoll_event ev = {.events = events, .data.ptr = ptr};
+
+    /* ENOSPC (max_user_watches) and ENOMEM leave a socket that nobody hears: start over */
+    MR_CHECK(epoll_ctl(st->fd, op, fd, &ev) == 0);
+}
+
+static void add(struct mr_loop *loop, struct mr_stream *s)
+{
+    control(loop, EPOLL_CTL_ADD, s->fd, interest(s), s);
+}
+
+static void update(struct mr_loop *loop, struct mr_stream *s)
+{
+    control(loop, EPOLL_CTL_MOD, s->fd, interest(s), s);
+}
+
+/* close(2) takes the descriptor out of the set; pending events meet the CLOSED flag. */
+static void remove_stream(struct mr_loop *loop, struct mr_stream *s)
+{
+    (void)loop;
+    (void)s;
+}
+
+static void *tag(struct mr_watch *w)
+{
+    return (char *)w + WATCH_TAG;
+}
+
+static void watch(struct mr_loop *loop, struct mr_watch *w)
+{
+    const uint32_t events = EPOLLIN | (w->exclusive ? (uint32_t)EPOLLEXCLUSIVE : 0);
+
+    control(loop, EPOLL_CTL_ADD, w->fd, events, tag(w));
+}
+
+static void unwatch(struct mr_loop *loop, struct mr_watch *w)
+{
+    struct state *st = loop->engine_state;
+
+    control(loop, EPOLL_CTL_DEL, w->fd, 0, NULL);
+    for (int i = st->next; i < st->count; i++)
+        if (st->events[i].data.ptr == tag(w))
+            st->events[i].data.ptr = NULL;
+}
+
+static void receive(struct state *st, struct mr_stream *s)
+{
+    char *at = st->recv + MR_RECV_HEADROOM;
+    const ssize_t n = recv(s->fd, at, MR_RECV_BYTES, 0);
+
+    if (MR_LIKELY(n > 0))
+        mr_stream_deliver(s, at, (size_t)n, MR_RECV_HEADROOM);
+    else if (n == 0)
+        mr_stream_peer_gone(s, 0);
+    else if (errno != EAGAIN && errno != EINTR)
+        mr_stream_peer_gone(s, errno);
+}
+
+static int socket_error(int fd)
+{
+    int error = 0;
+    socklen_t len = sizeof(error);
+
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
+        error = errno;
+    return error != 0 ? error : ECONNRESET;
+}
+
+static void handle(struct state *st, struct mr_stream *s, uint32_t events)
+{
+    if (mr_stream_is_closed(s))
+        return;
+    if (mr_stream_wants_write(s) && events & (EPOLLOUT | EPOLLERR | EPOLLHUP))
+        mr_stream_writable(s);
+    if (mr_stream_wants_read(s) && events & (EPOLLIN | EPOLLERR | EPOLLHUP))
+        receive(st, s);
+    else if (events & (EPOLLERR | EPOLLHUP) && !mr_stream_is_closed(s))
+        mr_stream_peer_gone(s, socket_error(s->fd)); /* reported even when nothing is wanted */
+}
+
+static void wait_and_deliver(struct mr_loop *loop, int timeout_ms)
+{
+    struct state *st = loop->engine_state;
+    const int n = epoll_wait(st->fd, st->events, EVENTS, timeout_ms);
+
+    MR_CHECK(n >= 0 || errno == EINTR);
+    loop->now_us = mr_clock_mono_us();
+    st->count = n < 0 ? 0 : n;
+    for (st->next = 0; st->next < st->count;) {
+        const struct epoll_event ev = st->events[st->next++];
+        const uintptr_t bits = (uintptr_t)ev.data.ptr;
+        if (bits & WATCH_TAG) {
+            struct mr_watch *w = (struct mr_watch *)((char *)ev.data.ptr - WATCH_TAG);
+            w->on_ready(w);
+        } else if (ev.data.ptr != NULL) {
+            handle(st, ev.data.ptr, ev.events);
+        }
+    }
+    st->count = 0;
+}
+
+const struct mr_engine MR_ENGINE_EPOLL = {
+    .name = "epoll",
+    .init = init,
+    .fini = fini,
+    .add = add,
+    .update = update,
+    .remove = remove_stream,
+    .watch = watch,
+    .unwatch = unwatch,
+    .wait = wait_and_deliver,
+};

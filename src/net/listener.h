@@ -1,0 +1,49 @@
+/* listener.h - bound, listening sockets, and accepting from them on a loop. */
+#pragma once
+
+#include "core/result.h"
+#include "net/addr.h"
+#include "net/loop.h"
+
+#include <stdbool.h>
+
+struct mr_listen_options {
+    int backlog;
+    bool reuse_port; /* TCP: one of a group of sockets on the same address */
+    bool keepalive;  /* SO_KEEPALIVE on accepted sockets (they inherit it) */
+    int mode;        /* unix: file mode, 0 leaves what the umask gives */
+};
+
+/**
+ * Opens, binds and listens, non-blocking and close-on-exec. A stale unix socket file is replaced;
+ * one that somebody serves is an error. Accepted TCP sockets inherit TCP_NODELAY.
+ * @return MR_OK with *fd owned by the caller; untouched on failure
+ */
+enum mr_result mr_listen(int *fd, const struct mr_addr *addr, const struct mr_listen_options *o,
+                         struct mr_error *err) MR_MUST_USE;
+
+/**
+ * Fails when another process listens on the address. SO_REUSEPORT would let both serve it, each
+ * a share of the clients; call this before opening the first socket of a group.
+ */
+enum mr_result mr_listen_probe(const struct mr_addr *addr, struct mr_error *err) MR_MUST_USE;
+
+/** Accepts on a loop and hands each new socket to its owner. */
+struct mr_acceptor {
+    struct mr_watch watch;
+    struct mr_loop *loop;
+    struct mr_timer retry;
+    /** Takes the fd. */
+    void (*on_accept)(struct mr_acceptor *a, int fd);
+    uint64_t failures; /* accepts refused for want of descriptors or memory */
+};
+
+/** Serves a listening fd (borrowed). `shared`: other processes wait on it too. */
+void mr_acceptor_start(struct mr_acceptor *a, struct mr_loop *loop, int fd, bool shared,
+                       void (*on_accept)(struct mr_acceptor *, int));
+
+/** Stops; connections still queued stay queued. Fine when it is not started. */
+void mr_acceptor_stop(struct mr_acceptor *a);
+
+/** Accepts everything that is queued now, then stops. */
+void mr_acceptor_drain(struct mr_acceptor *a);

@@ -1,0 +1,120 @@
+/* loop.c - the event loop of one process. */
+#include "net/loop.h"
+
+#include "core/clock.h"
+#include "net/engine.h"
+#include "net/stream_engine.h"
+
+#include <string.h>
+
+#define TRIM_MS 1000u
+
+static void trim(struct mr_timer *timer)
+{
+    struct mr_loop *loop = MR_CONTAINER_OF(timer, struct mr_loop, trim_timer);
+
+    mr_slab_trim(&loop->slab);
+    if (loop->slab.cached_bytes > 0)
+        mr_loop_timer(loop, timer, TRIM_MS);
+}
+
+enum mr_result mr_loop_init(struct mr_loop *loop, const char *engine, struct mr_error *err)
+{
+    if (strcmp(engine, "auto") != 0 && strcmp(engine, "epoll") != 0)
+        return mr_fail(err, MR_ECONFIG, "there is no engine '%s'; known: auto, epoll", engine);
+    memset(loop, 0, sizeof(*loop));
+    loop->engine = &MR_ENGINE_EPOLL;
+    loop->now_us = mr_clock_mono_us();
+    mr_slab_init(&loop->slab);
+    mr_timers_init(&loop->timers, loop->now_us);
+    mr_list_init(&loop->resumed);
+    loop->trim_timer.fire = trim;
+    return loop->engine->init(loop, err);
+}
+
+void mr_loop_fini(struct mr_loop *loop)
+{
+    while (loop->closed != NULL) {
+        struct mr_stream *s = loop->closed;
+        loop->closed = s->next_closed;
+        mr_stream_reap(s);
+    }
+    MR_CHECK(loop->n_streams == 0); /* owners close what they opened */
+    mr_timer_cancel(&loop->trim_timer);
+    loop->engine->fini(loop);
+    mr_slab_fini(&loop->slab);
+}
+
+void mr_loop_abandon(struct mr_loop *loop)
+{
+    loop->engine->fini(loop);
+}
+
+void mr_loop_timer(struct mr_loop *loop, struct mr_timer *timer, uint64_t delay_ms)
+{
+    mr_timer_set(&loop->timers, timer, loop->now_us, delay_ms);
+}
+
+void mr_watch_start(struct mr_loop *loop, struct mr_watch *watch)
+{
+    if (watch->active)
+        return;
+    watch->active = true;
+    loop->engine->watch(loop, watch);
+}
+
+void mr_watch_stop(struct mr_loop *loop, struct mr_watch *watch)
+{
+    if (!watch->active)
+        return;
+    watch->active = false;
+    loop->engine->unwatch(loop, watch);
+}
+
+/* Each stream that was resumed gets one delivery; one resumed meanwhile waits for the next turn. */
+static void redeliver(struct mr_loop *loop)
+{
+    for (uint32_t n = loop->n_resumed; n > 0 && loop->n_resumed > 0; n--) {
+        struct mr_stream *s = MR_CONTAINER_OF(loop->resumed.next, struct mr_stream, resumed);
+        mr_list_del(&s->resumed);
+        loop->n_resumed--;
+        mr_stream_redeliver(s);
+    }
+}
+
+/* Flushing and reaping may make more of each other: on_close answers other streams. */
+static void flush_and_reap(struct mr_loop *loop)
+{
+    for (;;) {
+        if (loop->dirty != NULL) {
+            struct mr_stream *s = loop->dirty;
+            loop->dirty = s->next_dirty;
+            mr_stream_flush(s);
+        } else if (loop->closed != NULL) {
+            struct mr_stream *s = loop->closed;
+            loop->closed = s->next_closed;
+            mr_stream_reap(s);
+        } else {
+            return;
+        }
+    }
+}
+
+void mr_loop_turn(struct mr_loop *loop, int max_wait_ms)
+{
+    const int ceiling = max_wait_ms < 0 ? INT32_MAX : max_wait_ms;
+    int wait = loop->n_resumed > 0 ? 0 : mr_timers_wait_ms(&loop->timers, loop->now_us, ceiling);
+
+    loop->engine->wait(loop, wait == INT32_MAX ? -1 : wait);
+    redeliver(loop);
+    mr_timers_run(&loop->timers, loop->now_us);
+    flush_and_reap(loop);
+    if (loop->slab.cached_bytes > 0 && !mr_timer_is_set(&loop->trim_timer))
+        mr_loop_timer(loop, &loop->trim_timer, TRIM_MS);
+}
+
+void mr_loop_run(struct mr_loop *loop)
+{
+    while (!loop->stop)
+        mr_loop_turn(loop, -1);
+}

@@ -1,0 +1,65 @@
+/*
+ * loop.h - the event loop of one process: streams, watches and timers over one engine.
+ *
+ * A turn: wait, deliver, timers, flush, reap. Everything runs in one thread; nothing here blocks
+ * but the wait.
+ */
+#pragma once
+
+#include "core/result.h"
+#include "core/slab.h"
+#include "core/timer.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct mr_engine;
+struct mr_stream;
+
+#define MR_RECV_BYTES    65536u /* most that one stream gets read in one turn */
+#define MR_RECV_HEADROOM 4096u  /* room in front of it for an unfinished remainder */
+
+/** A descriptor whose readability the owner handles itself: a listener, a channel. */
+struct mr_watch {
+    void (*on_ready)(struct mr_watch *watch);
+    int fd;         /* owned by whoever set it; closed only after mr_watch_stop */
+    bool exclusive; /* shared with other processes: wake one of them */
+    bool active;    /* kept by the loop */
+};
+
+struct mr_loop {
+    const struct mr_engine *engine;
+    void *engine_state;
+    struct mr_slab slab;
+    struct mr_timers timers;
+    uint64_t now_us;            /* monotonic, read once a turn */
+    uint32_t n_streams;         /* open, or closed and not reaped yet */
+    uint32_t n_resumed;         /* streams in `resumed` */
+    bool stop;                  /* set by anyone: mr_loop_run returns after this turn */
+    struct mr_stream *dirty;    /* with output to flush at the end of the turn */
+    struct mr_stream *closed;   /* to be reaped at the end of the turn */
+    struct mr_list resumed;     /* with a remainder to deliver again */
+    struct mr_timer trim_timer; /* gives unused memory back */
+};
+
+/** `engine`: "epoll" or "auto". */
+enum mr_result mr_loop_init(struct mr_loop *loop, const char *engine,
+                            struct mr_error *err) MR_MUST_USE;
+
+/** Closes what is still open without flushing; on_close runs for every stream. */
+void mr_loop_fini(struct mr_loop *loop);
+
+/** In a child just forked: gives back the loop's descriptors, runs nothing. */
+void mr_loop_abandon(struct mr_loop *loop);
+
+/** One turn; waits at most `max_wait_ms` (-1: until something happens). */
+void mr_loop_turn(struct mr_loop *loop, int max_wait_ms);
+
+/** Turns until loop->stop is set. */
+void mr_loop_run(struct mr_loop *loop);
+
+void mr_watch_start(struct mr_loop *loop, struct mr_watch *watch);
+void mr_watch_stop(struct mr_loop *loop, struct mr_watch *watch);
+
+/** Sets a timer relative to the time of this turn. */
+void mr_loop_timer(struct mr_loop *loop, struct mr_timer *timer, uint64_t delay_ms);

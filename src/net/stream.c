@@ -1,0 +1,390 @@
+/* stream.c - a byte stream over a connected socket. */
+#include "net/stream.h"
+
+#include "net/engine.h"
+#include "net/loop.h"
+#include "net/stream_engine.h"
+
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define DIRECT_BYTES 16384u /* from here on a copy costs more than a write of its own */
+
+enum {
+    CONNECTING = 1 << 0,
+    PAUSED = 1 << 1,    /* the owner wants no input */
+    EOF_SEEN = 1 << 2,  /* the peer sends no more */
+    BLOCKED = 1 << 3,   /* the socket takes no more output */
+    DIRTY = 1 << 4,     /* in loop->dirty */
+    CLOSED = 1 << 5,    /* in loop->closed */
+    FINISHING = 1 << 6, /* close once the output is out and the peer has closed */
+    SHUT = 1 << 7,      /* our side is shut down */
+};
+
+bool mr_stream_is_open(const struct mr_stream *s)
+{
+    return !(s->flags & (CONNECTING | CLOSED));
+}
+
+bool mr_stream_is_closed(const struct mr_stream *s)
+{
+    return s->flags & CLOSED;
+}
+
+bool mr_stream_is_blocked(const struct mr_stream *s)
+{
+    return s->flags & BLOCKED;
+}
+
+bool mr_stream_is_paused(const struct mr_stream *s)
+{
+    return s->flags & PAUSED;
+}
+
+bool mr_stream_unread(const struct mr_stream *s)
+{
+    int n = 0;
+
+    return !(s->flags & CLOSED) && ioctl(s->fd, FIONREAD, &n) == 0 && n > 0;
+}
+
+bool mr_stream_wants_read(const struct mr_stream *s)
+{
+    return !(s->flags & (CONNECTING | PAUSED | EOF_SEEN | CLOSED));
+}
+
+bool mr_stream_wants_write(const struct mr_stream *s)
+{
+    return s->flags & (CONNECTING | BLOCKED);
+}
+
+static void start(struct mr_stream *s, struct mr_loop *loop, const struct mr_stream_ops *ops,
+                  int fd, uint16_t flags)
+{
+    memset(s, 0, sizeof(*s));
+    s->ops = ops;
+    s->loop = loop;
+    s->fd = fd;
+    s->flags = flags;
+    loop->n_streams++;
+    loop->engine->add(loop, s);
+}
+
+void mr_stream_open(struct mr_stream *s, struct mr_loop *loop, const struct mr_stream_ops *ops,
+                    int fd)
+{
+    start(s, loop, ops, fd, 0);
+}
+
+enum mr_result mr_stream_connect(struct mr_stream *s, struct mr_loop *loop,
+                                 const struct mr_stream_ops *ops, const struct mr_addr *addr,
+                                 struct mr_error *err)
+{
+    const int on = 1;
+    enum mr_result rc;
+
+    const int fd = socket(addr->sa.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return mr_fail_sys(err, "socket for %s", addr->text);
+    if (addr->sa.any.sa_family != AF_UNIX &&
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0) {
+        rc = mr_fail_sys(err, "TCP_NODELAY on a socket for %s", addr->text);
+        goto close_fd;
+    }
+    if (connect(fd, &addr->sa.any, addr->len) < 0 && errno != EINPROGRESS && errno != EINTR) {
+        rc = mr_fail_sys(err, "connect to %s", addr->text);
+        goto close_fd;
+    }
+    /* a connect that is done already is told by the first writability, as any other */
+    start(s, loop, ops, fd, CONNECTING);
+    return MR_OK;
+
+close_fd:
+    (void)close(fd);
+    return rc;
+}
+
+static void mark_dirty(struct mr_stream *s)
+{
+    if (s->flags & DIRTY)
+        return;
+    s->flags |= DIRTY;
+    s->next_dirty = s->loop->dirty;
+    s->loop->dirty = s;
+}
+
+void mr_stream_close(struct mr_stream *s, int error)
+{
+    if (s->flags & CLOSED)
+        return;
+    s->flags |= CLOSED;
+    s->error = (uint16_t)error;
+    if (mr_list_linked(&s->resumed)) {
+        mr_list_del(&s->resumed);
+        s->loop->n_resumed--;
+    }
+    s->loop->engine->remove(s->loop, s);
+    (void)close(s->fd);
+    s->fd = -1;
+    s->next_closed = s->loop->closed;
+    s->loop->closed = s;
+}
+
+void mr_stream_finish(struct mr_stream *s)
+{
+    if (s->flags & (CLOSED | FINISHING))
+        return;
+    s->flags |= FINISHING; /* the remainder stays: the caller may still be reading it */
+    if (s->flags & PAUSED) {
+        s->flags &= (uint16_t)~PAUSED;
+        s->loop->engine->update(s->loop, s);
+    }
+    mark_dirty(s);
+}
+
+static void keep(struct mr_stream *s, const char *bytes, size_t len)
+{
+    if (!mr_buf_append(&s->in, &s->loop->slab, bytes, len))
+        mr_stream_close(s, ENOMEM);
+}
+
+/* Presents the kept remainder itself. */
+static void deliver_kept(struct mr_stream *s)
+{
+    const struct mr_slice kept = mr_buf_slice(&s->in);
+    const size_t used = s->ops->on_data(s, kept.at, kept.len);
+
+    MR_CHECK(used <= kept.len);
+    if (s->flags & FINISHING)
+        mr_buf_clear(&s->in, &s->loop->slab);
+    else if (!(s->flags & CLOSED))
+        mr_buf_consume(&s->in, &s->loop->slab, used);
+}
+
+void mr_stream_deliver(struct mr_stream *s, char *bytes, size_t len, size_t headroom)
+{
+    const size_t rest = mr_buf_len(&s->in);
+
+    if (s->flags & (CLOSED | FINISHING))
+        return;
+    if (rest + len < s->want) {
+        keep(s, bytes, len);
+        return;
+    }
+    s->want = 0;
+    if (rest > headroom) {
+        keep(s, bytes, len);
+        if (!(s->flags & CLOSED))
+            deliver_kept(s);
+        return;
+    }
+    if (rest > 0) {
+        memcpy(bytes - rest, mr_buf_slice(&s->in).at, rest);
+        mr_buf_clear(&s->in, &s->loop->slab);
+        bytes -= rest;
+        len += rest;
+    }
+    const size_t used = s->ops->on_data(s, bytes, len);
+    MR_CHECK(used <= len);
+    if (used < len && !(s->flags & (CLOSED | FINISHING)))
+        keep(s, bytes + used, len - used);
+}
+
+void mr_stream_redeliver(struct mr_stream *s)
+{
+    if (s->flags & (CLOSED | FINISHING | PAUSED) || mr_buf_empty(&s->in) ||
+        mr_buf_len(&s->in) < s->want)
+        return;
+    s->want = 0;
+    deliver_kept(s);
+}
+
+void mr_stream_want(struct mr_stream *s, size_t total)
+{
+    s->want = total > MR_BUF_MAX ? MR_BUF_MAX : (uint32_t)total;
+}
+
+void mr_stream_pause(struct mr_stream *s)
+{
+    if (s->flags & (CLOSED | PAUSED | FINISHING))
+        return;
+    s->flags |= PAUSED;
+    if (!(s->flags & EOF_SEEN))
+        s->loop->engine->update(s->loop, s);
+}
+
+void mr_stream_resume(struct mr_stream *s)
+{
+    if (s->flags & CLOSED || !(s->flags & PAUSED))
+        return;
+    s->flags &= (uint16_t)~PAUSED;
+    if (!(s->flags & EOF_SEEN))
+        s->loop->engine->update(s->loop, s);
+    if (!mr_buf_empty(&s->in) && !mr_list_linked(&s->resumed)) {
+        mr_list_append(&s->loop->resumed, &s->resumed);
+        s->loop->n_resumed++;
+    }
+}
+
+void mr_stream_peer_gone(struct mr_stream *s, int error)
+{
+    if (s->flags & CLOSED)
+        return;
+    if (error != 0 || s->flags & FINISHING) {
+        s->flags |= EOF_SEEN;
+        if (error != 0 || s->flags & SHUT) {
+            mr_stream_close(s, error);
+            return;
+        }
+        s->loop->engine->update(s->loop, s); /* still flushing: closes when that is done */
+        return;
+    }
+    if (s->flags & EOF_SEEN)
+        return;
+    s->flags |= EOF_SEEN;
+    s->loop->engine->update(s->loop, s);
+    s->ops->on_eof(s);
+}
+
+/* All output is out: a stream that was told to finish now shuts its side. */
+static void flushed(struct mr_stream *s)
+{
+    const bool was_blocked = s->flags & BLOCKED;
+
+    if (was_blocked) {
+        s->flags &= (uint16_t)~BLOCKED;
+        s->loop->engine->update(s->loop, s);
+    }
+    if (s->flags & FINISHING && !(s->flags & SHUT)) {
+        s->flags |= SHUT;
+        (void)shutdown(s->fd, SHUT_WR);
+        if (s->flags & EOF_SEEN)
+            mr_stream_close(s, 0);
+        return;
+    }
+    if (was_blocked && s->ops->on_drain != NULL)
+        s->ops->on_drain(s);
+}
+
+static void blocked(struct mr_stream *s)
+{
+    if (s->flags & BLOCKED)
+        return;
+    s->flags |= BLOCKED;
+    s->loop->engine->update(s->loop, s);
+}
+
+/* Returns bytes sent, or -1 after the stream was blocked or closed. */
+static ssize_t send_iov(struct mr_stream *s, struct iovec *iov, size_t n)
+{
+    const struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
+    ssize_t sent;
+
+    do
+        sent = n == 1 ? send(s->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT)
+                      : sendmsg(s->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (sent < 0 && errno == EINTR);
+    if (sent >= 0)
+        return sent;
+    if (errno == EAGAIN || errno == EWOULDBLOCK)
+        blocked(s);
+    else
+        mr_stream_close(s, errno);
+    return -1;
+}
+
+void mr_stream_flush(struct mr_stream *s)
+{
+    s->flags &= (uint16_t)~DIRTY;
+    if (s->flags & (CLOSED | CONNECTING))
+        return;
+    while (!mr_buf_empty(&s->out)) {
+        const struct mr_slice out = mr_buf_slice(&s->out);
+        struct iovec iov = {(void *)(uintptr_t)out.at, out.len};
+        const ssize_t sent = send_iov(s, &iov, 1);
+        if (sent < 0)
+            return;
+        mr_buf_consume(&s->out, &s->loop->slab, (size_t)sent);
+        if ((size_t)sent < out.len) { /* the socket buffer is full: no need to ask again */
+            blocked(s);
+            return;
+        }
+    }
+    flushed(s);
+}
+
+void mr_stream_writable(struct mr_stream *s)
+{
+    if (s->flags & CLOSED)
+        return;
+    if (!(s->flags & CONNECTING)) {
+        mark_dirty(s);
+        return;
+    }
+    int error = 0;
+    socklen_t len = sizeof(error);
+    if (getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
+        error = errno;
+    if (error != 0) {
+        mr_stream_close(s, error);
+        return;
+    }
+    s->flags &= (uint16_t)~CONNECTING;
+    s->loop->engine->update(s->loop, s);
+    s->ops->on_open(s);
+    if (!(s->flags & CLOSED) && !mr_buf_empty(&s->out))
+        mark_dirty(s);
+}
+
+/* Sends queued output and the given bytes in one call; returns how many of `bytes` left. */
+static size_t write_through(struct mr_stream *s, const char *bytes, size_t len)
+{
+    const struct mr_slice out = mr_buf_slice(&s->out);
+    struct iovec iov[2] = {{(void *)(uintptr_t)out.at, out.len}, {(void *)(uintptr_t)bytes, len}};
+    const ssize_t sent = out.len > 0 ? send_iov(s, iov, 2) : send_iov(s, iov + 1, 1);
+
+    if (sent < 0)
+        return 0;
+    if ((size_t)sent < out.len + len)
+        blocked(s);
+    if ((size_t)sent <= out.len) {
+        mr_buf_consume(&s->out, &s->loop->slab, (size_t)sent);
+        return 0;
+    }
+    mr_buf_clear(&s->out, &s->loop->slab);
+    return (size_t)sent - out.len;
+}
+
+void mr_stream_write(struct mr_stream *s, const char *bytes, size_t len)
+{
+    if (s->flags & (CLOSED | SHUT))
+        return;
+    if (len >= DIRECT_BYTES && !(s->flags & (CONNECTING | BLOCKED))) {
+        const size_t sent = write_through(s, bytes, len);
+        bytes += sent;
+        len -= sent;
+        if (s->flags & CLOSED || len == 0)
+            return;
+    }
+    if (!mr_buf_append(&s->out, &s->loop->slab, bytes, len)) {
+        mr_stream_close(s, ENOMEM);
+        return;
+    }
+    if (!(s->flags & (CONNECTING | BLOCKED)))
+        mark_dirty(s);
+}
+
+void mr_stream_reap(struct mr_stream *s)
+{
+    struct mr_loop *loop = s->loop;
+
+    mr_buf_clear(&s->in, &loop->slab);
+    mr_buf_clear(&s->out, &loop->slab);
+    loop->n_streams--;
+    s->ops->on_close(s, s->error); /* the owner frees s here */
+}

@@ -1,0 +1,105 @@
+/*
+ * stream.h - a byte stream over a connected socket, completion-style.
+ *
+ * The owner embeds the struct and sees bytes, never readiness. No callback runs inside an owner's
+ * call on the same stream. on_close comes once and last, at the end of the turn; the owner frees
+ * the stream's memory in it. Output is flushed once, at the end of the turn.
+ */
+#pragma once
+
+#include "core/buf.h"
+#include "core/list.h"
+#include "core/result.h"
+#include "net/addr.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct mr_loop;
+struct mr_stream;
+
+struct mr_stream_ops {
+    /** An outgoing connection is established. */
+    void (*on_open)(struct mr_stream *s);
+    /**
+     * Bytes have come: an earlier remainder first, then the new ones, in one piece. They are
+     * borrowed for the call. Returns how many were used up; the stream keeps the rest and
+     * presents it again with more behind it (or after mr_stream_resume).
+     */
+    size_t (*on_data)(struct mr_stream *s, const char *bytes, size_t len);
+    /** The peer has sent its last byte; writing may still work. Reading is over. */
+    void (*on_eof)(struct mr_stream *s);
+    /** Output that had been held up by the peer has all left. */
+    void (*on_drain)(struct mr_stream *s);
+    /** The stream is gone. `error` is an errno, 0 for an orderly close. */
+    void (*on_close)(struct mr_stream *s, int error);
+};
+
+struct mr_stream {
+    const struct mr_stream_ops *ops;
+    struct mr_loop *loop;
+    int fd;            /* -1 once closed */
+    uint16_t flags;    /* private to net/ */
+    uint16_t error;    /* errno of the close */
+    struct mr_buf in;  /* remainder that the owner has not used up */
+    struct mr_buf out; /* bytes to be sent */
+    uint32_t want;     /* deliver only when this many bytes are there; 0: any */
+    struct mr_stream *next_dirty;
+    struct mr_stream *next_closed;
+    struct mr_list resumed;
+};
+
+/** Serves a connected, non-blocking socket; takes the fd. */
+void mr_stream_open(struct mr_stream *s, struct mr_loop *loop, const struct mr_stream_ops *ops,
+                    int fd);
+
+/**
+ * Starts to connect. Then on_open, or on_close with the reason, will come.
+ * On failure nothing was started and no callback will come.
+ */
+enum mr_result mr_stream_connect(struct mr_stream *s, struct mr_loop *loop,
+                                 const struct mr_stream_ops *ops, const struct mr_addr *addr,
+                                 struct mr_error *err) MR_MUST_USE;
+
+/**
+ * Queues a copy of the bytes; a large run is sent at once when nothing holds it up. Does nothing
+ * on a closed stream. When memory is short the stream is closed with ENOMEM.
+ */
+void mr_stream_write(struct mr_stream *s, const char *bytes, size_t len);
+
+/** Stops and restarts delivery; a remainder is presented again after the restart. */
+void mr_stream_pause(struct mr_stream *s);
+void mr_stream_resume(struct mr_stream *s);
+
+/** Asks for on_data only once `total` bytes, the remainder included, are there. */
+void mr_stream_want(struct mr_stream *s, size_t total);
+
+/** Closes at the end of this turn, dropping unsent output. */
+void mr_stream_close(struct mr_stream *s, int error);
+
+/**
+ * Sends what is queued, then tells the peer that no more will come, and closes when the peer
+ * closes. Input is thrown away from now on. The owner bounds the time.
+ */
+void mr_stream_finish(struct mr_stream *s);
+
+bool mr_stream_is_open(const struct mr_stream *s);    /* connected and not closed */
+bool mr_stream_is_closed(const struct mr_stream *s);  /* on_close is due or done */
+bool mr_stream_is_blocked(const struct mr_stream *s); /* the peer does not take our output */
+bool mr_stream_is_paused(const struct mr_stream *s);
+
+/** True while bytes that the peer has sent wait to be received. Costs a system call. */
+bool mr_stream_unread(const struct mr_stream *s);
+
+/** True when the owner has left a part of what it was given. */
+static inline bool mr_stream_has_remainder(const struct mr_stream *s)
+{
+    return !mr_buf_empty(&s->in);
+}
+
+/** Bytes queued for the peer. */
+static inline size_t mr_stream_pending(const struct mr_stream *s)
+{
+    return mr_buf_len(&s->out);
+}

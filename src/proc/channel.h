@@ -1,0 +1,60 @@
+/*
+ * channel.h - typed, versioned messages between the master and its children.
+ *
+ * A channel is a socketpair of SOCK_SEQPACKET: a message arrives whole or not at all, possibly with
+ * a descriptor. The end of the other process closes it.
+ */
+#pragma once
+
+#include "core/result.h"
+#include "net/addr.h"
+
+#include <stdint.h>
+
+#define MR_CHANNEL_VERSION 1u
+
+struct mr_no_payload {
+    uint8_t none; /* C has no empty structs */
+};
+
+struct mr_level_payload {
+    int32_t level;
+};
+
+struct mr_address_payload {
+    uint32_t server; /* index over all pools, in configuration order */
+    struct mr_addr addr;
+};
+
+enum mr_message_type {
+#define X(name, payload) MR_MSG_##name##_TYPE,
+#include "proc/messages.def"
+    MR_MESSAGE_TYPES
+};
+
+struct mr_message {
+    uint16_t version;
+    uint16_t type; /* enum mr_message_type */
+    uint32_t len;  /* of the payload */
+    union {
+#define X(name, payload) payload name;
+#include "proc/messages.def"
+    } body;
+    int fd; /* received with it, owned by the receiver; -1 for none. Not sent. */
+};
+
+/** Both ends non-blocking and close-on-exec; the caller owns them. */
+enum mr_result mr_channel_open(int ends[2], struct mr_error *err) MR_MUST_USE;
+
+/** Sends msg->type with msg->body and, when pass_fd >= 0, a descriptor (which stays ours). */
+enum mr_result mr_channel_send(int fd, struct mr_message *msg, int pass_fd,
+                               struct mr_error *err) MR_MUST_USE;
+
+/** Sends a message without a payload; a channel that fails is about to be closed anyway. */
+void mr_channel_tell(int fd, enum mr_message_type type);
+
+/**
+ * Receives one message. @return MR_OK; MR_AGAIN when there is none; MR_ESYS when the other side is
+ * gone (err->sys 0) or the channel fails; MR_EPROTO for a message of another version or size
+ */
+enum mr_result mr_channel_recv(int fd, struct mr_message *msg, struct mr_error *err) MR_MUST_USE;

@@ -1,0 +1,71 @@
+/* daemon.c - going to the background. */
+#include "proc/daemon.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static void to_null(int fd)
+{
+    const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    if (null < 0)
+        return;
+    (void)dup2(null, fd);
+    (void)close(null);
+}
+
+/* The foreground: waits for the one byte that says all is well. */
+static _Noreturn void wait_for_start(int fd, pid_t child)
+{
+    char byte;
+    ssize_t n;
+
+    (void)waitpid(child, NULL, 0); /* the first fork ends at once */
+    do
+        n = read(fd, &byte, 1);
+    while (n < 0 && errno == EINTR);
+    if (n == 1)
+        _exit(0);
+    (void)fputs("millrace: did not start; the log says why\n", stderr);
+    _exit(1);
+}
+
+enum mr_result mr_daemonize(int *notify, struct mr_error *err)
+{
+    int ends[2];
+
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return mr_fail_sys(err, "pipe for the start in the background");
+    const pid_t pid = fork();
+    if (pid < 0)
+        return mr_fail_sys(err, "fork to the background");
+    if (pid > 0) {
+        (void)close(ends[1]);
+        wait_for_start(ends[0], pid);
+    }
+    (void)close(ends[0]);
+    if (setsid() < 0)
+        return mr_fail_sys(err, "setsid");
+    const pid_t second = fork(); /* no longer a session leader: it can get no terminal */
+    if (second < 0)
+        return mr_fail_sys(err, "fork to the background");
+    if (second > 0)
+        _exit(0);
+    to_null(STDIN_FILENO);
+    to_null(STDOUT_FILENO);
+    *notify = ends[1];
+    return MR_OK;
+}
+
+void mr_daemon_started(int notify)
+{
+    const ssize_t n = write(notify, "+", 1);
+
+    (void)n;
+    (void)close(notify);
+    to_null(STDERR_FILENO);
+}

@@ -1,0 +1,15 @@
+/* daemon.h - going to the background, with the outcome of the start told in the foreground. */
+#pragma once
+
+#include "core/result.h"
+
+/**
+ * Forks into the background: double fork, setsid, standard input and output to /dev/null. The
+ * foreground process waits for mr_daemon_started and exits 0, or exits 1 when the background dies
+ * before. Standard error stays with the terminal until then. The working directory stays.
+ * @return MR_OK in the background process, with *notify to be given to mr_daemon_started
+ */
+enum mr_result mr_daemonize(int *notify, struct mr_error *err) MR_MUST_USE;
+
+/** Lets the foreground process end well, and standard error go. */
+void mr_daemon_started(int notify);

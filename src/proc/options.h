@@ -1,0 +1,33 @@
+/* options.h - the command line. */
+#pragma once
+
+#include "core/result.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct mr_options {
+    const char *conf_file;  /* NULL: the first of the default places that exists */
+    const char *log_file;   /* NULL: from the configuration */
+    const char *pid_file;   /* NULL: from the configuration */
+    const char *stats_addr; /* NULL: from the configuration */
+    const char *kill_word;  /* -k; NULL for none */
+    int log_level;          /* -1: from the configuration */
+    uint32_t stats_port;    /* 0: from the configuration */
+    uint32_t mbuf_size;     /* a key may be this long, less 48 bytes */
+    int64_t workers;        /* -1: from the configuration */
+    bool help;
+    bool version;
+    bool test_conf;
+    bool daemonize;
+    bool describe_stats;
+};
+
+/** Fills *o; on failure err is the sentence for the terminal. */
+enum mr_result mr_options_parse(struct mr_options *o, int argc, char **argv,
+                                struct mr_error *err) MR_MUST_USE;
+
+/** Prints the usage, the version, and the list of statistics on stderr. */
+void mr_options_print_usage(void);
+void mr_options_print_version(void);
+void mr_options_print_stats(void);

@@ -1,0 +1,30 @@
+/* pidfile.h - a locked file with the process id. */
+#pragma once
+
+#include "core/result.h"
+
+#include <sys/types.h>
+
+struct mr_pidfile {
+    const char *path; /* borrowed; NULL: no file */
+    int fd;
+};
+
+/**
+ * Opens and locks; the lock lives as long as a process that inherited the descriptor. A file that
+ * another process holds is left alone and is an error.
+ */
+enum mr_result mr_pidfile_lock(struct mr_pidfile *f, const char *path,
+                               struct mr_error *err) MR_MUST_USE;
+
+/** Replaces the content by the decimal process id, without a newline. */
+enum mr_result mr_pidfile_write(struct mr_pidfile *f, struct mr_error *err) MR_MUST_USE;
+
+/** Removes the file and gives the lock back; fine when there is none. */
+void mr_pidfile_remove(struct mr_pidfile *f);
+
+/** Gives the descriptor back in a child that must not keep the lock. */
+void mr_pidfile_forget(struct mr_pidfile *f);
+
+/** The process id in a pid file. */
+enum mr_result mr_pidfile_read(const char *path, pid_t *pid, struct mr_error *err) MR_MUST_USE;

@@ -1,0 +1,93 @@
+/* resolver.c - the helper process that looks host names up. */
+#include "proc/resolver.h"
+
+#include "core/clock.h"
+#include "core/log.h"
+#include "proc/channel.h"
+
+#include <poll.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static bool has_name(const struct mr_server_config *server)
+{
+    return server->host != NULL && server->addr.len == 0;
+}
+
+bool mr_resolver_needed(const struct mr_config *config)
+{
+    for (uint32_t p = 0; p < config->n_pools; p++)
+        for (uint32_t i = 0; i < config->pools[p].servers.n; i++)
+            if (has_name(&config->pools[p].servers.at[i]))
+                return true;
+    return false;
+}
+
+/* Looks one name up; tells when the address is another than before. */
+static void look_up(const struct mr_server_config *server, uint32_t index, struct mr_addr *known,
+                    int channel)
+{
+    struct mr_message msg = {.type = MR_MSG_ADDRESS_TYPE};
+    struct mr_error err;
+    struct mr_addr addr;
+
+    if (mr_addr_resolve(&addr, mr_slice_of(server->host), server->port, &err) != MR_OK) {
+        mr_log_limited(MR_LOG_WARN, "resolve_failed server=%s error=\"%s\" using=%s", server->name,
+                       err.text, known->len > 0 ? known->text : "none");
+        return;
+    }
+    if (mr_addr_eq(&addr, known))
+        return;
+    msg.body.ADDRESS = (struct mr_address_payload){.server = index, .addr = addr};
+    if (mr_channel_send(channel, &msg, -1, &err) == MR_OK)
+        *known = addr; /* else the next round tells it again */
+}
+
+static void one_round(const struct mr_config *config, struct mr_addr *known, int channel)
+{
+    uint32_t index = 0;
+
+    for (uint32_t p = 0; p < config->n_pools; p++)
+        for (uint32_t i = 0; i < config->pools[p].servers.n; i++, index++)
+            if (has_name(&config->pools[p].servers.at[i]))
+                look_up(&config->pools[p].servers.at[i], index, &known[index], channel);
+    mr_channel_tell(channel, MR_MSG_ROUND_DONE_TYPE);
+}
+
+/* Waits for the next round; false when the other side is gone. Takes a new log descriptor. */
+static bool wait_for_round(uint64_t until_us, int channel)
+{
+    for (;;) {
+        const uint64_t now = mr_clock_mono_us();
+        if (now >= until_us)
+            return true;
+        struct pollfd p = {.fd = channel, .events = POLLIN};
+        if (poll(&p, 1, (int)((until_us - now) / 1000u) + 1) <= 0)
+            continue;
+        struct mr_message msg;
+        struct mr_error err;
+        const enum mr_result rc = mr_channel_recv(channel, &msg, &err);
+        if (rc == MR_ESYS || (rc == MR_OK && msg.type == MR_MSG_QUIT_TYPE))
+            return false;
+        if (rc == MR_OK && msg.type == MR_MSG_LOG_FD_TYPE && msg.fd >= 0)
+            mr_log_take_fd(msg.fd);
+        if (rc == MR_OK && msg.type == MR_MSG_LOG_LEVEL_TYPE)
+            mr_log_set_level(msg.body.LOG_LEVEL.level);
+    }
+}
+
+int mr_resolver_run(const struct mr_config *config, int channel)
+{
+    struct mr_addr *known = calloc(config->n_servers + 1, sizeof(*known));
+    uint64_t next_us;
+
+    MR_CHECK(known != NULL);
+    mr_channel_tell(channel, MR_MSG_READY_TYPE);
+    do {
+        one_round(config, known, channel);
+        next_us = mr_clock_mono_us() + (uint64_t)config->resolve_interval_ms * 1000u;
+    } while (wait_for_round(next_us, channel));
+    free(known);
+    (void)close(channel);
+    return 0;
+}

@@ -1,0 +1,17 @@
+/* worker.h - the process that serves clients: one thread, one loop. */
+#pragma once
+
+#include "session/runtime.h"
+
+struct mr_worker_setup {
+    const struct mr_runtime *runtime;
+    uint32_t slot;
+    const int *listen_fds;       /* this slot's, over all pools in order; borrowed */
+    int channel;                 /* taken; to the master, or to the resolver of a single process */
+    struct mr_stats_hook stats;  /* served here when attach is set (single process) */
+    void (*on_ready)(void *arg); /* called once everything is up */
+    void *on_ready_arg;
+};
+
+/** Serves until it is told to stop. Returns the exit status of the process. */
+int mr_worker_run(const struct mr_worker_setup *setup);

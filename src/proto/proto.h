@@ -1,0 +1,165 @@
+/*
+ * proto.h - the seam between the proxy and a protocol: bytes on one side, messages on the other.
+ *
+ * A protocol is one const struct mr_proto. It sees bytes, the options of the pool and the state of
+ * one client's session; never a socket, a server or a timer.
+ */
+#pragma once
+
+#include "core/buf.h"
+#include "core/result.h"
+#include "core/slab.h"
+#include "core/slice.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define MR_MSG_ARGS 4 /* leading arguments that a parse remembers */
+
+/** What a pool's configuration says to its protocol. */
+struct mr_proto_options {
+    const char *auth; /* password, NULL for none: of clients, and towards the servers */
+    uint32_t db;      /* database selected on every server connection */
+    uint32_t max_request_bytes;
+    uint32_t max_key_bytes;
+};
+
+/** One client's protocol state: small, so that it can travel with the connection. */
+struct mr_session {
+    uint64_t id; /* unique in this worker; what CLIENT ID answers */
+    char *name;  /* CLIENT SETNAME, owned (malloc), NULL for none */
+    bool authed; /* has given the password, or none is needed */
+};
+
+/** What parsing and answering one client's requests needs. */
+struct mr_proto_ctx {
+    const struct mr_proto_options *options; /* borrowed */
+    struct mr_session *session;             /* borrowed */
+    struct mr_slab *slab;
+    struct mr_buf *scratch; /* emptied by every parse; error texts and rewritten requests */
+};
+
+/** Where a parse that needed more bytes goes on. Zeroed before each message. */
+struct mr_parse_state {
+    uint32_t offset; /* bytes of the message already checked */
+    uint32_t left;   /* protocol's own: elements still to come */
+    uint32_t want;   /* bytes, from the start of the message, that the next try needs at least */
+};
+
+enum mr_msg_action {
+    MR_MSG_SKIP,     /* nothing to do: an empty line */
+    MR_MSG_LOCAL,    /* ask proto->answer */
+    MR_MSG_REFUSE,   /* reply with msg->reply */
+    MR_MSG_BY_KEY,   /* forward to the server of msg->key */
+    MR_MSG_BY_KEYS,  /* several keys, walked by proto->next_key */
+    MR_MSG_ANYWHERE, /* has no key; any server will do */
+};
+
+/** Argument numbers of a message's keys, in the order they stand. */
+struct mr_msg_keys {
+    uint32_t before; /* one key ahead of the run, 0 for none */
+    uint32_t first;  /* the run: `count` keys, `step` apart */
+    uint32_t count;
+    uint32_t step;
+    uint32_t after[2]; /* keys behind the run, 0 for none */
+};
+
+/** One parsed request. Slices are borrowed from the parsed bytes or from the scratch buffer. */
+struct mr_msg {
+    enum mr_msg_action action;
+    bool splittable;         /* BY_KEYS: the protocol can split it and join the replies */
+    bool write;              /* changes data */
+    bool no_reply;           /* the server will not answer */
+    size_t consumed;         /* bytes of input that this message took */
+    struct mr_slice wire;    /* what to forward */
+    struct mr_slice key;     /* BY_KEY: the key; BY_KEYS: the first one */
+    struct mr_slice reply;   /* REFUSE: the whole reply */
+    const void *command;     /* the protocol's own row */
+    struct mr_msg_keys keys; /* BY_KEYS */
+    uint32_t n_keys;         /* BY_KEYS */
+    uint32_t n_args;
+    struct mr_slice args[MR_MSG_ARGS];
+};
+
+/** Walks the keys of a message; zeroed before the first call. */
+struct mr_key_walk {
+    uint32_t index; /* keys already returned */
+    uint32_t arg;   /* number of the argument that starts at `at` */
+    const char *at; /* NULL before the first */
+};
+
+/** One server's share of a request that is split. */
+struct mr_part {
+    uint32_t server; /* index in the pool */
+    uint32_t n_keys;
+    struct mr_buf request; /* filled by split */
+    struct mr_buf reply;   /* the server's whole reply, or none when failed */
+    const char *failure;   /* why there is no reply; NULL when there is one */
+};
+
+/** A split request: which part has which key. */
+struct mr_plan {
+    const void *command;
+    uint32_t n_keys;
+    uint32_t n_parts;
+    uint32_t *part_of_key; /* n_keys */
+    struct mr_part *parts; /* n_parts */
+};
+
+/** Where in a stream of replies a scan stands. Zeroed before each reply. */
+struct mr_reply_state {
+    uint64_t offset;  /* bytes of the reply already scanned; may lie ahead of what has come */
+    uint64_t pending; /* protocol's own: elements still to come */
+};
+
+enum mr_verdict { MR_KEEP_CLIENT, MR_CLOSE_CLIENT };
+
+struct mr_proto {
+    const char *name;
+    uint16_t default_port;
+    const char *cross_server;     /* reply when the keys of an unsplittable request are apart */
+    const char *too_many_clients; /* reply to a client over the limit */
+
+    /**
+     * Reads one request from `bytes`. The verdict is the same however the bytes were cut.
+     * @return MR_OK with *msg filled; MR_AGAIN with *state ready for a call with more bytes behind
+     *         the same ones; MR_EPROTO or MR_ELIMIT when the framing is lost: msg->reply is then
+     *         the reply after which the client must be closed
+     */
+    enum mr_result (*parse)(const struct mr_proto_ctx *ctx, struct mr_parse_state *state,
+                            const char *bytes, size_t len, struct mr_msg *msg);
+
+    /** The next key; false after the last. */
+    bool (*next_key)(const struct mr_msg *msg, struct mr_key_walk *walk, struct mr_slice *key);
+
+    /** Appends the reply to a LOCAL message. */
+    enum mr_verdict (*answer)(const struct mr_proto_ctx *ctx, const struct mr_msg *msg,
+                              struct mr_buf *out);
+
+    /** Writes parts[].request for a plan whose part_of_key and n_keys are set. */
+    void (*split)(const struct mr_msg *msg, struct mr_plan *plan, struct mr_slab *slab);
+
+    /** Appends the one reply that the parts' replies make. */
+    void (*join)(const struct mr_plan *plan, struct mr_slab *slab, struct mr_buf *out);
+
+    /** Appends the proxy's own error reply. */
+    void (*fail)(const char *text, struct mr_slab *slab, struct mr_buf *out);
+
+    /**
+     * Finds the end of a reply. @return MR_OK with *reply_len; MR_AGAIN; MR_EPROTO when the bytes
+     * are no reply, the connection is then of no use any more
+     */
+    enum mr_result (*scan_reply)(struct mr_reply_state *state, const char *bytes, size_t len,
+                                 size_t *reply_len);
+
+    /** Appends what a new server connection must be sent first; returns the replies to expect. */
+    uint32_t (*hello)(const struct mr_proto_options *options, struct mr_slab *slab,
+                      struct mr_buf *out);
+
+    /** NULL when a reply to the hello is good, else what was refused ("AUTH"). */
+    const char *(*check_hello)(const struct mr_proto_options *options, uint32_t index,
+                               struct mr_slice reply);
+};
+
+/** By name, as in `protocol:`; NULL when there is none. */
+const struct mr_proto *mr_proto_by_name(struct mr_slice name);

@@ -1,0 +1,13 @@
+/* registry.c - the protocols that are built in. */
+#include "proto/proto.h"
+#include "proto/resp/resp.h"
+
+static const struct mr_proto *const PROTOCOLS[] = {&MR_PROTO_RESP};
+
+const struct mr_proto *mr_proto_by_name(struct mr_slice name)
+{
+    for (size_t i = 0; i < MR_COUNT(PROTOCOLS); i++)
+        if (mr_slice_eq(name, mr_slice_of(PROTOCOLS[i]->name)))
+            return PROTOCOLS[i];
+    return NULL;
+}

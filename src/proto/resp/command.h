@@ -1,0 +1,46 @@
+/* command.h - the table of Redis commands. */
+#pragma once
+
+#include "core/slice.h"
+
+#include <stdint.h>
+
+enum mr_resp_handling {
+    MR_RESP_ROUTE,
+    MR_RESP_SPLIT_MGET,
+    MR_RESP_SPLIT_MSET,
+    MR_RESP_SPLIT_SUM,
+    MR_RESP_LOCAL,
+    MR_RESP_ANYWHERE,
+    MR_RESP_REFUSE_ADMIN,
+    MR_RESP_REFUSE_BLOCKING,
+    MR_RESP_REFUSE_PUBSUB,
+    MR_RESP_REFUSE_TRANSACTION,
+    MR_RESP_REFUSE_WHOLE,
+};
+
+enum mr_resp_class { MR_RESP_READ, MR_RESP_WRITE, MR_RESP_OTHER };
+
+enum mr_resp_keys {
+    MR_RESP_NO_KEYS,
+    MR_RESP_KEYS,        /* a = first, b = last, c = step */
+    MR_RESP_NUM_KEYS,    /* a = argument with the count, b = one more key or 0 */
+    MR_RESP_STORE_KEYS,  /* a = where the options start */
+    MR_RESP_STREAM_KEYS, /* behind STREAMS */
+};
+
+struct mr_resp_command {
+    const char *name; /* lower case */
+    int16_t arity;    /* as Redis counts; negative: at least */
+    uint8_t class;    /* enum mr_resp_class */
+    uint8_t handling; /* enum mr_resp_handling */
+    uint8_t keys;     /* enum mr_resp_keys */
+    int8_t a, b, c;
+};
+
+/** The row of a name in any letter case; NULL for an unknown one. */
+const struct mr_resp_command *mr_resp_command(struct mr_slice name);
+
+/** All rows, in order of name. */
+extern const struct mr_resp_command MR_RESP_COMMANDS[];
+extern const uint32_t MR_RESP_COMMAND_COUNT;

@@ -1,0 +1,50 @@
+/* internal.h - what the files of the RESP protocol share. */
+#pragma once
+
+#include "proto/proto.h"
+#include "proto/resp/command.h"
+
+#define MR_RESP_MAX_ARGS (1024 * 1024) /* Redis's limit on the elements of a request */
+
+/** parse of struct mr_proto. */
+enum mr_result mr_resp_parse(const struct mr_proto_ctx *ctx, struct mr_parse_state *state,
+                             const char *bytes, size_t len, struct mr_msg *msg);
+
+/** Fills n_args and args[] from a complete, valid array at msg->wire. */
+void mr_resp_collect(struct mr_msg *msg);
+
+/** Decides what to do with a message whose arguments are known: action, key, keys, reply. */
+void mr_resp_classify(const struct mr_proto_ctx *ctx, struct mr_msg *msg);
+
+/** Fills msg->keys and n_keys by the command's rule; false after refusing (see classify). */
+bool mr_resp_find_keys(const struct mr_proto_ctx *ctx, struct mr_msg *msg);
+
+bool mr_resp_next_key(const struct mr_msg *msg, struct mr_key_walk *walk, struct mr_slice *key);
+
+/** Moves the walk to argument `number` (not before where it stands) and returns it. */
+struct mr_slice mr_resp_arg(const struct mr_msg *msg, struct mr_key_walk *walk, uint32_t number);
+
+/** Makes the message a refusal: "-" text CR LF; control bytes in the text become blanks. */
+void mr_resp_refuse(const struct mr_proto_ctx *ctx, struct mr_msg *msg, const char *fmt, ...)
+    MR_PRINTF(3, 4);
+
+enum mr_verdict mr_resp_answer(const struct mr_proto_ctx *ctx, const struct mr_msg *msg,
+                               struct mr_buf *out);
+
+/** Compares a password without telling by the time taken how much of it was right. */
+bool mr_resp_same_password(struct mr_slice given, const char *password);
+
+void mr_resp_split(const struct mr_msg *msg, struct mr_plan *plan, struct mr_slab *slab);
+void mr_resp_join(const struct mr_plan *plan, struct mr_slab *slab, struct mr_buf *out);
+
+enum mr_result mr_resp_scan_reply(struct mr_reply_state *state, const char *bytes, size_t len,
+                                  size_t *reply_len);
+
+/** Reads "<number>CRLF" at *at; on MR_OK *at is behind it. Strict: see mr_parse_int64. */
+enum mr_result mr_resp_read_length(const char **at, const char *end, int64_t *out);
+
+/** Appends "<type><n>CRLF". */
+void mr_resp_put_head(struct mr_buf *out, struct mr_slab *slab, char type, uint64_t n);
+
+/** Appends a bulk string. */
+void mr_resp_put_bulk(struct mr_buf *out, struct mr_slab *slab, struct mr_slice bytes);

@@ -1,0 +1,122 @@
+/* reply.c - RESP2 replies: finding their ends, and writing small ones. */
+#include "proto/resp/internal.h"
+
+#include "core/number.h"
+
+#define LINE_MAX_BYTES (1u << 20) /* of a status, an error or a number */
+#define PENDING_MAX    ((uint64_t)1 << 40)
+#define CRLF_DUE       ((uint64_t)1 << 63) /* in `pending`: a bulk string's end comes at `offset` */
+
+void mr_resp_put_head(struct mr_buf *out, struct mr_slab *slab, char type, uint64_t n)
+{
+    char head[24];
+    size_t len = 1;
+
+    head[0] = type;
+    len += mr_format_uint(head + 1, n);
+    memcpy(head + len, "\r\n", 2);
+    MR_CHECK(mr_buf_append(out, slab, head, len + 2));
+}
+
+void mr_resp_put_bulk(struct mr_buf *out, struct mr_slab *slab, struct mr_slice bytes)
+{
+    mr_resp_put_head(out, slab, '$', bytes.len);
+    MR_CHECK(mr_buf_append(out, slab, bytes.at, bytes.len));
+    MR_CHECK(mr_buf_append(out, slab, "\r\n", 2));
+}
+
+/* A line from p; its length with CRLF in *n. */
+static enum mr_result read_line(const char *p, const char *end, size_t *n)
+{
+    const char *nl = memchr(p, '\n', (size_t)(end - p));
+
+    if (nl == NULL)
+        return (size_t)(end - p) > LINE_MAX_BYTES ? MR_EPROTO : MR_AGAIN;
+    if (nl[-1] != '\r')
+        return MR_EPROTO;
+    *n = (size_t)(nl - p) + 1;
+    return *n > LINE_MAX_BYTES + 1 ? MR_EPROTO : MR_OK;
+}
+
+static enum mr_result again(struct mr_reply_state *state, uint64_t at, uint64_t pending)
+{
+    state->offset = at;
+    state->pending = pending;
+    return MR_AGAIN;
+}
+
+/* Reads one element's head at *at; on MR_OK *at is behind it, a bulk's body included. */
+static enum mr_result read_element(const char *bytes, const char *end, uint64_t *at,
+                                   uint64_t *pending)
+{
+    const char *p = bytes + *at;
+    const char type = *p;
+    int64_t n;
+    size_t line;
+    enum mr_result rc;
+
+    switch (type) {
+    case '+':
+    case '-':
+    case ':':
+        rc = read_line(p, end, &line);
+        if (rc == MR_OK)
+            *at += line;
+        break;
+    case '$':
+    case '*':
+        p++;
+        rc = mr_resp_read_length(&p, end, &n);
+        if (rc != MR_OK)
+            return rc;
+        if (n < -1 || n >= (int64_t)PENDING_MAX)
+            return MR_EPROTO;
+        *at = (uint64_t)(p - bytes);
+        if (n < 0)
+            break;
+        if (type == '$') {
+            *at += (uint64_t)n;
+            *pending |= CRLF_DUE;
+        } else {
+            *pending += (uint64_t)n;
+        }
+        break;
+    default:
+        return MR_EPROTO;
+    }
+    return rc;
+}
+
+enum mr_result mr_resp_scan_reply(struct mr_reply_state *state, const char *bytes, size_t len,
+                                  size_t *reply_len)
+{
+    uint64_t at = state->offset;
+    uint64_t pending = state->pending > 0 ? state->pending : 1;
+
+    for (;;) {
+        if (pending & CRLF_DUE) {
+            if (at < len && bytes[at] != '\r')
+                return MR_EPROTO;
+            if (at + 2 > len)
+                return again(state, at, pending);
+            if (bytes[at + 1] != '\n')
+                return MR_EPROTO;
+            at += 2;
+            pending = (pending & ~CRLF_DUE) - 1;
+        }
+        if (pending == 0)
+            break;
+        if (at >= len)
+            return again(state, at, pending);
+        const enum mr_result rc = read_element(bytes, bytes + len, &at, &pending);
+        if (rc == MR_AGAIN)
+            return again(state, at, pending);
+        if (rc != MR_OK || (pending & ~CRLF_DUE) > PENDING_MAX)
+            return MR_EPROTO;
+        if (!(pending & CRLF_DUE))
+            pending--;
+    }
+    *state = (struct mr_reply_state){0};
+    *reply_len = (size_t)at;
+    return MR_OK;
+}

@@ -1,0 +1,12 @@
+/*
+ * md5.h - MD5 (RFC 1321) for placing keys and ring points, never for security.
+ *
+ * Kept here because a hardened libcrypto may refuse MD5, and a proxy must not lose its mapping to a
+ * system policy.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+void mr_md5(const char *bytes, size_t len, uint8_t digest[16]);

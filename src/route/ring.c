@@ -1,0 +1,185 @@
+/* ring.c - hash value to server index. */
+#include "route/ring.h"
+
+#include "route/md5.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define POINTS_PER_SERVER 160
+#define POINTS_PER_HASH   4
+#define POINT_NAME_MAX    272 /* bytes of "name-number" that are hashed */
+
+static const char *const NAMES[] = {"ketama", "modula", "random"};
+
+const char *mr_distribution_name(enum mr_distribution distribution)
+{
+    return NAMES[distribution];
+}
+
+bool mr_distribution_by_name(struct mr_slice name, enum mr_distribution *out)
+{
+    for (size_t i = 0; i < MR_COUNT(NAMES); i++)
+        if (mr_slice_eq(name, mr_slice_of(NAMES[i]))) {
+            *out = (enum mr_distribution)i;
+            return true;
+        }
+    return false;
+}
+
+struct mr_slice mr_hash_tag(struct mr_slice key, const char *tag)
+{
+    if (tag == NULL || key.len == 0)
+        return key;
+    const char *open = memchr(key.at, tag[0], key.len);
+    if (open == NULL)
+        return key;
+    open++;
+    const size_t left = (size_t)(key.at + key.len - open);
+    const char *close = left > 0 ? memchr(open, tag[1], left) : NULL;
+    if (close == NULL || close == open)
+        return key;
+    return (struct mr_slice){open, (size_t)(close - open)};
+}
+
+static int by_value(const void *a, const void *b)
+{
+    const struct mr_ring_point *p = a, *q = b;
+
+    if (p->value != q->value)
+        return p->value < q->value ? -1 : 1;
+    return p->index < q->index ? -1 : p->index > q->index; /* equal values: first server first */
+}
+
+/* Number of hashes (four points each) of a member, in single precision from left to right. */
+static uint32_t ketama_hashes(uint32_t weight, uint64_t total, uint32_t n_live)
+{
+    const float share = (float)weight / (float)total;
+    const float t = share * POINTS_PER_SERVER / POINTS_PER_HASH * (float)n_live;
+
+    return (uint32_t)floorf((float)((double)t + 1e-10));
+}
+
+static uint32_t place_member(struct mr_ring_point *points, const struct mr_ring_member *m,
+                             uint32_t index, uint32_t hashes)
+{
+    char name[POINT_NAME_MAX + 16];
+    uint32_t n = 0;
+
+    for (uint32_t j = 0; j < hashes; j++) {
+        uint8_t digest[16];
+        const int keep = m->name.len < POINT_NAME_MAX ? (int)m->name.len : POINT_NAME_MAX;
+        int len = snprintf(name, sizeof(name), "%.*s-%u", keep, m->name.at, j);
+        if (len > POINT_NAME_MAX)
+            len = POINT_NAME_MAX;
+        mr_md5(name, (size_t)len, digest);
+        for (unsigned x = 0; x < POINTS_PER_HASH; x++) {
+            const uint8_t *d = digest + (size_t)4 * x;
+            points[n++] = (struct mr_ring_point){
+                (uint32_t)d[3] << 24 | (uint32_t)d[2] << 16 | (uint32_t)d[1] << 8 | d[0], index};
+        }
+    }
+    return n;
+}
+
+static void build_ketama(struct mr_ring *ring, const struct mr_ring_member *members, uint32_t n,
+                         uint32_t n_live, uint64_t total)
+{
+    uint32_t hashes = 0;
+
+    for (uint32_t i = 0; i < n; i++)
+        if (members[i].live)
+            hashes += ketama_hashes(members[i].weight, total, n_live);
+    ring->points = calloc((size_t)hashes * POINTS_PER_HASH + 1, sizeof(*ring->points));
+    MR_CHECK(ring->points != NULL);
+    for (uint32_t i = 0; i < n; i++)
+        if (members[i].live)
+            ring->n_points += place_member(ring->points + ring->n_points, &members[i], i,
+                                           ketama_hashes(members[i].weight, total, n_live));
+    qsort(ring->points, ring->n_points, sizeof(*ring->points), by_value);
+}
+
+static void build_in_order(struct mr_ring *ring, const struct mr_ring_member *members, uint32_t n,
+                           uint32_t n_live)
+{
+    ring->points = calloc((size_t)n_live + 1, sizeof(*ring->points));
+    MR_CHECK(ring->points != NULL);
+    ring->flat = true;
+    for (uint32_t i = 0; i < n; i++) {
+        if (!members[i].live)
+            continue;
+        ring->total += members[i].weight;
+        ring->flat = ring->flat && members[i].weight == 1;
+        ring->points[ring->n_points++] = (struct mr_ring_point){ring->total, i};
+    }
+}
+
+enum mr_result mr_ring_build(struct mr_ring *ring, enum mr_distribution distribution,
+                             const struct mr_ring_member *members, uint32_t n, struct mr_error *err)
+{
+    struct mr_ring made = {.distribution = distribution};
+    uint64_t total = 0;
+    uint32_t n_live = 0;
+
+    for (uint32_t i = 0; i < n; i++)
+        if (members[i].live) {
+            total += members[i].weight;
+            n_live++;
+        }
+    if (total > UINT32_MAX)
+        return mr_fail(err, MR_ELIMIT, "the sum of the weights is above %u", UINT32_MAX);
+    if (n_live > 0 && distribution == MR_DIST_KETAMA)
+        build_ketama(&made, members, n, n_live, total);
+    else if (n_live > 0)
+        build_in_order(&made, members, n, n_live);
+    *ring = made;
+    return MR_OK;
+}
+
+void mr_ring_free(struct mr_ring *ring)
+{
+    free(ring->points);
+    *ring = (struct mr_ring){0};
+}
+
+/* First point whose value is >= v, or n_points. */
+static uint32_t lower_bound(const struct mr_ring *ring, uint32_t v)
+{
+    const struct mr_ring_point *base = ring->points;
+    uint32_t n = ring->n_points;
+
+    while (n > 1) { /* branch-free halving: the compiler makes it a conditional move */
+        const uint32_t half = n / 2;
+        base = base[half - 1].value < v ? base + half : base;
+        n -= half;
+    }
+    return (uint32_t)(base - ring->points) + (n == 1 && base->value < v);
+}
+
+uint32_t mr_ring_pick(const struct mr_ring *ring, uint32_t hash, uint32_t random)
+{
+    MR_CHECK(ring->n_points > 0);
+    switch (ring->distribution) {
+    case MR_DIST_KETAMA: {
+        const uint32_t at = lower_bound(ring, hash);
+        return ring->points[at == ring->n_points ? 0 : at].index;
+    }
+    case MR_DIST_MODULA: {
+        const uint32_t slot = hash % ring->total;
+        return ring->points[ring->flat ? slot : lower_bound(ring, slot + 1)].index;
+    }
+    case MR_DIST_RANDOM:
+        break;
+    }
+    return ring->points[random % ring->n_points].index;
+}
+
+uint32_t mr_ring_share(const struct mr_ring *ring, uint32_t index)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < ring->n_points; i++)
+        n += ring->points[i].index == index;
+    return n;
+}

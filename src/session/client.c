@@ -1,0 +1,341 @@
+/* client.c - one client connection: input to requests, replies in order. */
+#include "session/client.h"
+
+#include "core/log.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define INFLIGHT_BYTES (1u << 20) /* of requests; reading pauses beyond */
+#define OUTPUT_PAUSE   (1u << 20) /* bytes of replies piled up; reading pauses beyond */
+#define LINGER_MS      1000u      /* for a client to close after we have */
+
+static struct mr_client *of_stream(struct mr_stream *s)
+{
+    return MR_CONTAINER_OF(s, struct mr_client, stream);
+}
+
+static struct mr_slab *slab_of(const struct mr_client *client)
+{
+    return &client->service->loop->slab;
+}
+
+static size_t piled_up(const struct mr_client *client)
+{
+    return mr_stream_pending(&client->stream) + client->held_bytes;
+}
+
+static bool has_too_much(const struct mr_client *client)
+{
+    return client->n_requests >= client->service->config->max_pipeline ||
+           client->inflight_bytes > INFLIGHT_BYTES || piled_up(client) > OUTPUT_PAUSE;
+}
+
+/* Half of each limit: pausing and resuming must not alternate with every request. */
+static bool has_room(const struct mr_client *client)
+{
+    return client->n_requests <= client->service->config->max_pipeline / 2 &&
+           client->inflight_bytes <= INFLIGHT_BYTES / 2 && piled_up(client) <= OUTPUT_PAUSE / 2;
+}
+
+static void resume_if_room(struct mr_client *client)
+{
+    if (MR_UNLIKELY(mr_stream_is_paused(&client->stream)) && !client->closing && has_room(client))
+        mr_stream_resume(&client->stream);
+}
+
+/* ---- the line of requests ---- */
+
+struct mr_request *mr_client_add_request(struct mr_client *client, size_t bytes)
+{
+    struct mr_request *r = mr_slab_get(slab_of(client), sizeof(*r));
+
+    r->next = NULL;
+    r->client = client;
+    r->service = client->service;
+    r->reply = (struct mr_buf){0};
+    r->bytes = (uint32_t)bytes;
+    r->since_us = client->service->loop->now_us;
+    r->started = false;
+    r->state = MR_REQUEST_WAITING;
+    if (client->tail != NULL)
+        client->tail->next = r;
+    else
+        client->head = r;
+    client->tail = r;
+    client->n_requests++;
+    client->inflight_bytes += r->bytes;
+    return r;
+}
+
+void mr_request_free(struct mr_request *r)
+{
+    struct mr_slab *slab = &r->service->loop->slab;
+
+    mr_buf_clear(&r->reply, slab);
+    mr_slab_put(slab, r, sizeof(*r));
+}
+
+static void pop(struct mr_client *client)
+{
+    struct mr_request *r = client->head;
+
+    client->head = r->next;
+    if (client->head == NULL)
+        client->tail = NULL;
+    client->n_requests--;
+    client->inflight_bytes -= r->bytes;
+    mr_latency_add(&r->service->pool.metrics->request_latency,
+                   r->service->loop->now_us - r->since_us);
+    mr_request_free(r);
+}
+
+void mr_client_check_output(struct mr_client *client)
+{
+    const uint32_t limit = client->service->config->client_output_limit;
+
+    if (MR_LIKELY(piled_up(client) <= limit))
+        return;
+    mr_log_limited(MR_LOG_WARN, "client_cut pool=%s reason=output_limit bytes=%zu limit=%u",
+                   client->service->config->name, piled_up(client), limit);
+    mr_client_cut(client, ENOBUFS);
+}
+
+static void write_held(struct mr_client *client, struct mr_request *r)
+{
+    const struct mr_slice held = mr_buf_slice(&r->reply);
+
+    if (held.len == 0)
+        return;
+    client->held_bytes -= held.len;
+    r->started = true;
+    mr_stream_write(&client->stream, held.at, held.len);
+    mr_buf_clear(&r->reply, slab_of(client));
+}
+
+void mr_client_advance(struct mr_client *client)
+{
+    while (client->head != NULL) {
+        struct mr_request *r = client->head;
+        write_held(client, r);
+        if (r->state != MR_REQUEST_DONE)
+            break;
+        pop(client);
+    }
+    if (client->head == NULL && (client->eof || client->closing))
+        mr_client_finish(client);
+    else
+        resume_if_room(client);
+}
+
+static void hold(struct mr_request *r, const char *bytes, size_t len)
+{
+    struct mr_client *client = r->client;
+
+    if (mr_buf_append(&r->reply, slab_of(client), bytes, len)) {
+        client->held_bytes += len;
+        return;
+    }
+    mr_client_cut(client, ENOMEM);
+}
+
+void mr_client_reply(struct mr_request *r, const char *bytes, size_t len, bool done)
+{
+    struct mr_client *client = r->client;
+
+    if (MR_LIKELY(client->head == r)) {
+        if (MR_UNLIKELY(!mr_buf_empty(&r->reply)))
+            write_held(client, r);
+        r->started = true;
+        mr_stream_write(&client->stream, bytes, len);
+        if (MR_LIKELY(done)) {
+            pop(client);
+            mr_client_advance(client);
+        }
+    } else {
+        hold(r, bytes, len);
+        if (done)
+            r->state = MR_REQUEST_DONE;
+    }
+    mr_client_check_output(client);
+}
+
+void mr_client_fail(struct mr_request *r, const char *reason)
+{
+    struct mr_client *client = r->client;
+    struct mr_service *service = client->service;
+    struct mr_buf error = {0};
+
+    service->pool.metrics->forward_error++;
+    if (r->started || !mr_buf_empty(&r->reply)) { /* nothing can make a whole of half a reply */
+        r->state = MR_REQUEST_DONE;
+        mr_client_cut(client, EPIPE);
+        return;
+    }
+    service->config->protocol->fail(reason, slab_of(client), &error);
+    const struct mr_slice text = mr_buf_slice(&error);
+    mr_client_reply(r, text.at, text.len, true);
+    mr_buf_clear(&error, slab_of(client));
+}
+
+void mr_client_answer(struct mr_client *client, struct mr_slice reply)
+{
+    if (client->head == NULL) {
+        mr_stream_write(&client->stream, reply.at, reply.len);
+        mr_client_check_output(client);
+        return;
+    }
+    mr_client_reply(mr_client_add_request(client, 0), reply.at, reply.len, true);
+}
+
+/* ---- the connection ---- */
+
+static void linger_expired(struct mr_timer *timer)
+{
+    struct mr_service *service = MR_CONTAINER_OF(timer, struct mr_service, linger_timer);
+    const uint32_t now_ms = (uint32_t)(service->loop->now_us / 1000u);
+
+    while (!mr_list_empty(&service->lingering)) {
+        struct mr_client *client = MR_CONTAINER_OF(service->lingering.next, struct mr_client, link);
+        const uint32_t since = now_ms - client->active_ms;
+        if (since < LINGER_MS) {
+            mr_loop_timer(service->loop, timer, LINGER_MS - since);
+            return;
+        }
+        mr_list_del(&client->link);
+        mr_list_append(&service->clients, &client->link);
+        mr_stream_close(&client->stream, 0);
+    }
+}
+
+void mr_client_finish(struct mr_client *client)
+{
+    struct mr_service *service = client->service;
+
+    if (client->lingering || mr_stream_is_closed(&client->stream))
+        return;
+    client->lingering = true;
+    client->active_ms = (uint32_t)(service->loop->now_us / 1000u);
+    mr_list_del(&client->link);
+    mr_list_append(&service->lingering, &client->link);
+    service->linger_timer.fire = linger_expired;
+    if (!mr_timer_is_set(&service->linger_timer))
+        mr_loop_timer(service->loop, &service->linger_timer, LINGER_MS);
+    mr_stream_finish(&client->stream);
+}
+
+void mr_client_cut(struct mr_client *client, int error)
+{
+    mr_stream_close(&client->stream, error);
+}
+
+static void reject(struct mr_client *client, struct mr_slice reply)
+{
+    mr_log_limited(MR_LOG_DEBUG, "client_framing_lost pool=%s", client->service->config->name);
+    client->closing = true;
+    mr_client_answer(client, reply);
+}
+
+static size_t on_data(struct mr_stream *s, const char *bytes, size_t len)
+{
+    struct mr_client *client = of_stream(s);
+    struct mr_service *service = client->service;
+    const struct mr_proto *proto = service->config->protocol;
+    const struct mr_proto_ctx ctx = {.options = &service->config->options,
+                                     .session = &client->session,
+                                     .slab = &service->loop->slab,
+                                     .scratch = &service->scratch};
+    size_t used = 0;
+    struct mr_msg msg;
+
+    client->active_ms = (uint32_t)(s->loop->now_us / 1000u);
+    while (used < len) {
+        if (MR_UNLIKELY(has_too_much(client))) {
+            mr_stream_pause(s);
+            break;
+        }
+        const enum mr_result rc =
+            proto->parse(&ctx, &client->parse, bytes + used, len - used, &msg);
+        if (rc == MR_AGAIN) {
+            mr_stream_want(s, client->parse.want);
+            break;
+        }
+        if (MR_UNLIKELY(rc != MR_OK)) {
+            reject(client, msg.reply);
+        } else {
+            used += msg.consumed;
+            mr_dispatch(client, &ctx, &msg);
+        }
+        if (MR_UNLIKELY(client->closing || mr_stream_is_closed(s))) {
+            used = len;
+            break;
+        }
+    }
+    mr_buf_clear(&service->scratch, &service->loop->slab);
+    if (client->closing && client->head == NULL)
+        mr_client_finish(client);
+    return used;
+}
+
+static void on_eof(struct mr_stream *s)
+{
+    struct mr_client *client = of_stream(s);
+
+    client->eof = true;
+    if (client->head == NULL)
+        mr_client_finish(client);
+}
+
+static void on_drain(struct mr_stream *s)
+{
+    resume_if_room(of_stream(s));
+}
+
+static void on_close(struct mr_stream *s, int error)
+{
+    struct mr_client *client = of_stream(s);
+    struct mr_service *service = client->service;
+    struct mr_request *r, *next;
+
+    for (r = client->head; r != NULL; r = next) {
+        next = r->next;
+        r->client = NULL;
+        if (r->state == MR_REQUEST_DONE) /* else its server's answer will free it */
+            mr_request_free(r);
+    }
+    if (error == 0 && (client->eof || client->quit))
+        service->pool.metrics->client_eof++;
+    else
+        service->pool.metrics->client_err++;
+    service->pool.metrics->client_connections--;
+    service->pool.process->curr_connections--;
+    service->budget->n--;
+    mr_list_del(&client->link);
+    free(client->session.name);
+    mr_slab_put(&service->loop->slab, client, sizeof(*client));
+}
+
+static const struct mr_stream_ops OPS = {
+    .on_data = on_data,
+    .on_eof = on_eof,
+    .on_drain = on_drain,
+    .on_close = on_close,
+};
+
+void mr_client_open(struct mr_service *service, int fd)
+{
+    struct mr_client *client = mr_slab_get_zeroed(&service->loop->slab, sizeof(*client));
+
+    mr_stream_open(&client->stream, service->loop, &OPS, fd);
+    client->service = service;
+    client->session.id = service->budget->next_id++;
+    client->session.authed = service->config->options.auth == NULL;
+    client->active_ms = (uint32_t)(service->loop->now_us / 1000u);
+    mr_list_append(&service->clients, &client->link);
+    service->pool.metrics->client_connections++;
+    service->pool.process->curr_connections++;
+    service->pool.process->total_connections++;
+    service->budget->n++;
+}

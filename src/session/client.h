@@ -1,0 +1,78 @@
+/* client.h - one client connection and its line of requests; private to src/session. */
+#pragma once
+
+#include "net/stream.h"
+#include "session/service.h"
+
+enum mr_request_state {
+    MR_REQUEST_WAITING, /* for its server */
+    MR_REQUEST_DONE,    /* the whole reply is in `reply` */
+};
+
+/** One request in its client's line. */
+struct mr_request {
+    struct mr_call call;     /* towards the server, when it is not split */
+    struct mr_request *next; /* behind it in the line */
+    struct mr_service *service;
+    struct mr_client *client; /* NULL once the client is gone: the reply is thrown away */
+    struct mr_buf reply;      /* what has come before it was this request's turn */
+    uint64_t since_us;        /* loop time when it was parsed */
+    uint32_t bytes;           /* of the request, for the limit on what is in flight */
+    bool started;             /* a piece of the reply has been written */
+    enum mr_request_state state;
+};
+
+struct mr_client {
+    struct mr_stream stream;
+    struct mr_list link; /* in service->clients or ->lingering */
+    struct mr_service *service;
+    struct mr_session session;
+    struct mr_parse_state parse;
+    uint32_t active_ms; /* low bits of the loop's time when it last sent something */
+    struct mr_request *head;
+    struct mr_request *tail;
+    size_t held_bytes;       /* replies that wait for their turn */
+    uint32_t n_requests;     /* in the line */
+    uint32_t inflight_bytes; /* of these */
+    bool eof;                /* the client sends no more */
+    bool closing;            /* close after the last reply of the line */
+    bool lingering;          /* closed on our side */
+    bool quit;               /* the client asked for the end */
+};
+
+/** Adopts an accepted socket. */
+void mr_client_open(struct mr_service *service, int fd);
+
+/** Puts a request at the end of the client's line. */
+struct mr_request *mr_client_add_request(struct mr_client *client, size_t bytes);
+
+/** Replies from the line's head that are complete go out; call after one has become so. */
+void mr_client_advance(struct mr_client *client);
+
+/** Bytes of a reply: to the client when it is this request's turn, else kept. */
+void mr_client_reply(struct mr_request *request, const char *bytes, size_t len, bool done);
+
+/** The request fails with the proxy's own error reply. */
+void mr_client_fail(struct mr_request *request, const char *reason);
+
+/** A reply made by the proxy: in its turn behind the requests that are in line. */
+void mr_client_answer(struct mr_client *client, struct mr_slice reply);
+
+/** Frees a request that has left the line or has lost its client. */
+void mr_request_free(struct mr_request *request);
+
+/** Cuts the client when more piles up for it than its pool allows. */
+void mr_client_check_output(struct mr_client *client);
+
+/** Ends the client, as if the network had failed. */
+void mr_client_cut(struct mr_client *client, int error);
+
+/** Ends the client in good order once its line is empty. */
+void mr_client_finish(struct mr_client *client);
+
+/** Routes one parsed request; see dispatch.c. */
+void mr_dispatch(struct mr_client *client, const struct mr_proto_ctx *ctx,
+                 const struct mr_msg *msg);
+
+/** Sends a request to several servers and joins their replies; see gather.c. */
+void mr_gather(struct mr_client *client, const struct mr_msg *msg);

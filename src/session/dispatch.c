@@ -1,0 +1,115 @@
+/* dispatch.c - from a parsed request to its server, its servers, or an answer of our own. */
+#include "session/client.h"
+
+#include <stddef.h>
+
+#define NO_SERVER "Connection refused" /* all servers are ejected */
+
+static void on_reply(struct mr_call *call, const char *bytes, size_t len, bool done)
+{
+    struct mr_request *r = MR_CONTAINER_OF(call, struct mr_request, call);
+
+    if (MR_LIKELY(r->client != NULL))
+        mr_client_reply(r, bytes, len, done);
+    else if (done)
+        mr_request_free(r);
+}
+
+static void on_fail(struct mr_call *call, const char *reason)
+{
+    struct mr_request *r = MR_CONTAINER_OF(call, struct mr_request, call);
+
+    if (r->client != NULL)
+        mr_client_fail(r, reason);
+    else
+        mr_request_free(r);
+}
+
+static const struct mr_call_ops CALL_OPS = {.on_reply = on_reply, .on_fail = on_fail};
+
+static void forward(struct mr_client *client, int server, const struct mr_msg *msg)
+{
+    struct mr_request *r = mr_client_add_request(client, msg->wire.len);
+    const char *error = NO_SERVER;
+
+    r->call.ops = &CALL_OPS;
+    if (MR_LIKELY(server >= 0))
+        error = mr_pool_send(&client->service->pool, (uint32_t)server, client->session.id, &r->call,
+                             msg->wire);
+    if (MR_UNLIKELY(error != NULL))
+        mr_client_fail(r, error);
+}
+
+/* The one server that has all keys: its index, -1 when none is up, -2 when the keys are apart. */
+static int common_server(struct mr_service *service, const struct mr_msg *msg)
+{
+    const struct mr_proto *proto = service->config->protocol;
+    const int first = mr_pool_route(&service->pool, msg->key);
+    struct mr_key_walk walk = {0};
+    struct mr_slice key;
+
+    if (first < 0 || service->pool.n_servers == 1 ||
+        service->config->distribution == MR_DIST_RANDOM)
+        return first;
+    while (proto->next_key(msg, &walk, &key))
+        if (mr_pool_route(&service->pool, key) != first)
+            return -2;
+    return first;
+}
+
+static void by_keys(struct mr_client *client, const struct mr_msg *msg)
+{
+    struct mr_service *service = client->service;
+    int server = common_server(service, msg);
+
+    if (server == -2 && msg->splittable) {
+        mr_gather(client, msg);
+        return;
+    }
+    if (server == -2 && service->config->cross_server == MR_CROSS_REFUSE) {
+        mr_client_answer(client, mr_slice_of(service->config->protocol->cross_server));
+        return;
+    }
+    if (server == -2)
+        server = mr_pool_route(&service->pool, msg->key);
+    forward(client, server, msg);
+}
+
+static void answer(struct mr_client *client, const struct mr_proto_ctx *ctx,
+                   const struct mr_msg *msg)
+{
+    struct mr_service *service = client->service;
+    struct mr_buf *out = &service->answer;
+
+    if (service->config->protocol->answer(ctx, msg, out) == MR_CLOSE_CLIENT) {
+        client->closing = true;
+        client->quit = true;
+    }
+    mr_client_answer(client, mr_buf_slice(out));
+    mr_buf_clear(out, &service->loop->slab);
+}
+
+void mr_dispatch(struct mr_client *client, const struct mr_proto_ctx *ctx, const struct mr_msg *msg)
+{
+    struct mr_pool *pool = &client->service->pool;
+
+    switch (msg->action) {
+    case MR_MSG_BY_KEY:
+        forward(client, mr_pool_route(pool, msg->key), msg);
+        return;
+    case MR_MSG_BY_KEYS:
+        by_keys(client, msg);
+        return;
+    case MR_MSG_ANYWHERE:
+        forward(client, mr_pool_route_anywhere(pool), msg);
+        return;
+    case MR_MSG_LOCAL:
+        answer(client, ctx, msg);
+        return;
+    case MR_MSG_REFUSE:
+        mr_client_answer(client, msg->reply);
+        return;
+    case MR_MSG_SKIP:
+        return;
+    }
+}

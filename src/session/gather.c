@@ -1,0 +1,184 @@
+/* gather.c - one request to several servers: sent in parts, the replies joined. */
+#include "session/client.h"
+
+#include <stddef.h>
+#include <string.h>
+
+struct gather;
+
+struct part_call {
+    struct mr_call call;
+    struct gather *gather;
+};
+
+struct gather {
+    struct mr_request *request;
+    struct mr_plan plan;
+    uint32_t pending;        /* parts without an outcome */
+    size_t held_bytes;       /* of the parts' replies, counted on the client */
+    struct part_call *calls; /* one for each part */
+};
+
+static struct mr_slab *slab_of(const struct gather *g)
+{
+    return &g->request->service->loop->slab;
+}
+
+static void free_gather(struct gather *g)
+{
+    struct mr_slab *slab = slab_of(g);
+
+    for (uint32_t i = 0; i < g->plan.n_parts; i++) {
+        mr_buf_clear(&g->plan.parts[i].request, slab);
+        mr_buf_clear(&g->plan.parts[i].reply, slab);
+    }
+    mr_slab_put(slab, g->plan.part_of_key, g->plan.n_keys * sizeof(uint32_t));
+    mr_slab_put(slab, g->plan.parts, g->plan.n_parts * sizeof(*g->plan.parts));
+    mr_slab_put(slab, g->calls, g->plan.n_parts * sizeof(*g->calls));
+    mr_slab_put(slab, g, sizeof(*g));
+}
+
+static bool any_failed(const struct mr_plan *plan)
+{
+    for (uint32_t i = 0; i < plan->n_parts; i++)
+        if (plan->parts[i].failure != NULL)
+            return true;
+    return false;
+}
+
+static void complete(struct gather *g)
+{
+    struct mr_request *r = g->request;
+    struct mr_service *service = r->service;
+    struct mr_slab *slab = slab_of(g);
+    struct mr_buf reply = {0};
+
+    if (r->client != NULL) {
+        r->client->held_bytes -= g->held_bytes;
+        service->pool.metrics->forward_error += any_failed(&g->plan);
+        service->config->protocol->join(&g->plan, slab, &reply);
+    }
+    free_gather(g);
+    if (r->client == NULL) {
+        mr_request_free(r);
+        return;
+    }
+    const struct mr_slice text = mr_buf_slice(&reply);
+    mr_client_reply(r, text.at, text.len, true);
+    mr_buf_clear(&reply, slab);
+}
+
+static void part_over(struct gather *g)
+{
+    if (--g->pending == 0)
+        complete(g);
+}
+
+static void on_reply(struct mr_call *call, const char *bytes, size_t len, bool done)
+{
+    struct part_call *pc = MR_CONTAINER_OF(call, struct part_call, call);
+    struct gather *g = pc->gather;
+    struct mr_part *part = &g->plan.parts[pc - g->calls];
+    struct mr_client *client = g->request->client;
+
+    if (client != NULL && part->failure == NULL) {
+        if (mr_buf_append(&part->reply, slab_of(g), bytes, len)) {
+            g->held_bytes += len;
+            client->held_bytes += len;
+        } else {
+            part->failure = "Cannot allocate memory";
+        }
+        mr_client_check_output(client);
+    }
+    if (done)
+        part_over(g);
+}
+
+static void on_fail(struct mr_call *call, const char *reason)
+{
+    struct part_call *pc = MR_CONTAINER_OF(call, struct part_call, call);
+
+    pc->gather->plan.parts[pc - pc->gather->calls].failure = reason;
+    part_over(pc->gather);
+}
+
+static const struct mr_call_ops CALL_OPS = {.on_reply = on_reply, .on_fail = on_fail};
+
+/* Gives every key its part, making a part for each server that is met; -1: no server is up. */
+static int plan_parts(struct mr_service *service, const struct mr_msg *msg, struct mr_plan *plan,
+                      uint32_t *servers)
+{
+    struct mr_key_walk walk = {0};
+    struct mr_slice key;
+
+    memset(service->part_of, 0xff, service->pool.n_servers * sizeof(*service->part_of));
+    while (service->config->protocol->next_key(msg, &walk, &key)) {
+        const int server = mr_pool_route(&service->pool, key);
+        if (server < 0)
+            return -1;
+        uint32_t *part = &service->part_of[server];
+        if (*part == UINT32_MAX) {
+            servers[plan->n_parts] = (uint32_t)server;
+            *part = plan->n_parts++;
+        }
+        plan->part_of_key[plan->n_keys++] = *part;
+    }
+    return 0;
+}
+
+static void make_parts(struct gather *g, const uint32_t *servers)
+{
+    struct mr_plan *plan = &g->plan;
+    struct mr_slab *slab = slab_of(g);
+
+    plan->parts = mr_slab_get_zeroed(slab, plan->n_parts * sizeof(*plan->parts));
+    g->calls = mr_slab_get(slab, plan->n_parts * sizeof(*g->calls));
+    for (uint32_t i = 0; i < plan->n_parts; i++) {
+        plan->parts[i].server = servers[i];
+        g->calls[i] = (struct part_call){.call = {.ops = &CALL_OPS}, .gather = g};
+    }
+    for (uint32_t k = 0; k < plan->n_keys; k++)
+        plan->parts[plan->part_of_key[k]].n_keys++;
+}
+
+static void send_parts(struct gather *g, uint64_t affinity)
+{
+    struct mr_pool *pool = &g->request->service->pool;
+    struct mr_slab *slab = slab_of(g);
+
+    g->pending = g->plan.n_parts + 1; /* one for us, so that nothing completes under our feet */
+    pool->metrics->fragments += g->plan.n_parts;
+    for (uint32_t i = 0; i < g->plan.n_parts; i++) {
+        struct mr_part *part = &g->plan.parts[i];
+        part->failure = mr_pool_send(pool, part->server, affinity, &g->calls[i].call,
+                                     mr_buf_slice(&part->request));
+        mr_buf_clear(&part->request, slab);
+        g->pending -= part->failure != NULL;
+    }
+    part_over(g);
+}
+
+void mr_gather(struct mr_client *client, const struct mr_msg *msg)
+{
+    struct mr_service *service = client->service;
+    struct mr_slab *slab = &service->loop->slab;
+    const size_t servers_bytes = service->pool.n_servers * sizeof(uint32_t);
+    struct gather *g = mr_slab_get_zeroed(slab, sizeof(*g));
+    uint32_t *servers = mr_slab_get(slab, servers_bytes);
+
+    g->request = mr_client_add_request(client, msg->wire.len);
+    g->plan.command = msg->command;
+    g->plan.part_of_key = mr_slab_get(slab, msg->n_keys * sizeof(uint32_t));
+    if (plan_parts(service, msg, &g->plan, servers) == 0) {
+        make_parts(g, servers);
+        service->config->protocol->split(msg, &g->plan, slab);
+        send_parts(g, client->session.id);
+    } else {
+        struct mr_request *r = g->request;
+        g->plan.n_keys = msg->n_keys; /* as it was allocated */
+        g->plan.n_parts = 0;
+        free_gather(g);
+        mr_client_fail(r, "Connection refused");
+    }
+    mr_slab_put(slab, servers, servers_bytes);
+}

@@ -1,0 +1,26 @@
+/* runtime.h - what every process of a running proxy shares: made by the master, inherited by fork.
+ */
+#pragma once
+
+#include "config/config.h"
+#include "core/metrics.h"
+
+struct mr_loop;
+
+struct mr_runtime {
+    const struct mr_config *config;
+    struct mr_metrics *slots; /* a metrics segment for each worker */
+    uint32_t n_slots;
+    bool single;               /* one process, no master */
+    uint32_t max_clients;      /* of each worker */
+    struct mr_addr *addresses; /* of each server, over all pools; len 0 where not known */
+    uint64_t started_us;       /* wall clock */
+    int stats_fd;              /* listening socket of the statistics */
+};
+
+/** Serves the statistics on a loop; filled in by main, so that src/proc needs nothing of src/admin.
+ */
+struct mr_stats_hook {
+    void *(*attach)(struct mr_loop *loop, const struct mr_runtime *runtime);
+    void (*detach)(void *server); /* then turn the loop once */
+};

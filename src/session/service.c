@@ -1,0 +1,159 @@
+/* service.c - one pool as its clients see it: accepting, limits, draining. */
+#include "session/service.h"
+
+#include "core/log.h"
+#include "session/client.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define UNFINISHED_MS 2000u /* a draining client that has sent half a request gets this long */
+
+static uint64_t pool_clients(const struct mr_service *service)
+{
+    uint64_t n = 0;
+
+    for (uint32_t i = 0; i < service->n_metrics; i++)
+        n += service->all_metrics[i].pools[service->index].client_connections;
+    return n;
+}
+
+static bool over_limit(const struct mr_service *service)
+{
+    const uint32_t limit = service->config->client_connections;
+
+    return (limit > 0 && pool_clients(service) >= limit) ||
+           service->budget->n >= service->budget->max;
+}
+
+static void refuse(struct mr_service *service, int fd)
+{
+    const char *text = service->config->protocol->too_many_clients;
+
+    (void)send(fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT);
+    (void)close(fd);
+    mr_log_limited(MR_LOG_WARN, "client_refused pool=%s reason=limit clients=%llu",
+                   service->config->name, (unsigned long long)pool_clients(service));
+}
+
+static void on_accept(struct mr_acceptor *a, int fd)
+{
+    struct mr_service *service = MR_CONTAINER_OF(a, struct mr_door, acceptor)->service;
+
+    if (over_limit(service))
+        refuse(service, fd);
+    else
+        mr_client_open(service, fd);
+}
+
+static void check_idle(struct mr_timer *timer)
+{
+    struct mr_service *service = MR_CONTAINER_OF(timer, struct mr_service, idle_timer);
+    const uint32_t limit = service->config->client_idle_timeout_ms;
+    const uint32_t now_ms = (uint32_t)(service->loop->now_us / 1000u);
+    struct mr_list *link, *next;
+
+    for (link = service->clients.next; link != &service->clients; link = next) {
+        struct mr_client *client = MR_CONTAINER_OF(link, struct mr_client, link);
+        next = link->next;
+        if (client->head == NULL && now_ms - client->active_ms >= limit)
+            mr_client_finish(client);
+    }
+    mr_loop_timer(service->loop, timer, limit / 4 + 1);
+}
+
+static void start_accepting(struct mr_service *service, const struct mr_service_setup *setup)
+{
+    const struct mr_listens *listens = &service->config->listens;
+
+    service->doors = calloc(listens->n, sizeof(*service->doors));
+    MR_CHECK(service->doors != NULL);
+    for (uint32_t i = 0; i < listens->n; i++) {
+        const bool is_unix = listens->at[i].addr.sa.any.sa_family == AF_UNIX;
+        service->doors[i].service = service;
+        if (setup->listen_fds[i] >= 0)
+            mr_acceptor_start(&service->doors[i].acceptor, service->loop, setup->listen_fds[i],
+                              is_unix && setup->shared_unix, on_accept);
+    }
+}
+
+void mr_service_init(struct mr_service *service, const struct mr_service_setup *setup)
+{
+    *service = (struct mr_service){.loop = setup->pool.loop,
+                                   .config = setup->pool.config,
+                                   .budget = setup->budget,
+                                   .all_metrics = setup->all_metrics,
+                                   .n_metrics = setup->n_metrics,
+                                   .index = setup->index};
+    mr_list_init(&service->clients);
+    mr_list_init(&service->lingering);
+    mr_pool_init(&service->pool, &setup->pool);
+    service->part_of = calloc(service->pool.n_servers, sizeof(*service->part_of));
+    MR_CHECK(service->part_of != NULL);
+    service->idle_timer.fire = check_idle;
+    if (service->config->client_idle_timeout_ms > 0)
+        mr_loop_timer(service->loop, &service->idle_timer, 1);
+    start_accepting(service, setup);
+}
+
+void mr_service_begin_drain(struct mr_service *service)
+{
+    service->draining = true;
+    for (uint32_t i = 0; i < service->config->listens.n; i++)
+        mr_acceptor_drain(&service->doors[i].acceptor);
+}
+
+void mr_service_drain(struct mr_service *service)
+{
+    const uint32_t now_ms = (uint32_t)(service->loop->now_us / 1000u);
+    struct mr_list *link, *next;
+
+    for (link = service->clients.next; link != &service->clients; link = next) {
+        struct mr_client *client = MR_CONTAINER_OF(link, struct mr_client, link);
+        next = link->next;
+        if (client->head != NULL || mr_stream_unread(&client->stream))
+            continue;
+        if (mr_stream_has_remainder(&client->stream) && now_ms - client->active_ms < UNFINISHED_MS)
+            continue;
+        if (mr_stream_pending(&client->stream) == 0)
+            mr_client_cut(client, 0); /* nothing is lost, so nothing to wait for */
+        else
+            mr_client_finish(client);
+    }
+}
+
+bool mr_service_empty(const struct mr_service *service)
+{
+    return mr_list_empty(&service->clients) && mr_list_empty(&service->lingering);
+}
+
+static void cut_all(struct mr_list *list)
+{
+    for (struct mr_list *link = list->next; link != list; link = link->next)
+        mr_client_cut(MR_CONTAINER_OF(link, struct mr_client, link), ECONNRESET);
+}
+
+void mr_service_close(struct mr_service *service)
+{
+    for (uint32_t i = 0; i < service->config->listens.n; i++)
+        mr_acceptor_stop(&service->doors[i].acceptor);
+    mr_timer_cancel(&service->idle_timer);
+    cut_all(&service->clients);
+    cut_all(&service->lingering);
+    mr_pool_close(&service->pool);
+}
+
+void mr_service_fini(struct mr_service *service)
+{
+    MR_CHECK(mr_service_empty(service));
+    mr_timer_cancel(&service->linger_timer);
+    mr_pool_fini(&service->pool);
+    mr_buf_clear(&service->scratch, &service->loop->slab);
+    mr_buf_clear(&service->answer, &service->loop->slab);
+    free(service->doors);
+    free(service->part_of);
+}

@@ -1,0 +1,66 @@
+/*
+ * service.h - one pool as its clients see it in one worker: accepting, requests, replies.
+ */
+#pragma once
+
+#include "core/metrics.h"
+#include "net/listener.h"
+#include "upstream/pool.h"
+
+/** Clients of one worker, all pools together. */
+struct mr_client_budget {
+    uint32_t n;   /* connected */
+    uint32_t max; /* what the descriptors allow */
+    uint64_t next_id;
+};
+
+/** One listening address of a pool. */
+struct mr_door {
+    struct mr_acceptor acceptor;
+    struct mr_service *service;
+};
+
+struct mr_service {
+    struct mr_loop *loop;
+    const struct mr_pool_config *config;
+    struct mr_pool pool;
+    struct mr_client_budget *budget;      /* borrowed */
+    const struct mr_metrics *all_metrics; /* of every slot, for the pool-wide client limit */
+    uint32_t n_metrics;
+    uint32_t index;        /* of the pool */
+    struct mr_door *doors; /* one for each listen of the pool */
+    struct mr_list clients;
+    struct mr_list lingering; /* closing: waiting for the client to close, oldest first */
+    struct mr_timer linger_timer;
+    struct mr_timer idle_timer;
+    struct mr_buf scratch; /* of the parser */
+    struct mr_buf answer;  /* a local reply under construction */
+    uint32_t *part_of;     /* scratch of dispatch: server -> part, pool.n_servers entries */
+    bool draining;
+};
+
+struct mr_service_setup {
+    struct mr_pool_setup pool;
+    struct mr_client_budget *budget;
+    const struct mr_metrics *all_metrics; /* slots whose clients count against the pool's limit */
+    uint32_t n_metrics;
+    uint32_t index;        /* of the pool in the configuration */
+    const int *listen_fds; /* borrowed, one for each listen of the pool; -1: not served here */
+    bool shared_unix;      /* unix listeners are served by other workers too */
+};
+
+/** Connects to the servers where configured and starts to accept. */
+void mr_service_init(struct mr_service *service, const struct mr_service_setup *setup);
+
+/** Accepts what is queued, then no more; from now on mr_service_drain ends clients. */
+void mr_service_begin_drain(struct mr_service *service);
+
+/** Ends every client that has all its replies and has sent nothing more. */
+void mr_service_drain(struct mr_service *service);
+
+/** True when no client is left. */
+bool mr_service_empty(const struct mr_service *service);
+
+/** Cuts every client and server connection. Turn the loop, then fini. */
+void mr_service_close(struct mr_service *service);
+void mr_service_fini(struct mr_service *service);

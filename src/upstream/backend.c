@@ -1,0 +1,455 @@
+/* backend.c - one connection to a server: the queue of requests in flight, and their replies. */
+#include "upstream/backend.h"
+
+#include "core/log.h"
+#include "net/stream.h"
+
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stddef.h>
+#include <string.h>
+
+#define CONNECT_TIMEOUT_MS 10000u /* where the pool has no timeout */
+#define STREAM_BYTES       16384u /* an unfinished reply of this size is passed on in pieces */
+
+enum state { CONNECTING, HELLO, READY };
+
+struct mr_backend {
+    struct mr_stream stream;
+    struct mr_list link; /* in server->backends */
+    struct mr_server *server;
+    struct mr_call *head; /* in flight, in order */
+    struct mr_call **tail;
+    struct mr_timer timer;
+    struct mr_reply_state scan;
+    struct mr_buf held;  /* requests that wait for the hello to be accepted */
+    uint64_t read_us;    /* when the server last sent something */
+    uint64_t drained_us; /* when output that was held up has last left */
+    uint32_t slot;
+    uint32_t skip;       /* replies to throw away: their requests have timed out */
+    uint32_t hello_sent; /* replies to the hello that are due in all */
+    uint32_t hello_seen;
+    uint32_t n_calls; /* in flight */
+    uint32_t unsent;  /* of these, counted as in_queue: the last ones */
+    uint64_t unsent_bytes;
+    enum state state;
+    bool retired;
+    bool timed_out;
+    const char *refused; /* what the server refused of the hello */
+};
+
+static struct mr_backend *of_stream(struct mr_stream *s)
+{
+    return MR_CONTAINER_OF(s, struct mr_backend, stream);
+}
+
+static struct mr_slab *slab_of(struct mr_backend *b)
+{
+    return &b->stream.loop->slab;
+}
+
+static uint64_t timeout_us(const struct mr_backend *b)
+{
+    return (uint64_t)b->server->pool->config->timeout_ms * 1000u;
+}
+
+static bool idle(const struct mr_backend *b)
+{
+    return b->head == NULL && b->skip == 0;
+}
+
+static void start_timer(struct mr_backend *b, uint64_t delay_us)
+{
+    mr_loop_timer(b->stream.loop, &b->timer, (delay_us + 999u) / 1000u);
+}
+
+/* The requests that were waiting for the connection are on their way now. */
+static void count_sent(struct mr_backend *b)
+{
+    struct mr_server_metrics *m = b->server->metrics;
+
+    m->in_queue -= b->unsent;
+    m->in_queue_bytes -= b->unsent_bytes;
+    m->out_queue += b->unsent;
+    m->out_queue_bytes += b->unsent_bytes;
+    b->unsent = 0;
+    b->unsent_bytes = 0;
+}
+
+static struct mr_call *pop(struct mr_backend *b)
+{
+    struct mr_server_metrics *m = b->server->metrics;
+    struct mr_call *call = b->head;
+
+    b->head = call->next;
+    if (b->head == NULL)
+        b->tail = &b->head;
+    if (MR_UNLIKELY(b->unsent == b->n_calls--)) {
+        b->unsent--;
+        b->unsent_bytes -= call->bytes;
+        m->in_queue--;
+        m->in_queue_bytes -= call->bytes;
+    } else {
+        m->out_queue--;
+        m->out_queue_bytes -= call->bytes;
+    }
+    return call;
+}
+
+/*
+ * When the first request in flight is late. What only waits in the proxy, behind output that moves,
+ * is not; nor is one whose reply is coming in.
+ */
+static uint64_t late_at(const struct mr_backend *b)
+{
+    const bool answering = b->scan.offset > 0 || b->scan.pending > 0;
+    uint64_t from = b->head->sent_us;
+
+    if (from < b->drained_us)
+        from = b->drained_us;
+    if (answering && from < b->read_us)
+        from = b->read_us;
+    return from + timeout_us(b);
+}
+
+static void count_timeout(struct mr_backend *b)
+{
+    struct mr_server *server = b->server;
+    const uint64_t now = b->stream.loop->now_us;
+
+    server->metrics->server_timedout++;
+    if (now - server->timeout_us < timeout_us(b))
+        return; /* one slow moment of the server is one failure, however many wait */
+    server->timeout_us = now;
+    mr_server_failed(server, ETIMEDOUT);
+}
+
+/*
+ * Requests whose time is over fail one by one, and their replies, should they still come, are
+ * thrown away: their neighbours on the connection keep their chance. A server that then stays
+ * silent loses the connection.
+ */
+static void expire(struct mr_backend *b)
+{
+    const uint64_t now = b->stream.loop->now_us;
+    bool any = false;
+
+    if (b->skip > 0 && now - b->read_us >= 2 * timeout_us(b)) {
+        b->timed_out = true;
+        mr_backend_close(b, ETIMEDOUT);
+        return;
+    }
+    while (b->head != NULL && late_at(b) <= now) {
+        struct mr_call *call = pop(b);
+        b->skip++;
+        any = true;
+        call->ops->on_fail(call, mr_pool_reason(ETIMEDOUT));
+    }
+    if (any)
+        count_timeout(b);
+    if (b->head != NULL)
+        start_timer(b, late_at(b) - now);
+    else if (b->skip > 0)
+        start_timer(b, timeout_us(b));
+}
+
+static void on_timer(struct mr_timer *timer)
+{
+    struct mr_backend *b = MR_CONTAINER_OF(timer, struct mr_backend, timer);
+
+    if (b->state != READY) {
+        b->timed_out = true;
+        mr_backend_close(b, ETIMEDOUT);
+    } else if (timeout_us(b) > 0) {
+        expire(b);
+    }
+}
+
+static void become_ready(struct mr_backend *b)
+{
+    const struct mr_slice held = mr_buf_slice(&b->held);
+    const uint64_t now = b->stream.loop->now_us;
+
+    b->state = READY;
+    b->read_us = now;
+    b->drained_us = now; /* the clock of what waited for the connection starts here */
+    mr_timer_cancel(&b->timer);
+    if (held.len > 0)
+        mr_stream_write(&b->stream, held.at, held.len);
+    mr_buf_clear(&b->held, slab_of(b));
+    count_sent(b);
+    if (b->head != NULL && timeout_us(b) > 0)
+        start_timer(b, timeout_us(b));
+}
+
+static void on_open(struct mr_stream *s)
+{
+    struct mr_backend *b = of_stream(s);
+
+    if (b->hello_sent > 0)
+        b->state = HELLO;
+    else
+        become_ready(b);
+}
+
+static void take_hello(struct mr_backend *b, struct mr_slice reply)
+{
+    const struct mr_pool_config *config = b->server->pool->config;
+    const char *refused = config->protocol->check_hello(&config->options, b->hello_seen++, reply);
+
+    if (refused != NULL) {
+        while (reply.len > 0 &&
+               (reply.at[reply.len - 1] == '\n' || reply.at[reply.len - 1] == '\r'))
+            reply.len--;
+        mr_log_limited(MR_LOG_ERR, "server_refused pool=%s server=%s what=%s reply=\"%.*s\"",
+                       config->name, b->server->config->name, refused,
+                       (int)(reply.len < 200 ? reply.len : 200), reply.at);
+        b->refused = refused;
+        mr_backend_close(b, EACCES);
+    } else if (b->hello_seen == b->hello_sent) {
+        become_ready(b);
+    }
+}
+
+/* One reply, or a piece of one; false when nobody asked for it. */
+static bool take_reply(struct mr_backend *b, const char *bytes, size_t len, bool done)
+{
+    struct mr_server_metrics *m = b->server->metrics;
+
+    if (MR_UNLIKELY(b->state == HELLO)) {
+        if (done)
+            take_hello(b, (struct mr_slice){bytes, len});
+        return true;
+    }
+    if (MR_UNLIKELY(b->skip > 0)) {
+        b->skip -= done;
+        return true;
+    }
+    struct mr_call *call = b->head;
+    if (MR_UNLIKELY(call == NULL))
+        return false;
+    m->response_bytes += len;
+    if (MR_LIKELY(done)) {
+        m->responses++;
+        mr_latency_add(&m->server_latency, b->read_us - call->sent_us);
+        (void)pop(b);
+        mr_server_answered(b->server);
+    }
+    call->ops->on_reply(call, bytes, len, done);
+    return true;
+}
+
+static void quickack(struct mr_backend *b)
+{
+    const int on = 1;
+
+    (void)setsockopt(b->stream.fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof(on));
+}
+
+/* A large reply is passed on as it comes; returns how much of it was. */
+static size_t take_piece(struct mr_backend *b, const char *bytes, size_t len)
+{
+    const size_t scanned = b->scan.offset < len ? (size_t)b->scan.offset : len;
+
+    if (len < STREAM_BYTES || scanned == 0) {
+        const uint64_t want = b->scan.offset < STREAM_BYTES ? b->scan.offset : STREAM_BYTES;
+        mr_stream_want(&b->stream, want > len ? (size_t)want : 0);
+        return 0;
+    }
+    if (!take_reply(b, bytes, scanned, false)) {
+        mr_backend_close(b, EINVAL);
+        return 0;
+    }
+    b->scan.offset -= scanned;
+    return scanned;
+}
+
+static size_t on_data(struct mr_stream *s, const char *bytes, size_t len)
+{
+    struct mr_backend *b = of_stream(s);
+    const struct mr_proto *proto = b->server->pool->config->protocol;
+    size_t used = 0;
+
+    b->read_us = s->loop->now_us;
+    if (b->server->pool->config->tcp_quickack)
+        quickack(b);
+    while (used < len && !mr_stream_is_closed(s)) {
+        size_t n;
+        const enum mr_result rc = proto->scan_reply(&b->scan, bytes + used, len - used, &n);
+        if (rc == MR_AGAIN) {
+            used += take_piece(b, bytes + used, len - used);
+            break;
+        }
+        if (rc != MR_OK || !take_reply(b, bytes + used, n, true)) {
+            mr_log_limited(MR_LOG_ERR, "server_reply_bad pool=%s server=%s reason=%s",
+                           b->server->pool->config->name, b->server->config->name,
+                           rc != MR_OK ? "not_a_reply" : "nobody_asked");
+            mr_backend_close(b, EINVAL);
+            return len;
+        }
+        used += n;
+    }
+    if (b->retired && idle(b))
+        mr_backend_close(b, 0);
+    return used;
+}
+
+static void on_eof(struct mr_stream *s)
+{
+    mr_backend_close(of_stream(s), 0);
+}
+
+static void on_drain(struct mr_stream *s)
+{
+    struct mr_backend *b = of_stream(s);
+
+    b->drained_us = s->loop->now_us;
+    if (b->state == READY)
+        count_sent(b);
+}
+
+/* A server may close a connection that it has no work on; anything else is a failure. */
+static void count_close(struct mr_backend *b, int error, bool was_idle)
+{
+    struct mr_server_metrics *m = b->server->metrics;
+
+    if (b->server->pool->closing || b->retired)
+        return;
+    if (b->timed_out)
+        m->server_timedout++;
+    else if (error == 0)
+        m->server_eof++;
+    else
+        m->server_err++;
+    if (was_idle && b->state == READY && (error == 0 || error == ECONNRESET))
+        return;
+    mr_log_limited(MR_LOG_WARN, "server_failed pool=%s server=%s addr=%s reason=\"%s\"",
+                   b->server->pool->config->name, b->server->config->name, b->server->addr.text,
+                   b->refused != NULL ? b->refused : mr_pool_reason(error));
+    mr_server_failed(b->server, error);
+}
+
+static const char *close_reason(const struct mr_backend *b, int error)
+{
+    if (b->refused == NULL)
+        return mr_pool_reason(error);
+    return strcmp(b->refused, "AUTH") == 0 ? "server refused the password of the proxy"
+                                           : "server refused the database of the pool";
+}
+
+static void on_close(struct mr_stream *s, int error)
+{
+    struct mr_backend *b = of_stream(s);
+    struct mr_server *server = b->server;
+
+    mr_timer_cancel(&b->timer);
+    mr_list_del(&b->link);
+    if (server->slots[b->slot] == b)
+        server->slots[b->slot] = NULL;
+    server->metrics->server_connections--;
+    server->pool->process->curr_connections--;
+    count_close(b, error, idle(b));
+    while (b->head != NULL) {
+        struct mr_call *call = pop(b);
+        call->ops->on_fail(call, close_reason(b, error));
+    }
+    mr_buf_clear(&b->held, slab_of(b));
+    mr_slab_put(slab_of(b), b, sizeof(*b));
+}
+
+static const struct mr_stream_ops OPS = {
+    .on_open = on_open,
+    .on_data = on_data,
+    .on_eof = on_eof,
+    .on_drain = on_drain,
+    .on_close = on_close,
+};
+
+int mr_backend_connect(struct mr_backend **out, struct mr_server *server, uint32_t slot)
+{
+    const struct mr_pool *pool = server->pool;
+    const struct mr_pool_config *config = pool->config;
+    struct mr_slab *slab = &pool->loop->slab;
+    struct mr_buf hello = {0};
+    struct mr_error err;
+
+    struct mr_backend *b = mr_slab_get_zeroed(slab, sizeof(*b));
+    if (mr_stream_connect(&b->stream, pool->loop, &OPS, &server->addr, &err) != MR_OK) {
+        mr_slab_put(slab, b, sizeof(*b));
+        return err.sys != 0 ? err.sys : EIO;
+    }
+    b->server = server;
+    b->slot = slot;
+    b->tail = &b->head;
+    b->timer.fire = on_timer;
+    b->read_us = pool->loop->now_us;
+    mr_list_append(&server->backends, &b->link);
+    b->hello_sent = config->protocol->hello(&config->options, slab, &hello);
+    if (b->hello_sent > 0)
+        mr_stream_write(&b->stream, mr_buf_slice(&hello).at, mr_buf_len(&hello));
+    mr_buf_clear(&hello, slab);
+    start_timer(b, timeout_us(b) > 0 ? timeout_us(b) : CONNECT_TIMEOUT_MS * 1000u);
+    server->metrics->server_connections++;
+    pool->process->curr_connections++;
+    pool->process->total_connections++;
+    *out = b;
+    return 0;
+}
+
+void mr_backend_send(struct mr_backend *b, struct mr_call *call, struct mr_slice request)
+{
+    struct mr_server_metrics *m = b->server->metrics;
+
+    call->next = NULL;
+    call->sent_us = b->stream.loop->now_us;
+    call->bytes = (uint32_t)request.len;
+    *b->tail = call;
+    b->tail = &call->next;
+    b->n_calls++;
+    m->requests++;
+    m->request_bytes += request.len;
+    if (MR_LIKELY(b->state == READY && !mr_stream_is_blocked(&b->stream))) {
+        m->out_queue++;
+        m->out_queue_bytes += request.len;
+    } else {
+        m->in_queue++;
+        m->in_queue_bytes += request.len;
+        b->unsent++;
+        b->unsent_bytes += request.len;
+    }
+    if (MR_LIKELY(b->state == READY || b->hello_sent == 0))
+        mr_stream_write(&b->stream, request.at, request.len);
+    else if (!mr_buf_append(&b->held, slab_of(b), request.at, request.len))
+        mr_backend_close(b, ENOMEM);
+    if (b->state == READY && timeout_us(b) > 0 && !mr_timer_is_set(&b->timer))
+        start_timer(b, timeout_us(b));
+}
+
+void mr_backend_retire(struct mr_backend *b)
+{
+    if (b->retired)
+        return;
+    b->retired = true;
+    b->server->slots[b->slot] = NULL;
+    if (idle(b))
+        mr_backend_close(b, 0);
+}
+
+void mr_backend_close(struct mr_backend *b, int error)
+{
+    mr_stream_close(&b->stream, error);
+    if (b->server->slots[b->slot] == b)
+        b->server->slots[b->slot] = NULL; /* the next request opens another one */
+}
+
+bool mr_backend_usable(const struct mr_backend *b)
+{
+    return !mr_stream_is_closed(&b->stream);
+}
+
+struct mr_backend *mr_backend_next(struct mr_server *server, struct mr_backend *b)
+{
+    struct mr_list *link = b == NULL ? server->backends.next : b->link.next;
+
+    return link == &server->backends ? NULL : MR_CONTAINER_OF(link, struct mr_backend, link);
+}

@@ -1,0 +1,35 @@
+/* backend.h - one connection to a server; private to src/upstream. */
+#pragma once
+
+#include "upstream/pool.h"
+
+/**
+ * Starts to connect.
+ * @return 0 with *out set, or an errno
+ */
+int mr_backend_connect(struct mr_backend **out, struct mr_server *server, uint32_t slot);
+
+/** Queues a request behind those already there. */
+void mr_backend_send(struct mr_backend *b, struct mr_call *call, struct mr_slice request);
+
+/** False once it is closed and only waits to be freed. */
+bool mr_backend_usable(const struct mr_backend *b);
+
+/** Takes no more requests; closes once it has answered those it has. */
+void mr_backend_retire(struct mr_backend *b);
+
+/** Closes now; what is in flight fails with the reason of `error` at the end of the turn. */
+void mr_backend_close(struct mr_backend *b, int error);
+
+/** Next in server->backends; NULL after the last. Pass NULL for the first. */
+struct mr_backend *mr_backend_next(struct mr_server *server, struct mr_backend *b);
+
+/** Counts a failure of the server: back-off, and ejection where it is configured. */
+void mr_server_failed(struct mr_server *server, int error);
+
+/** The server has answered: it is well. */
+static inline void mr_server_answered(struct mr_server *server)
+{
+    server->failures = 0;
+    server->backoff_ms = 0;
+}

@@ -1,0 +1,26 @@
+/* call.h - one request on its way to one server, and the reply on its way back. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct mr_call;
+
+struct mr_call_ops {
+    /**
+     * Bytes of the reply, borrowed for the call. Small replies come whole; a large one comes in
+     * pieces, the last of them with `done`. The call belongs to its owner again then.
+     */
+    void (*on_reply)(struct mr_call *call, const char *bytes, size_t len, bool done);
+    /** There will be no (further) reply. The call belongs to its owner again. */
+    void (*on_fail)(struct mr_call *call, const char *reason);
+};
+
+/** Embedded by whoever sends; owned by the upstream from mr_pool_send until done or failed. */
+struct mr_call {
+    struct mr_call *next;
+    const struct mr_call_ops *ops;
+    uint64_t sent_us; /* loop time when it was queued for the server */
+    uint32_t bytes;   /* of the request */
+};

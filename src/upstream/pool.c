@@ -1,0 +1,251 @@
+/* pool.c - the servers of a pool: routing, ejection, back-off. */
+#include "upstream/pool.h"
+
+#include "core/clock.h"
+#include "core/log.h"
+#include "upstream/backend.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BACKOFF_FIRST_MS 10u
+#define BACKOFF_MAX_MS   1000u
+#define KEYLESS          "placeholder" /* twemproxy's key for requests that have none */
+
+const char *mr_pool_reason(int error)
+{
+    const char *text = error == 0 ? "unknown" : strerrordesc_np(error);
+
+    return text != NULL ? text : "unknown";
+}
+
+/* With every server ejected the old ring stays, but mr_pool_route does not use it. */
+static void rebuild(struct mr_pool *pool)
+{
+    struct mr_ring ring;
+    struct mr_error err;
+
+    pool->n_ejected = 0;
+    pool->retry_us = UINT64_MAX;
+    for (uint32_t i = 0; i < pool->n_servers; i++) {
+        const struct mr_server *s = &pool->servers[i];
+        pool->members[i].live = !s->ejected;
+        if (s->ejected) {
+            pool->n_ejected++;
+            if (s->retry_us < pool->retry_us)
+                pool->retry_us = s->retry_us;
+        }
+    }
+    if (pool->n_ejected == pool->n_servers)
+        return;
+    /* a subset of what the configuration check has built cannot fail */
+    MR_CHECK(mr_ring_build(&ring, pool->config->distribution, pool->members, pool->n_servers,
+                           &err) == MR_OK);
+    mr_ring_free(&pool->ring);
+    pool->ring = ring;
+}
+
+static void restore(struct mr_pool *pool)
+{
+    for (uint32_t i = 0; i < pool->n_servers; i++) {
+        struct mr_server *s = &pool->servers[i];
+        if (s->ejected && s->retry_us < pool->loop->now_us) {
+            s->ejected = false;
+            mr_log_limited(MR_LOG_NOTICE, "server_restored pool=%s server=%s", pool->config->name,
+                           s->config->name);
+        }
+    }
+    rebuild(pool);
+}
+
+static void eject(struct mr_server *server)
+{
+    struct mr_pool *pool = server->pool;
+    const uint64_t out_us = (uint64_t)pool->config->server_retry_timeout_ms * 1000u;
+
+    server->ejected = true;
+    server->failures = 0;
+    server->retry_us = pool->loop->now_us + out_us;
+    server->metrics->server_ejected_at = mr_clock_wall_us();
+    pool->metrics->server_ejects++;
+    mr_log_limited(MR_LOG_WARN, "server_ejected pool=%s server=%s for_ms=%u", pool->config->name,
+                   server->config->name, pool->config->server_retry_timeout_ms);
+    rebuild(pool);
+}
+
+void mr_server_failed(struct mr_server *server, int error)
+{
+    const struct mr_pool_config *config = server->pool->config;
+    const uint32_t limit = config->server_failure_limit > 0 ? config->server_failure_limit : 1;
+
+    if (server->pool->closing)
+        return;
+    server->last_error = error;
+    if (config->auto_eject_hosts) { /* being ejected is the back-off */
+        if (!server->ejected && ++server->failures >= limit)
+            eject(server);
+        return;
+    }
+    server->attempt_us = server->pool->loop->now_us + server->backoff_ms * 1000u;
+    server->backoff_ms = server->backoff_ms == 0 ? BACKOFF_FIRST_MS : server->backoff_ms * 2;
+    if (server->backoff_ms > BACKOFF_MAX_MS)
+        server->backoff_ms = BACKOFF_MAX_MS;
+}
+
+static uint32_t next_random(struct mr_pool *pool)
+{
+    pool->random ^= pool->random << 13; /* xorshift32 */
+    pool->random ^= pool->random >> 17;
+    pool->random ^= pool->random << 5;
+    return pool->random;
+}
+
+int mr_pool_route(struct mr_pool *pool, struct mr_slice key)
+{
+    const struct mr_pool_config *config = pool->config;
+
+    if (MR_UNLIKELY(pool->n_ejected > 0)) {
+        if (pool->loop->now_us > pool->retry_us)
+            restore(pool);
+        if (pool->n_ejected == pool->n_servers)
+            return -1;
+    }
+    if (pool->n_servers == 1)
+        return 0;
+    if (config->distribution == MR_DIST_RANDOM)
+        return (int)mr_ring_pick(&pool->ring, 0, next_random(pool));
+    if (config->has_hash_tag)
+        key = mr_hash_tag(key, config->hash_tag);
+    return (int)mr_ring_pick(&pool->ring, key.len > 0 ? pool->hash(key.at, key.len) : 0, 0);
+}
+
+int mr_pool_route_anywhere(struct mr_pool *pool)
+{
+    return mr_pool_route(pool, mr_slice_of(KEYLESS));
+}
+
+/* Returns 0 with *out set, or an errno. */
+static int connect_slot(struct mr_server *server, uint32_t slot, struct mr_backend **out)
+{
+    if (server->pool->closing)
+        return ECONNREFUSED;
+    if (server->pool->loop->now_us < server->attempt_us)
+        return server->last_error;
+    if (server->addr.len == 0) {
+        mr_server_failed(server, EHOSTDOWN);
+        return EHOSTDOWN;
+    }
+    const int error = mr_backend_connect(out, server, slot);
+    if (error != 0) {
+        mr_log_limited(MR_LOG_WARN, "server_connect_failed pool=%s server=%s addr=%s reason=\"%s\"",
+                       server->pool->config->name, server->config->name, server->addr.text,
+                       mr_pool_reason(error));
+        server->metrics->server_err++;
+        mr_server_failed(server, error);
+        return error;
+    }
+    server->slots[slot] = *out;
+    return 0;
+}
+
+const char *mr_pool_send(struct mr_pool *pool, uint32_t index, uint64_t affinity,
+                         struct mr_call *call, struct mr_slice request)
+{
+    struct mr_server *server = &pool->servers[index];
+    const uint32_t n = pool->config->server_connections;
+    const uint32_t slot = n == 1 ? 0 : (uint32_t)(affinity % n);
+    struct mr_backend *b = server->slots[slot];
+
+    if (MR_UNLIKELY(b == NULL || !mr_backend_usable(b))) {
+        const int error = connect_slot(server, slot, &b);
+        if (error != 0)
+            return mr_pool_reason(error);
+    }
+    mr_backend_send(b, call, request);
+    return NULL;
+}
+
+static void preconnect(struct mr_server *server)
+{
+    struct mr_backend *b;
+
+    for (uint32_t slot = 0; slot < server->pool->config->server_connections; slot++)
+        if (server->slots[slot] == NULL && connect_slot(server, slot, &b) != 0)
+            return;
+}
+
+static void init_server(struct mr_pool *pool, uint32_t i, const struct mr_pool_setup *setup)
+{
+    struct mr_server *s = &pool->servers[i];
+
+    s->pool = pool;
+    s->config = &pool->config->servers.at[i];
+    s->metrics = &setup->server_metrics[i];
+    s->addr = s->config->addr;
+    if (s->addr.len == 0 && setup->addresses != NULL)
+        s->addr = setup->addresses[i];
+    mr_list_init(&s->backends);
+    s->slots = calloc(pool->config->server_connections, sizeof(struct mr_backend *));
+    MR_CHECK(s->slots != NULL);
+}
+
+void mr_pool_init(struct mr_pool *pool, const struct mr_pool_setup *setup)
+{
+    *pool = (struct mr_pool){.loop = setup->loop,
+                             .config = setup->config,
+                             .metrics = setup->metrics,
+                             .process = setup->process,
+                             .n_servers = setup->config->servers.n,
+                             .hash = mr_hash_function(setup->config->hash),
+                             .random = (uint32_t)mr_clock_wall_us() | 1u};
+    pool->servers = calloc(pool->n_servers, sizeof(*pool->servers));
+    MR_CHECK(pool->servers != NULL);
+    pool->members = mr_config_ring_members(pool->config);
+    for (uint32_t i = 0; i < pool->n_servers; i++)
+        init_server(pool, i, setup);
+    rebuild(pool);
+    for (uint32_t i = 0; i < pool->n_servers && pool->config->preconnect; i++)
+        preconnect(&pool->servers[i]);
+}
+
+void mr_pool_close(struct mr_pool *pool)
+{
+    pool->closing = true;
+    for (uint32_t i = 0; i < pool->n_servers; i++) {
+        struct mr_backend *b = NULL;
+        while ((b = mr_backend_next(&pool->servers[i], b)) != NULL)
+            mr_backend_close(b, ECONNRESET);
+    }
+}
+
+void mr_pool_fini(struct mr_pool *pool)
+{
+    for (uint32_t i = 0; i < pool->n_servers; i++) {
+        MR_CHECK(mr_list_empty(&pool->servers[i].backends));
+        free(pool->servers[i].slots);
+    }
+    mr_ring_free(&pool->ring);
+    free(pool->members);
+    free(pool->servers);
+}
+
+void mr_pool_set_address(struct mr_pool *pool, uint32_t index, const struct mr_addr *addr)
+{
+    struct mr_server *server = &pool->servers[index];
+    struct mr_backend *b, *next;
+
+    if (mr_addr_eq(&server->addr, addr))
+        return;
+    mr_log(MR_LOG_NOTICE, "server_address pool=%s server=%s old=%s new=%s", pool->config->name,
+           server->config->name, server->addr.len > 0 ? server->addr.text : "none", addr->text);
+    server->addr = *addr;
+    server->attempt_us = 0;
+    server->backoff_ms = 0;
+    for (b = mr_backend_next(server, NULL); b != NULL; b = next) {
+        next = mr_backend_next(server, b);
+        mr_backend_retire(b);
+    }
+    if (pool->config->preconnect)
+        preconnect(server);
+}

@@ -1,0 +1,84 @@
+/*
+ * pool.h - the servers of a pool as one worker sees them: routing, ejection, connections.
+ *
+ * Connections are shared by all clients. A call is answered exactly once, by on_reply with `done`
+ * or by on_fail, and never from inside mr_pool_send.
+ */
+#pragma once
+
+#include "config/config.h"
+#include "core/metrics.h"
+#include "net/loop.h"
+#include "upstream/call.h"
+
+struct mr_backend;
+struct mr_pool;
+
+struct mr_server {
+    struct mr_pool *pool;
+    const struct mr_server_config *config;
+    struct mr_server_metrics *metrics;
+    struct mr_addr addr;       /* len 0 until the name is resolved */
+    struct mr_backend **slots; /* server_connections of them; NULL where there is none */
+    struct mr_list backends;   /* all connections, also those that only finish their work */
+    uint64_t attempt_us;       /* no connect before this */
+    uint64_t retry_us;         /* while ejected: when to take it back */
+    uint64_t timeout_us;       /* when a time-out was last counted as a failure */
+    uint32_t backoff_ms;       /* wait after the next failure */
+    uint32_t failures;         /* in a row */
+    int last_error;            /* errno of the last failure */
+    bool ejected;
+};
+
+struct mr_pool {
+    struct mr_loop *loop;
+    const struct mr_pool_config *config;
+    struct mr_pool_metrics *metrics;
+    struct mr_process_metrics *process;
+    struct mr_server *servers;
+    uint32_t n_servers;
+    uint32_t n_ejected;
+    uint64_t retry_us; /* earliest time that an ejected server comes back */
+    mr_hash_fn hash;
+    struct mr_ring ring;
+    struct mr_ring_member *members;
+    uint32_t random;
+    bool closing; /* failures are ours: do not count them */
+};
+
+/** What a pool needs from the worker; everything is borrowed and outlives the pool. */
+struct mr_pool_setup {
+    struct mr_loop *loop;
+    const struct mr_pool_config *config;
+    const struct mr_addr *addresses; /* resolved so far, one for each server; NULL for none */
+    struct mr_pool_metrics *metrics;
+    struct mr_server_metrics *server_metrics; /* one for each server */
+    struct mr_process_metrics *process;
+};
+
+/** Connects at once where the configuration says so. */
+void mr_pool_init(struct mr_pool *pool, const struct mr_pool_setup *setup);
+
+/** Closes every connection; open calls fail at the end of the turn. Then turn, then fini. */
+void mr_pool_close(struct mr_pool *pool);
+void mr_pool_fini(struct mr_pool *pool);
+
+/** Index of the key's server, or -1 when all servers are ejected. */
+int mr_pool_route(struct mr_pool *pool, struct mr_slice key);
+
+/** Index of a server for a request without a key, as mr_pool_route. */
+int mr_pool_route_anywhere(struct mr_pool *pool);
+
+/**
+ * Queues a request. `affinity` picks the connection where there are several: equal values keep
+ * their order.
+ * @return NULL, the call is on its way; or the reason why not, the call was not taken then
+ */
+const char *mr_pool_send(struct mr_pool *pool, uint32_t server, uint64_t affinity,
+                         struct mr_call *call, struct mr_slice request);
+
+/** A server's name has (another) address: new connections go there, old ones finish. */
+void mr_pool_set_address(struct mr_pool *pool, uint32_t server, const struct mr_addr *addr);
+
+/** What twemproxy tells clients for an errno; 0 is a connection that the server closed. */
+const char *mr_pool_reason(int error);
