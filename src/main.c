@@ -238,7 +238,7 @@ static void in_child(void *arg)
 
     mr_pidfile_forget(&s->pidfile);
     if (s->notify >= 0)
-        (void)close(s->notify);
+        mr_daemon_forget(s->notify);
     s->notify = -1;
 }
 

@@ -140,6 +140,10 @@ void mr_stream_finish(struct mr_stream *s)
     if (s->flags & (CLOSED | FINISHING))
         return;
     s->flags |= FINISHING; /* the remainder stays: the caller may still be reading it */
+    if (s->flags & EOF_SEEN && mr_buf_empty(&s->out)) {
+        mr_stream_close(s, 0);
+        return;
+    }
     if (s->flags & PAUSED) {
         s->flags &= (uint16_t)~PAUSED;
         s->loop->engine->update(s->loop, s);
@@ -235,20 +239,17 @@ void mr_stream_peer_gone(struct mr_stream *s, int error)
 {
     if (s->flags & CLOSED)
         return;
-    if (error != 0 || s->flags & FINISHING) {
-        s->flags |= EOF_SEEN;
-        if (error != 0 || s->flags & SHUT) {
-            mr_stream_close(s, error);
-            return;
-        }
-        s->loop->engine->update(s->loop, s); /* still flushing: closes when that is done */
+    if (error != 0 || s->flags & SHUT) {
+        mr_stream_close(s, error);
         return;
     }
     if (s->flags & EOF_SEEN)
         return;
     s->flags |= EOF_SEEN;
-    s->loop->engine->update(s->loop, s);
-    s->ops->on_eof(s);
+    if (!(s->flags & FINISHING)) /* else it closes once the output is out */
+        s->ops->on_eof(s);
+    if (!(s->flags & CLOSED))
+        s->loop->engine->update(s->loop, s);
 }
 
 /* All output is out: a stream that was told to finish now shuts its side. */
@@ -262,9 +263,10 @@ static void flushed(struct mr_stream *s)
     }
     if (s->flags & FINISHING && !(s->flags & SHUT)) {
         s->flags |= SHUT;
-        (void)shutdown(s->fd, SHUT_WR);
         if (s->flags & EOF_SEEN)
             mr_stream_close(s, 0);
+        else
+            (void)shutdown(s->fd, SHUT_WR);
         return;
     }
     if (was_blocked && s->ops->on_drain != NULL)

@@ -61,11 +61,16 @@ enum mr_result mr_daemonize(int *notify, struct mr_error *err)
     return MR_OK;
 }
 
+void mr_daemon_forget(int notify)
+{
+    (void)close(notify);
+    to_null(STDERR_FILENO);
+}
+
 void mr_daemon_started(int notify)
 {
     const ssize_t n = write(notify, "+", 1);
 
     (void)n;
-    (void)close(notify);
-    to_null(STDERR_FILENO);
+    mr_daemon_forget(notify);
 }

@@ -11,5 +11,8 @@
  */
 enum mr_result mr_daemonize(int *notify, struct mr_error *err) MR_MUST_USE;
 
+/** In a child of the background process: gives back the pipe and the terminal. */
+void mr_daemon_forget(int notify);
+
 /** Lets the foreground process end well, and standard error go. */
 void mr_daemon_started(int notify);

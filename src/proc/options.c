@@ -220,7 +220,7 @@ enum mr_result mr_options_parse(struct mr_options *o, int argc, char **argv, str
 
     *o = (struct mr_options){.log_level = -1, .mbuf_size = MBUF_DEFAULT, .workers = -1};
     opterr = 0;
-    optind = 1;
+    optind = 0; /* glibc: start over */
     while ((opt = getopt_long(argc, argv, ":hVtdDv:o:c:s:i:a:p:m:k:", LONG_OPTIONS, NULL)) != -1) {
         enum mr_result rc = set(o, opt, err);
         if (rc != MR_OK) {

@@ -3,7 +3,8 @@
 
 #include "core/check.h"
 
-#define NAME_WORDS 3u /* 24 bytes hold every name */
+#define NAME_WORDS 3u /* 24 bytes hold every name, and in the last one its length */
+#define NAME_MAX_BYTES (8 * NAME_WORDS - 1)
 #define SLOT_BITS  10u
 #define SLOTS      (1u << SLOT_BITS)
 
@@ -67,6 +68,7 @@ static struct name fold(struct mr_slice s)
 
     for (size_t i = 0; i < NAME_WORDS && s.len > 8 * i; i++)
         n.words[i] = load(s.at + 8 * i, s.len - 8 * i);
+    n.words[NAME_WORDS - 1] |= (uint64_t)s.len << 56; /* a name that ends in zero bytes is another */
     return n;
 }
 
@@ -95,7 +97,7 @@ const struct mr_resp_command *mr_resp_command(struct mr_slice name)
 {
     if (MR_UNLIKELY(!table.built))
         build();
-    if (name.len > 8 * NAME_WORDS || name.len == 0)
+    if (name.len > NAME_MAX_BYTES || name.len == 0)
         return NULL;
     const struct name n = fold(name);
     for (uint32_t slot = slot_of(&n); table.rows[slot] != NULL; slot = (slot + 1) % SLOTS) {

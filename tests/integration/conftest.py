@@ -1,0 +1,51 @@
+"""Fixtures: everything that a test starts is stopped when it ends."""
+
+import pathlib
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+from harness import Millrace, Redis, Scripted  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def shared_redis():
+    """Four real servers for tests that only read and write keys."""
+    servers = [Redis() for _ in range(4)]
+    yield servers
+    for s in servers:
+        s.kill()
+
+
+@pytest.fixture
+def redis4(shared_redis):
+    for s in shared_redis:
+        assert s.ask("FLUSHALL") == b"+OK"
+    return shared_redis
+
+
+@pytest.fixture
+def redis1(redis4):
+    return redis4[0]
+
+
+@pytest.fixture
+def start():
+    """start(Millrace, ...), start(Redis, ...), start(Scripted, ...): stopped at the end."""
+    started = []
+
+    def make(kind, *args, **kwargs):
+        thing = kind(*args, **kwargs)
+        started.append(thing)
+        return thing
+
+    yield make
+    for thing in reversed(started):
+        if isinstance(thing, Millrace):
+            thing.stop()
+        elif isinstance(thing, Scripted):
+            thing.close()
+        elif thing.alive():
+            thing.kill()

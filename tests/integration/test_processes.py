@@ -1,0 +1,477 @@
+"""Master, workers, signals, start and stop."""
+
+import contextlib
+import os
+import pathlib
+import signal
+import socket
+import stat
+import subprocess
+import threading
+import time
+
+import pytest
+from harness import (BINARY, SLOW, WRAPPER, Millrace, Raw, Redis, Scripted, always, can_connect,
+                     command, free_port, pool_yaml, silent, wait_for)
+
+
+def run(*args, timeout=30):
+    return subprocess.run([*WRAPPER, BINARY, *map(str, args)], capture_output=True, text=True,
+                          timeout=timeout * SLOW)
+
+
+def running(pid):
+    """False for a zombie too: nobody may be there to reap it."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def listening_pids(port):
+    """Processes that have a listening socket on the port open."""
+    inodes = set()
+    for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        f = line.split()
+        if int(f[1].split(":")[1], 16) == port and f[3] == "0A":
+            inodes.add(f"socket:[{f[9]}]")
+    found = set()
+    for fd in pathlib.Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if os.readlink(fd) in inodes:
+                found.add(int(fd.parts[2]))
+    return found
+
+
+def test_all_workers_serve(start, redis1):
+    m = start(Millrace, [redis1.port], workers=4)
+    clients = [m.raw() for _ in range(200)]
+    ids = {c.ask("CLIENT", "ID") >> 40 for c in clients}
+    assert ids == {0, 1, 2, 3}
+    assert m.pool()["client_connections"] == 200
+    for c in clients:
+        c.close()
+
+
+@pytest.mark.parametrize("listen", ["@DIR@/s.sock", "'@DIR@/s.sock 0600'"])
+def test_unix_listener_is_served_by_all_workers(start, redis1, listen):
+    m = start(Millrace, [redis1.port], workers=3, listen=listen)
+    path = str(m.dir / "s.sock")
+    if "0600" in listen:
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    ids, clients = set(), []
+    end = time.monotonic() + 10 * SLOW
+    while len(ids) < 3 and time.monotonic() < end:
+        burst = [Raw(path) for _ in range(60)]
+        for c in burst:
+            c.send(command("CLIENT", "ID"))
+        ids |= {c.reply() >> 40 for c in burst}
+        clients += burst
+    assert ids == {0, 1, 2}
+    with Raw(path) as c:
+        assert c.ask("SET", "u", 1) == b"+OK"
+    for c in clients:
+        c.close()
+    m.kill(signal.SIGTERM)
+    assert not os.path.exists(path)
+
+
+def test_ipv6_and_several_listeners(start, redis1):
+    other = free_port()
+    m = start(Millrace, [redis1.port], workers=2,
+              listen=f"[127.0.0.1:@PORT@, '[::1]:{other}', '@DIR@/x.sock']")
+    for target in (m.port, ("::1", other), str(m.dir / "x.sock")):
+        with Raw(target) as c:
+            assert c.ask("PING") == b"+PONG"
+
+
+def test_ipv6_server(start):
+    server = subprocess.Popen(["redis-server", "--port", str(port := free_port()), "--bind", "::1",
+                               "--save", ""], stdout=subprocess.DEVNULL)
+    try:
+        for line in (f"'[::1]:{port}:1'", f"::1:{port}:1"):
+            m = start(Millrace, [line])
+            with m.raw() as c:
+                wait_for(lambda: c.ask("SET", "v6", 1) == b"+OK", what="IPv6 server")
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_killed_worker_is_replaced(start, redis1):
+    """Only its own clients are cut; the slot serves again within 100 ms; counters go on."""
+    m = start(Millrace, [redis1.port], workers=2)
+    clients = [m.raw() for _ in range(40)]
+    for c in clients:
+        c.slot = c.ask("CLIENT", "ID") >> 40
+        assert c.ask("SET", "k", 1) == b"+OK"
+    victims = m.child_pids()
+    before = m.pool()["127.0.0.1:%d" % redis1.port]["requests"]
+    took = []
+    for round_ in range(3):
+        victim = m.child_pids()[0]
+        killed = time.monotonic()
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: len(m.child_pids()) == 2 and victim not in m.child_pids())
+        took.append(time.monotonic() - killed)
+        if round_ == 0:
+            cut = alive = 0
+            for c in clients:
+                try:
+                    assert c.ask("GET", "k") == b"1"
+                    alive += 1
+                except (EOFError, ConnectionError):
+                    cut += 1
+            by_slot = [sum(c.slot == s for c in clients) for s in (0, 1)]
+            assert sorted([cut, alive]) == sorted(by_slot)
+    print("respawn seconds", took)
+    assert min(took) < 0.1 * SLOW
+    for _ in range(50):
+        with m.raw() as c:
+            assert c.ask("GET", "k") == b"1"
+    after = m.pool()["127.0.0.1:%d" % redis1.port]["requests"]
+    assert after >= before + 50
+    assert victims != m.child_pids()
+    for c in clients:
+        c.close()
+
+
+def test_connections_in_the_queue_are_served_by_the_successor(start, redis1):
+    m = start(Millrace, [redis1.port], workers=1)
+    pid = m.child_pids()[0]
+    os.kill(pid, signal.SIGSTOP)
+    waiting = [m.raw(timeout=10) for _ in range(20)]
+    for c in waiting:
+        c.send(command("PING"))
+    os.kill(pid, signal.SIGKILL)
+    assert [c.reply() for c in waiting] == [b"+PONG"] * 20
+    for c in waiting:
+        c.close()
+
+
+def test_a_worker_that_exits_in_peace_is_replaced_too(start, redis1):
+    m = start(Millrace, [redis1.port], workers=2)
+    pid = m.child_pids()[0]
+    os.kill(pid, signal.SIGTERM)  # drains and exits with status 0
+    wait_for(lambda: pid not in m.child_pids() and len(m.child_pids()) == 2)
+    assert f"pid={pid} status=0" in m.log_text()
+    for _ in range(20):
+        with m.raw() as c:
+            assert c.ask("PING") == b"+PONG"
+
+
+def test_a_worker_that_keeps_dying_is_slowed_down(start, redis1):
+    m = start(Millrace, [redis1.port], workers=1)
+    end = time.monotonic() + 15 * SLOW
+    while "child_keeps_dying" not in m.log_text():
+        assert time.monotonic() < end
+        for pid in m.child_pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.002)
+    wait_for(lambda: m.child_pids(), what="restart after back-off")
+    with m.raw(timeout=10) as c:
+        assert c.ask("PING") == b"+PONG"
+
+
+def test_the_admin_process_is_replaced(start, redis1):
+    m = start(Millrace, [redis1.port])
+    pid = m.child_pids("admin")[0]
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: m.child_pids("admin") and m.child_pids("admin") != [pid])
+    assert m.stats()["service"] == "nutcracker"
+
+
+def test_workers_die_with_their_master(start, redis1):
+    m = start(Millrace, [redis1.port], workers=3)
+    children = m.child_pids() + m.child_pids("admin")
+    assert len(children) == 4
+    os.kill(m.pid, signal.SIGKILL)
+    m.popen.wait()
+    wait_for(lambda: not any(map(running, children)), 1, "end of workers")
+    assert not can_connect(m.port)
+
+
+def test_a_child_holds_only_its_own_listeners(start, redis1):
+    m = start(Millrace, [redis1.port], workers=3)
+    for pid in m.child_pids():
+        sockets = [os.readlink(f) for f in pathlib.Path(f"/proc/{pid}/fd").iterdir()]
+        # stdin/out/err, log, channel, epoll, signals, one listener, metrics segments
+        assert sum(s.startswith("socket:") for s in sockets) == 2, sockets
+    assert m.child_pids("admin")[0] not in listening_pids(m.port)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_term_finishes_what_clients_have_sent(start, redis4, workers):
+    m = start(Millrace, [s.port for s in redis4], workers=workers)
+    idle = [m.raw() for _ in range(10)]
+    for c in idle:
+        assert c.ask("PING") == b"+PONG"
+    busy = [m.raw() for _ in range(10)]
+    for i, c in enumerate(busy):
+        c.send(b"".join(command("SET", f"{i}:{j}", f"{i}:{j}") for j in range(100)) +
+               b"".join(command("GET", f"{i}:{j}") for j in range(100)))
+    began = time.monotonic()
+    os.kill(m.pid, signal.SIGTERM)
+    for i, c in enumerate(busy):
+        assert [c.reply() for _ in range(100)] == [b"+OK"] * 100
+        assert [c.reply() for _ in range(100)] == [b"%d:%d" % (i, j) for j in range(100)]
+        assert c.rest() == b""
+    for c in idle:
+        assert c.rest() == b""
+    assert m.popen.wait(10 * SLOW) == 0
+    assert time.monotonic() - began < 5 * SLOW, "it ends as soon as it is empty"
+
+
+def test_term_waits_for_slow_servers_but_not_for_ever(start):
+    def slow(conn, server):
+        while data := server.read(conn):
+            time.sleep(0.5)
+            conn.sendall(b"+late\r\n" * data.count(b"*2\r\n"))
+
+    server = start(Scripted, slow)
+    m = start(Millrace, [server.port])
+    with m.raw() as c:
+        c.send(command("GET", "a"))
+        wait_for(lambda: server.received)
+        os.kill(m.pid, signal.SIGTERM)
+        wait_for(lambda: "worker_draining" in m.log_text())
+        assert c.reply() == b"+late"
+    assert m.popen.wait(10 * SLOW) == 0
+    dead = start(Scripted, silent)
+    conf = ("global:\n  worker_shutdown_timeout: 1\n" +
+            pool_yaml("alpha", "127.0.0.1:@PORT@", [f"127.0.0.1:{dead.port}:1"]))
+    m = start(Millrace, conf=conf)
+    with m.raw() as c:
+        c.send(command("GET", "a"))
+        wait_for(lambda: dead.received)
+        began = time.monotonic()
+        os.kill(m.pid, signal.SIGTERM)
+        assert m.popen.wait(10 * SLOW) == 0
+        assert 0.8 < time.monotonic() - began < 3 * SLOW
+
+
+def test_interrupt_stops_at_once(start):
+    server = start(Scripted, silent)
+    for workers in (0, 2):
+        m = start(Millrace, [server.port], workers=workers)
+        with m.raw() as c:
+            c.send(command("GET", "a"))
+            wait_for(lambda: server.received)
+            began = time.monotonic()
+            os.kill(m.pid, signal.SIGINT)
+            assert m.popen.wait(10 * SLOW) == 1  # as nutcracker
+            assert time.monotonic() - began < 1 * SLOW
+        server.received = b""
+
+
+def test_log_signals(start, redis1):
+    m = start(Millrace, [redis1.port], workers=2)
+    moved = m.dir / "log.1"
+    for signo, word in ((signal.SIGUSR1, "log_reopened"), (signal.SIGHUP, "reload_unavailable")):
+        m.log.rename(moved)
+        os.kill(m.pid, signo)
+        wait_for(m.log.exists)
+        assert word in wait_for(lambda: m.log_text() + moved.read_text())
+        moved.unlink()
+        # the workers write to the new file as well
+        m.stats()
+        pid = m.child_pids()[0]
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: f"[{pid}]" in m.log_text() and pid not in m.child_pids())
+    wait_for(lambda: len(m.child_pids()) == 2)
+    os.kill(m.pid, signal.SIGTTOU)
+    wait_for(lambda: "log_level level=6" in m.log_text())
+    os.kill(m.pid, signal.SIGTTIN)
+    wait_for(lambda: "log_level level=7" in m.log_text())
+    with m.raw() as c:
+        assert c.ask("PING") == b"+PONG"
+
+
+def test_pid_file_is_locked(start, redis1, tmp_path):
+    pid_file = tmp_path / "m.pid"
+    m = start(Millrace, [redis1.port], args=["-p", pid_file])
+    assert pid_file.read_bytes() == b"%d" % m.pid  # no newline
+    conf = tmp_path / "second.yml"
+    conf.write_text(pool_yaml("beta", f"127.0.0.1:{free_port()}", [f"127.0.0.1:{redis1.port}:1"]))
+    second = run("-c", conf, "-p", pid_file, "-s", free_port(), "-a", "127.0.0.1")
+    assert second.returncode == 1
+    assert f"held by process {m.pid}" in second.stderr
+    assert pid_file.read_bytes() == b"%d" % m.pid
+    with m.raw() as c:
+        assert c.ask("PING") == b"+PONG"
+    # -k reads it
+    assert run("-k", "nonsense", "-p", pid_file).returncode == 1
+    assert run("-k", "reopen", "-p", pid_file).returncode == 0
+    assert run("-k", "stop", "-p", pid_file).returncode == 0
+    assert m.popen.wait(10) == 0
+    assert not pid_file.exists()
+    assert run("-k", "stop", "-p", pid_file).returncode == 1
+
+
+def test_pid_file_of_a_killed_instance_is_taken_over(start, redis1, tmp_path):
+    pid_file = tmp_path / "m.pid"
+    m = start(Millrace, [redis1.port], args=["-p", pid_file])
+    m.kill()
+    again = start(Millrace, [redis1.port], args=["-p", pid_file])
+    assert pid_file.read_bytes() == b"%d" % again.pid
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_second_instance_on_the_same_port_harms_nothing(start, redis1, workers):
+    m = start(Millrace, [redis1.port], workers=workers)
+    second = run("-c", m.conf, "-s", free_port(), "-a", "127.0.0.1", "--workers", workers)
+    assert second.returncode == 1
+    assert f"pool 'alpha': bind to 127.0.0.1:{m.port}: Address already in use" in second.stderr
+    for _ in range(20):
+        with m.raw() as c:
+            assert c.ask("PING") == b"+PONG"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_daemonize(redis1, tmp_path, workers):
+    port, stats, pid_file = free_port(), free_port(), tmp_path / "d.pid"
+    conf = tmp_path / "d.yml"
+    conf.write_text(pool_yaml("alpha", f"127.0.0.1:{port}", [f"127.0.0.1:{redis1.port}:1"]))
+    args = ["-d", "-c", conf, "-p", pid_file, "-o", tmp_path / "log", "-s", stats, "-a",
+            "127.0.0.1", "--workers", workers]
+    first = run(*args)
+    assert first.returncode == 0, first.stderr
+    pid = int(pid_file.read_text())
+    try:
+        with Raw(port) as c:  # it serves when the command returns
+            assert c.ask("PING") == b"+PONG"
+        assert os.getsid(pid) != os.getsid(0)
+        # errors are told on the terminal, with status 1
+        again = run(*args)
+        assert again.returncode == 1 and "is held by process" in again.stderr
+        taken = run("-d", "-c", conf, "-o", tmp_path / "log2", "-s", free_port(), "-a", "127.0.0.1")
+        assert taken.returncode == 1 and "Address already in use" in taken.stderr
+        conf.write_text("alpha: nonsense\n")
+        bad = run("-d", "-c", conf, "-s", free_port(), "-a", "127.0.0.1")
+        assert bad.returncode == 1 and f"{conf}:1:8:" in bad.stderr
+        used = run("-d", "-c", tmp_path / "ok.yml", "-s", stats)
+        assert used.returncode == 1 and "ok.yml" in used.stderr
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: not running(pid))
+    assert not pid_file.exists()
+
+
+def test_command_line(tmp_path, redis1):
+    for flag in ("-h", "--help", "-V", "-D"):
+        out = run(flag)
+        assert out.returncode == 0 and out.stderr.startswith("This is millrace-")
+    assert "--conf-file" in run("-h").stderr
+    described = run("-D").stderr
+    assert "pool stats:" in described and '  client_eof          "' in described
+    bad = run("-x")
+    assert bad.returncode == 1 and "invalid option -- 'x'" in bad.stderr and "Usage" in bad.stderr
+    conf = tmp_path / "c.yml"
+    conf.write_text(pool_yaml("alpha", "127.0.0.1:1", ["127.0.0.1:1:1"]))
+    ok = run("-t", "-c", conf)
+    assert ok.returncode == 0
+    assert ok.stderr == f"millrace: configuration file '{conf}' syntax is ok\n"
+    conf.write_text(conf.read_text().replace("hash:", "hsah:"))
+    bad = run("-t", "-c", conf)
+    assert bad.returncode == 1
+    assert f'{conf}:4:3: directive "hsah" is unknown; did you mean "hash"?' in bad.stderr
+    assert bad.stderr.endswith(f"millrace: configuration file '{conf}' syntax is invalid\n")
+    missing = run("-t", "-c", tmp_path / "none.yml")
+    assert missing.returncode == 1 and "No such file" in missing.stderr
+    assert run("-c", tmp_path / "none.yml").returncode == 1
+    full = run("-c", conf, "-o", "/nonexistent/log")
+    assert full.returncode == 1
+    conf.write_text(pool_yaml("alpha", f"127.0.0.1:{free_port()}", ["127.0.0.1:1:1"]))
+    full = run("-c", conf, "-o", "/nonexistent/log", "-s", free_port())
+    assert full.returncode == 1 and "log file '/nonexistent/log'" in full.stderr
+    used = run("-c", conf, "-s", redis1.port, "-a", "127.0.0.1")
+    assert used.returncode == 1 and "statistics port: bind to" in used.stderr
+
+
+def test_warnings_are_shown(tmp_path):
+    conf = tmp_path / "c.yml"
+    conf.write_text(pool_yaml("alpha", "127.0.0.1:1", ["127.0.0.1:1:1", "127.0.0.1:2:1"],
+                              hash="crc32"))
+    out = run("-t", "-c", conf)
+    assert out.returncode == 0 and "warning: pool 'alpha': hash crc32" in out.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to change the user")
+def test_workers_run_as_another_user(start, redis1):
+    conf = ("global:\n  worker_processes: 2\n  user: nobody\npools:\n" + "\n".join(
+        "  " + line for line in pool_yaml("alpha", "127.0.0.1:@PORT@",
+                                          [f"127.0.0.1:{redis1.port}:1"]).splitlines()) + "\n")
+    m = start(Millrace, conf=conf, workers=None)
+    import pwd
+    for pid in m.child_pids():
+        assert os.stat(f"/proc/{pid}").st_uid == pwd.getpwnam("nobody").pw_uid
+    moved = m.dir / "log.1"  # root's log is reopened for them
+    m.log.rename(moved)
+    os.kill(m.pid, signal.SIGUSR1)
+    wait_for(m.log.exists)
+    pid = m.child_pids()[0]
+    os.kill(pid, signal.SIGTERM)
+    wait_for(lambda: f"[{pid}]" in m.log_text())
+
+
+def test_single_process_resolves_and_serves_statistics(start, redis1):
+    m = start(Millrace, [f"localhost:{redis1.port}:1"], workers=0)
+    assert m.child_pids() == []
+    with m.raw() as c:
+        wait_for(lambda: c.ask("SET", "a", 1) == b"+OK", what="resolved name")
+    assert m.pool()["client_connections"] >= 0
+    assert m.stop() == 0
+
+
+def test_hot_restart_keeps_the_port_free(start, redis1):
+    """Stopped and started again at once on the same port, as an init script does."""
+    m = start(Millrace, [redis1.port], workers=2)
+    c = m.raw()
+    assert c.ask("PING") == b"+PONG"
+    conf = m.conf.read_text()
+    port = m.port
+    assert m.stop() == 0
+    again = start(Millrace, conf=conf, workers=2)
+    with Raw(port) as d:
+        assert d.ask("PING") == b"+PONG"
+    assert again.alive()
+    c.close()
+
+
+def test_load_through_worker_kills(start, redis4):
+    """Clients that reconnect see only their own values while workers are killed."""
+    m = start(Millrace, [s.port for s in redis4], workers=3)
+    stop = threading.Event()
+    wrong, done = [], [0]
+
+    def client(i):
+        n = 0
+        while not stop.is_set():
+            try:
+                with m.raw(timeout=10) as c:
+                    while not stop.is_set():
+                        n += 1
+                        tag = b"%d:%d" % (i, n)
+                        c.send(command("SET", f"c{i}", tag) + command("GET", f"c{i}"))
+                        if c.reply() != b"+OK" or c.reply() != tag:
+                            wrong.append(tag)
+                        done[0] += 1
+            except (EOFError, OSError):
+                pass
+
+    threads = [threading.Thread(target=client, args=(i,)) for i in range(8)]
+    for t in threads:
+        t.start()
+    for i in range(10):
+        time.sleep(0.1)
+        pids = m.child_pids()
+        if pids:
+            os.kill(pids[i % len(pids)], signal.SIGKILL)
+    time.sleep(0.2)
+    stop.set()
+    for t in threads:
+        t.join()
+    assert not wrong
+    assert done[0] > 100
+    wait_for(lambda: len(m.child_pids()) == 3)

@@ -1,0 +1,83 @@
+/* test_log.c - the log sink: levels, forged lines, reopening, rate limit. */
+#include "core/log.h"
+#include "unit/test.h"
+
+#include <unistd.h>
+
+static char path[] = "/tmp/millrace-test-log-XXXXXX";
+
+static char *content(void)
+{
+    static char text[65536];
+    FILE *f = fopen(path, "r");
+    const size_t n = f != NULL ? fread(text, 1, sizeof(text) - 1, f) : 0;
+
+    if (f != NULL)
+        fclose(f);
+    text[n] = '\0';
+    return text;
+}
+
+static void writes_what_the_level_allows(void **state)
+{
+    struct mr_error err;
+
+    (void)state;
+    close(mkstemp(path));
+    assert_int_equal(mr_log_open(path, &err), MR_OK);
+    mr_log_set_level(MR_LOG_WARN);
+    mr_log(MR_LOG_WARN, "seen key=%d", 1);
+    mr_log(MR_LOG_NOTICE, "unseen");
+    assert_non_null(strstr(content(), "seen key=1\n"));
+    assert_null(strstr(content(), "unseen"));
+    mr_log_set_level(99);
+    assert_int_equal(mr_log_level(), 11);
+    mr_log_set_level(-5);
+    assert_int_equal(mr_log_level(), 0);
+    mr_log_set_level(MR_LOG_NOTICE);
+}
+
+static void peers_cannot_forge_lines(void **state)
+{
+    char giant[5000];
+
+    (void)state;
+    mr_log(MR_LOG_WARN, "event text=\"%s\"", "a\r\nb\x1b[0m\x7f");
+    assert_non_null(strstr(content(), "text=\"a??b?[0m?\""));
+    memset(giant, 'x', sizeof(giant) - 1);
+    giant[sizeof(giant) - 1] = '\0';
+    mr_log(MR_LOG_WARN, "big %s", giant);
+    const char *end = content() + strlen(content());
+    assert_int_equal(end[-1], '\n');
+}
+
+static void reopens(void **state)
+{
+    struct mr_error err;
+    char moved[64];
+
+    (void)state;
+    snprintf(moved, sizeof(moved), "%s.1", path);
+    assert_int_equal(rename(path, moved), 0);
+    mr_log(MR_LOG_WARN, "to_the_old_file");
+    assert_int_equal(mr_log_reopen(&err), MR_OK);
+    mr_log(MR_LOG_WARN, "to_the_new_file");
+    assert_non_null(strstr(content(), "to_the_new_file"));
+    assert_null(strstr(content(), "to_the_old_file"));
+    unlink(moved);
+}
+
+static void limits_each_site(void **state)
+{
+    unsigned lines = 0;
+
+    (void)state;
+    for (int i = 0; i < 1000; i++)
+        mr_log_limited(MR_LOG_WARN, "flood");
+    for (const char *p = content(); (p = strstr(p, "flood")) != NULL; p++)
+        lines++;
+    assert_in_range(lines, 1, 15); /* five a second, and a second may begin meanwhile */
+    unlink(path);
+}
+
+RUN(T(writes_what_the_level_allows), T(peers_cannot_forge_lines), T(reopens), T(limits_each_site))

@@ -1,0 +1,396 @@
+/* test_stream.c - the stream contract, over socketpairs. */
+#include "net/loop.h"
+#include "net/stream.h"
+#include "unit/test.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define SEEN_MAX (8u << 20)
+
+static struct mr_loop loop;
+
+/* A stream whose owner records what happens and consumes by a rule. */
+struct owner {
+    struct mr_stream stream;
+    char *seen; /* bytes consumed */
+    size_t n_seen;
+    size_t take;      /* consume in multiples of this */
+    size_t want;      /* ask for this many before the next delivery */
+    unsigned deliveries, eofs, closes, drains, opens;
+    bool pause_after; /* pause in each on_data */
+    bool in_callback;
+    int error;
+    int peer;
+};
+
+static struct owner *of(struct mr_stream *s)
+{
+    return MR_CONTAINER_OF(s, struct owner, stream);
+}
+
+static size_t on_data(struct mr_stream *s, const char *bytes, size_t len)
+{
+    struct owner *o = of(s);
+
+    assert_false(o->in_callback);
+    o->in_callback = true;
+    o->deliveries++;
+    const size_t used = len / o->take * o->take;
+    memcpy(o->seen + o->n_seen, bytes, used);
+    o->n_seen += used;
+    if (o->pause_after)
+        mr_stream_pause(s);
+    if (o->want > 0)
+        mr_stream_want(s, o->want);
+    o->in_callback = false;
+    return used;
+}
+
+static void on_eof(struct mr_stream *s)
+{
+    of(s)->eofs++;
+}
+
+static void on_drain(struct mr_stream *s)
+{
+    of(s)->drains++;
+}
+
+static void on_open(struct mr_stream *s)
+{
+    of(s)->opens++;
+}
+
+static void on_close(struct mr_stream *s, int error)
+{
+    of(s)->closes++;
+    of(s)->error = error;
+}
+
+static const struct mr_stream_ops OPS = {on_open, on_data, on_eof, on_drain, on_close};
+
+static struct owner *open_owner(size_t take)
+{
+    struct owner *o = calloc(1, sizeof(*o));
+    int ends[2];
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
+    o->seen = malloc(SEEN_MAX);
+    o->take = take;
+    o->peer = ends[1];
+    mr_stream_open(&o->stream, &loop, &OPS, ends[0]);
+    return o;
+}
+
+static void free_owner(struct owner *o)
+{
+    if (!mr_stream_is_closed(&o->stream)) {
+        mr_stream_close(&o->stream, 0);
+        mr_loop_turn(&loop, 0);
+    }
+    assert_int_equal(o->closes, 1);
+    if (o->peer >= 0)
+        close(o->peer);
+    free(o->seen);
+    free(o);
+}
+
+static void peer_writes(struct owner *o, const char *bytes, size_t n)
+{
+    assert_int_equal(write(o->peer, bytes, n), n);
+}
+
+static void keeps_the_remainder(void **state)
+{
+    struct owner *o = open_owner(4);
+
+    (void)state;
+    peer_writes(o, "abcdef", 6);
+    mr_loop_turn(&loop, 1000);
+    assert_int_equal(o->n_seen, 4);
+    assert_true(mr_stream_has_remainder(&o->stream));
+    peer_writes(o, "gh", 2);
+    mr_loop_turn(&loop, 1000);
+    assert_int_equal(o->n_seen, 8);
+    assert_memory_equal(o->seen, "abcdefgh", 8);
+    assert_false(mr_stream_has_remainder(&o->stream));
+    assert_null(o->stream.in.mem); /* an idle stream owns no buffer */
+    free_owner(o);
+}
+
+/* Remainders smaller and larger than the headroom give the same bytes. */
+static void any_remainder_comes_again(void **state)
+{
+    static const size_t TAKES[] = {1, 7, 1000, 5000, 70001, 300000};
+    static char bytes[1000000];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(bytes); i++)
+        bytes[i] = (char)(i * 7 + i / 251);
+    for (size_t t = 0; t < MR_COUNT(TAKES); t++) {
+        struct owner *o = open_owner(TAKES[t]);
+        const size_t total = sizeof(bytes) / TAKES[t] * TAKES[t];
+        for (size_t sent = 0; sent < total;) {
+            const size_t piece = total - sent < 9973 ? total - sent : 9973;
+            peer_writes(o, bytes + sent, piece);
+            sent += piece;
+            mr_loop_turn(&loop, 1000);
+        }
+        assert_int_equal(o->n_seen, total);
+        assert_memory_equal(o->seen, bytes, total);
+        free_owner(o);
+    }
+}
+
+static void waits_for_what_is_wanted(void **state)
+{
+    struct owner *o = open_owner(100);
+
+    (void)state;
+    o->want = 100;
+    peer_writes(o, "x", 1);
+    mr_loop_turn(&loop, 1000);
+    assert_int_equal(o->deliveries, 1);
+    for (int i = 0; i < 98; i++) {
+        peer_writes(o, "x", 1);
+        mr_loop_turn(&loop, 1000);
+    }
+    assert_int_equal(o->deliveries, 1);
+    o->want = 0;
+    peer_writes(o, "x", 1);
+    mr_loop_turn(&loop, 1000);
+    assert_int_equal(o->deliveries, 2);
+    assert_int_equal(o->n_seen, 100);
+    free_owner(o);
+}
+
+static void pauses_and_resumes(void **state)
+{
+    struct owner *o = open_owner(1000);
+
+    (void)state;
+    o->pause_after = true;
+    peer_writes(o, "abc", 3);
+    mr_loop_turn(&loop, 1000);
+    assert_int_equal(o->deliveries, 1);
+    peer_writes(o, "def", 3);
+    mr_loop_turn(&loop, 10);
+    assert_int_equal(o->deliveries, 1); /* nothing comes while paused */
+    o->take = 3;
+    o->pause_after = false;
+    mr_stream_resume(&o->stream);
+    assert_int_equal(o->deliveries, 1); /* not from inside our call */
+    mr_loop_turn(&loop, 1000);
+    mr_loop_turn(&loop, 10);
+    assert_int_equal(o->n_seen, 6);
+    assert_memory_equal(o->seen, "abcdef", 6);
+    free_owner(o);
+}
+
+static size_t peer_reads(struct owner *o, char *at, size_t max)
+{
+    const ssize_t n = read(o->peer, at, max);
+
+    return n > 0 ? (size_t)n : 0;
+}
+
+static void writes_in_order_whatever_the_size(void **state)
+{
+    static char all[3000000], got[3000000];
+    struct owner *o = open_owner(1);
+    size_t n = 0, read_so_far = 0;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(all); i++)
+        all[i] = (char)(i * 13 + i / 509);
+    for (size_t size = 1; n + size <= sizeof(all); size = size * 3 + 1) {
+        mr_stream_write(&o->stream, all + n, size);
+        n += size;
+        if (size > 100000)
+            size = 5;
+    }
+    assert_true(mr_stream_pending(&o->stream) > 0);
+    while (read_so_far < n) {
+        mr_loop_turn(&loop, 10);
+        read_so_far += peer_reads(o, got + read_so_far, 50000);
+    }
+    mr_loop_turn(&loop, 10);
+    assert_memory_equal(all, got, n);
+    assert_true(o->drains >= 1);
+    assert_false(mr_stream_is_blocked(&o->stream));
+    assert_int_equal(mr_stream_pending(&o->stream), 0);
+    assert_null(o->stream.out.mem);
+    free_owner(o);
+}
+
+static void eof_then_writing_still_works(void **state)
+{
+    struct owner *o = open_owner(1);
+    char got[8];
+
+    (void)state;
+    peer_writes(o, "req", 3);
+    assert_int_equal(shutdown(o->peer, SHUT_WR), 0);
+    for (int i = 0; i < 3; i++)
+        mr_loop_turn(&loop, 10);
+    assert_int_equal(o->n_seen, 3);
+    assert_int_equal(o->eofs, 1);
+    assert_int_equal(o->closes, 0);
+    mr_stream_write(&o->stream, "reply", 5);
+    mr_stream_finish(&o->stream);
+    mr_loop_turn(&loop, 10);
+    assert_int_equal(peer_reads(o, got, sizeof(got)), 5);
+    assert_int_equal(o->closes, 1);
+    assert_int_equal(o->error, 0);
+    free_owner(o);
+}
+
+static void finish_flushes_and_waits_for_the_peer(void **state)
+{
+    static char big[2000000], got[100000];
+    struct owner *o = open_owner(1);
+    size_t n = 0;
+
+    (void)state;
+    mr_stream_write(&o->stream, big, sizeof(big));
+    mr_stream_finish(&o->stream);
+    peer_writes(o, "ignored", 7);
+    while (n < sizeof(big)) {
+        mr_loop_turn(&loop, 10);
+        n += peer_reads(o, got, sizeof(got));
+    }
+    mr_loop_turn(&loop, 10);
+    assert_int_equal(n, sizeof(big));
+    assert_int_equal(read(o->peer, got, 1), 0); /* our side is shut */
+    assert_int_equal(o->closes, 0);
+    assert_int_equal(o->n_seen, 0);
+    close(o->peer);
+    o->peer = -1;
+    mr_loop_turn(&loop, 1000);
+    assert_int_equal(o->closes, 1);
+    free_owner(o);
+}
+
+static void a_dead_peer_closes_once(void **state)
+{
+    struct owner *o = open_owner(1);
+
+    (void)state;
+    close(o->peer);
+    o->peer = -1;
+    mr_stream_write(&o->stream, "x", 1);
+    mr_stream_write(&o->stream, "y", 1);
+    mr_loop_turn(&loop, 10);
+    assert_int_equal(o->closes, 1);
+    assert_int_equal(o->error, EPIPE);
+    mr_loop_turn(&loop, 0);
+    assert_int_equal(o->closes, 1);
+    free_owner(o);
+}
+
+static void a_paused_stream_notices_a_dead_peer(void **state)
+{
+    struct owner *o = open_owner(1);
+
+    (void)state;
+    mr_stream_pause(&o->stream);
+    close(o->peer);
+    o->peer = -1;
+    mr_loop_turn(&loop, 100);
+    mr_loop_turn(&loop, 0);
+    assert_int_equal(o->closes, 1);
+    free_owner(o);
+}
+
+static void refused_connects_are_told(void **state)
+{
+    struct owner *o = calloc(1, sizeof(*o));
+    struct mr_addr addr;
+    struct mr_error err;
+    struct mr_addr bound = {.len = sizeof(bound.sa)};
+
+    (void)state;
+    /* a port that was free a moment ago */
+    const int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_true(mr_addr_numeric(&addr, mr_slice_of("127.0.0.1"), 0));
+    assert_int_equal(bind(fd, &addr.sa.any, addr.len), 0);
+    assert_int_equal(getsockname(fd, &bound.sa.any, &bound.len), 0);
+    o->peer = -1;
+    if (mr_stream_connect(&o->stream, &loop, &OPS, &bound, &err) == MR_OK) {
+        mr_stream_write(&o->stream, "queued", 6);
+        for (int i = 0; i < 10 && o->closes == 0; i++)
+            mr_loop_turn(&loop, 100);
+        assert_int_equal(o->closes, 1);
+        assert_int_equal(o->error, ECONNREFUSED);
+    } else {
+        assert_int_equal(err.sys, ECONNREFUSED);
+    }
+    assert_int_equal(o->opens, 0);
+    close(fd);
+    free(o);
+}
+
+static void connects_and_sends_what_waited(void **state)
+{
+    struct owner *o = calloc(1, sizeof(*o));
+    struct mr_addr addr, bound = {.len = sizeof(bound.sa)};
+    struct mr_error err;
+    char got[8];
+
+    (void)state;
+    const int listener = socket(AF_INET, SOCK_STREAM, 0);
+    assert_true(mr_addr_numeric(&addr, mr_slice_of("127.0.0.1"), 0));
+    assert_int_equal(bind(listener, &addr.sa.any, addr.len), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    assert_int_equal(getsockname(listener, &bound.sa.any, &bound.len), 0);
+    o->take = 1;
+    o->seen = malloc(16);
+    assert_int_equal(mr_stream_connect(&o->stream, &loop, &OPS, &bound, &err), MR_OK);
+    assert_false(mr_stream_is_open(&o->stream));
+    mr_stream_write(&o->stream, "early", 5);
+    o->peer = accept(listener, NULL, NULL);
+    for (int i = 0; i < 10 && o->opens == 0; i++)
+        mr_loop_turn(&loop, 100);
+    assert_int_equal(o->opens, 1);
+    assert_int_equal(read(o->peer, got, sizeof(got)), 5);
+    assert_memory_equal(got, "early", 5);
+    close(listener);
+    free_owner(o);
+}
+
+static int setup(void **state)
+{
+    struct mr_error err;
+
+    (void)state;
+    return mr_loop_init(&loop, "epoll", &err) == MR_OK ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    assert_int_equal(loop.slab.used_bytes, 0);
+    mr_loop_fini(&loop);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(keeps_the_remainder),
+        T(any_remainder_comes_again),
+        T(waits_for_what_is_wanted),
+        T(pauses_and_resumes),
+        T(writes_in_order_whatever_the_size),
+        T(eof_then_writing_still_works),
+        T(finish_flushes_and_waits_for_the_peer),
+        T(a_dead_peer_closes_once),
+        T(a_paused_stream_notices_a_dead_peer),
+        T(refused_connects_are_told),
+        T(connects_and_sends_what_waited),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}

@@ -1,0 +1,54 @@
+/* test_system.c - CPUs, limits and users. */
+#include "proc/system.h"
+#include "unit/test.h"
+
+#include <sched.h>
+#include <sys/resource.h>
+
+static void cpus_follow_the_affinity_mask(void **state)
+{
+    cpu_set_t before, one;
+    size_t cpu = 0;
+
+    (void)state;
+    assert_true(mr_usable_cpus() >= 1);
+    assert_int_equal(sched_getaffinity(0, sizeof(before), &before), 0);
+    while (!CPU_ISSET(cpu, &before))
+        cpu++;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    assert_int_equal(sched_setaffinity(0, sizeof(one), &one), 0);
+    assert_int_equal(mr_usable_cpus(), 1);
+    assert_int_equal(sched_setaffinity(0, sizeof(before), &before), 0);
+}
+
+static void open_files_are_raised_never_lowered(void **state)
+{
+    struct rlimit limit, now;
+
+    (void)state;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    limit.rlim_cur = 200;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    assert_int_equal(mr_raise_openfiles(300), 300);
+    assert_int_equal(mr_raise_openfiles(100), 300);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &now), 0);
+    assert_int_equal(now.rlim_cur, 300);
+    assert_true(now.rlim_max >= 300);
+}
+
+static void users_must_exist(void **state)
+{
+    struct mr_error err;
+
+    (void)state;
+    assert_int_equal(mr_check_user(NULL, NULL, &err), MR_OK);
+    assert_int_equal(mr_check_user("nobody", NULL, &err), MR_OK);
+    assert_int_equal(mr_check_user("nobody", "nogroup", &err), MR_OK);
+    assert_int_equal(mr_check_user("no-such-user", NULL, &err), MR_ECONFIG);
+    assert_int_equal(mr_check_user("nobody", "no-such-group", &err), MR_ECONFIG);
+    assert_int_equal(mr_check_user(NULL, "nogroup", &err), MR_ECONFIG);
+    assert_int_equal(mr_become_user(NULL, NULL, &err), MR_OK);
+}
+
+RUN(T(cpus_follow_the_affinity_mask), T(open_files_are_raised_never_lowered), T(users_must_exist))

@@ -1,0 +1,158 @@
+/* test_local.c - commands that the proxy answers itself. */
+#include "proto/resp/internal.h"
+#include "proto/resp/resp.h"
+#include "unit/test.h"
+
+static struct mr_slab slab;
+static struct mr_buf scratch;
+static struct mr_proto_options options = {.max_request_bytes = 10000, .max_key_bytes = 50};
+static struct mr_session session = {.id = 7, .authed = true};
+static const struct mr_proto_ctx CTX = {&options, &session, &slab, &scratch};
+static enum mr_verdict verdict;
+
+/* The reply to an inline command. */
+static const char *ask(const char *line)
+{
+    static char text[4096];
+    struct mr_parse_state state = {0};
+    struct mr_buf out = {0};
+    struct mr_msg msg;
+    char wire[512];
+
+    snprintf(wire, sizeof(wire), "%s\r\n", line);
+    assert_int_equal(MR_PROTO_RESP.parse(&CTX, &state, wire, strlen(wire), &msg), MR_OK);
+    if (msg.action == MR_MSG_REFUSE) {
+        assert_true(mr_buf_append(&out, &slab, msg.reply.at, msg.reply.len));
+    } else {
+        assert_int_equal(msg.action, MR_MSG_LOCAL);
+        verdict = MR_PROTO_RESP.answer(&CTX, &msg, &out);
+    }
+    const struct mr_slice s = mr_buf_slice(&out);
+    memcpy(text, s.at, s.len);
+    text[s.len] = '\0';
+    mr_buf_clear(&out, &slab);
+    return text;
+}
+
+static void simple_ones(void **state)
+{
+    static const struct {
+        const char *line, *reply;
+    } CASES[] = {
+        {"PING", "+PONG\r\n"},
+        {"PING hello", "$5\r\nhello\r\n"},
+        {"PING a b", "-ERR wrong number of arguments for 'ping' command\r\n"},
+        {"ECHO x", "$1\r\nx\r\n"},
+        {"SELECT 0", "+OK\r\n"},
+        {"SELECT 1",
+         "-ERR SELECT is not supported by this proxy: the pool serves database 0\r\n"},
+        {"SELECT x", "-ERR invalid DB index\r\n"},
+        {"READONLY", "+OK\r\n"},
+        {"AUTH x", "-ERR Client sent AUTH, but no password is set\r\n"},
+        {"HELLO 3", "-NOPROTO unsupported protocol version\r\n"},
+        {"HELLO x", "-ERR Protocol version is not an integer or out of range\r\n"},
+        {"HELLO 2 NONSENSE", "-ERR Syntax error in HELLO option\r\n"},
+        {"CLIENT ID", ":7\r\n"},
+        {"CLIENT GETNAME", "$-1\r\n"},
+        {"CLIENT SETNAME bob", "+OK\r\n"},
+        {"CLIENT GETNAME", "$3\r\nbob\r\n"},
+        {"CLIENT SETNAME \"a b\"",
+         "-ERR Client names cannot contain spaces, newlines or special characters.\r\n"},
+        {"CLIENT SETINFO lib-name x", "+OK\r\n"},
+        {"CLIENT MAINT_NOTIFICATIONS ON",
+         "-ERR unknown subcommand or wrong number of arguments for 'MAINT_NOTIFICATIONS'. Try "
+         "CLIENT HELP.\r\n"},
+        {"RESET", "+RESET\r\n"},
+        {"CLIENT GETNAME", "$-1\r\n"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < MR_COUNT(CASES); i++) {
+        assert_string_equal(ask(CASES[i].line), CASES[i].reply);
+        assert_int_equal(verdict, MR_KEEP_CLIENT);
+    }
+    assert_memory_equal(ask("HELLO"), "*14\r\n$6\r\nserver\r\n$5\r\nredis\r\n", 28);
+    assert_memory_equal(ask("TIME"), "*2\r\n$10\r\n", 9);
+    assert_non_null(strstr(ask("INFO"), "redis_version:"));
+    assert_string_equal(ask("QUIT"), "+OK\r\n");
+    assert_int_equal(verdict, MR_CLOSE_CLIENT);
+    verdict = MR_KEEP_CLIENT;
+}
+
+static void passwords(void **state)
+{
+    (void)state;
+    options.auth = "secret";
+    session.authed = false;
+    assert_string_equal(ask("PING"), "-NOAUTH Authentication required\r\n");
+    assert_string_equal(ask("AUTH wrong"), "-ERR invalid password\r\n");
+    assert_string_equal(ask("AUTH secret"), "+OK\r\n");
+    assert_string_equal(ask("PING"), "+PONG\r\n");
+    assert_string_equal(ask("AUTH wrong"), "-ERR invalid password\r\n");
+    assert_string_equal(ask("PING"), "-NOAUTH Authentication required\r\n");
+    assert_string_equal(ask("AUTH default secret"), "+OK\r\n");
+    assert_string_equal(
+        ask("AUTH bob secret"),
+        "-WRONGPASS invalid username-password pair or user is disabled.\r\n");
+    assert_memory_equal(ask("HELLO 2"), "-NOAUTH HELLO must be called", 28);
+    assert_memory_equal(ask("HELLO 2 AUTH default nope"), "-WRONGPASS", 10);
+    assert_string_equal(ask("PING"), "-NOAUTH Authentication required\r\n");
+    assert_memory_equal(ask("HELLO 2 AUTH default secret SETNAME me"), "*14", 3);
+    assert_string_equal(ask("CLIENT GETNAME"), "$2\r\nme\r\n");
+    assert_string_equal(ask("RESET"), "+RESET\r\n");
+    assert_string_equal(ask("PING"), "-NOAUTH Authentication required\r\n");
+    options.auth = NULL;
+    session.authed = true;
+}
+
+static void compares_passwords(void **state)
+{
+    (void)state;
+    assert_true(mr_resp_same_password(mr_slice_of("abc"), "abc"));
+    assert_false(mr_resp_same_password(mr_slice_of("abcabc"), "abc"));
+    assert_false(mr_resp_same_password(mr_slice_of("ab"), "abc"));
+    assert_false(mr_resp_same_password(mr_slice_of(""), "abc"));
+    assert_false(mr_resp_same_password(mr_slice_of("abd"), "abc"));
+}
+
+static void greets_servers(void **state)
+{
+    struct mr_buf out = {0};
+    const struct mr_proto_options both = {.auth = "pw", .db = 5};
+
+    (void)state;
+    assert_int_equal(MR_PROTO_RESP.hello(&options, &slab, &out), 0);
+    assert_true(mr_buf_empty(&out));
+    assert_int_equal(MR_PROTO_RESP.hello(&both, &slab, &out), 2);
+    const char *want = "*2\r\n$4\r\nAUTH\r\n$2\r\npw\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n5\r\n";
+    assert_int_equal(mr_buf_len(&out), strlen(want));
+    assert_memory_equal(mr_buf_slice(&out).at, want, strlen(want));
+    mr_buf_clear(&out, &slab);
+    assert_null(MR_PROTO_RESP.check_hello(&both, 0, mr_slice_of("+OK\r\n")));
+    assert_string_equal(MR_PROTO_RESP.check_hello(&both, 0, mr_slice_of("-ERR\r\n")), "AUTH");
+    assert_string_equal(MR_PROTO_RESP.check_hello(&both, 1, mr_slice_of("-ERR\r\n")), "SELECT");
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    mr_slab_init(&slab);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    free(session.name);
+    mr_buf_clear(&scratch, &slab);
+    assert_int_equal(slab.used_bytes, 0);
+    mr_slab_fini(&slab);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {T(simple_ones), T(passwords), T(compares_passwords),
+                                       T(greets_servers)};
+    return cmocka_run_group_tests(tests, setup, teardown);
+}

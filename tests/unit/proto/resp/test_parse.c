@@ -1,0 +1,385 @@
+/* test_parse.c - RESP requests: verdicts at every split, keys, refusals. */
+#include "proto/resp/resp.h"
+#include "unit/test.h"
+
+static struct mr_slab slab;
+static struct mr_buf scratch;
+static struct mr_proto_options options = {.max_request_bytes = 1000, .max_key_bytes = 50};
+static struct mr_session session = {.id = 1, .authed = true};
+static const struct mr_proto_ctx CTX = {&options, &session, &slab, &scratch};
+
+struct outcome {
+    enum mr_result rc;
+    enum mr_msg_action action;
+    size_t consumed;
+    char key[64];
+    char reply[512];
+    char wire[1024];
+    uint32_t n_keys;
+    bool splittable;
+};
+
+static void record(struct outcome *o, enum mr_result rc, const struct mr_msg *msg)
+{
+    memset(o, 0, sizeof(*o));
+    o->rc = rc;
+    if (rc == MR_AGAIN)
+        return;
+    o->action = rc == MR_OK ? msg->action : MR_MSG_REFUSE;
+    if (o->action == MR_MSG_REFUSE)
+        memcpy(o->reply, msg->reply.at, msg->reply.len);
+    if (rc != MR_OK)
+        return;
+    o->consumed = msg->consumed;
+    if (o->action == MR_MSG_BY_KEY || o->action == MR_MSG_BY_KEYS)
+        memcpy(o->key, msg->key.at, msg->key.len);
+    if (o->action == MR_MSG_BY_KEYS) {
+        o->n_keys = msg->n_keys;
+        o->splittable = msg->splittable;
+    }
+    if (o->action != MR_MSG_SKIP && o->action != MR_MSG_REFUSE)
+        memcpy(o->wire, msg->wire.at, msg->wire.len);
+}
+
+/* Parses with the bytes coming in two pieces, in a fresh exact allocation each time. */
+static void parse_cut(struct outcome *o, const char *bytes, size_t n, size_t cut)
+{
+    struct mr_parse_state state = {0};
+    struct mr_msg msg = {0};
+    char *first = malloc(cut + 1), *whole = malloc(n + 1);
+    enum mr_result rc;
+
+    memcpy(first, bytes, cut);
+    memcpy(whole, bytes, n);
+    rc = MR_PROTO_RESP.parse(&CTX, &state, first, cut, &msg);
+    if (rc == MR_AGAIN && cut < n) {
+        assert_true(state.want <= n || state.want > cut);
+        rc = MR_PROTO_RESP.parse(&CTX, &state, whole, n, &msg);
+    }
+    record(o, rc, &msg);
+    free(first);
+    free(whole);
+}
+
+/* The house rule: the same verdict however the bytes were cut. Also byte by byte. */
+static void parse(struct outcome *o, const char *bytes, size_t n)
+{
+    struct outcome at_cut;
+
+    parse_cut(o, bytes, n, n);
+    for (size_t cut = 0; cut < n; cut++) {
+        parse_cut(&at_cut, bytes, n, cut);
+        if (memcmp(&at_cut, o, sizeof(*o)) != 0)
+            fail_msg("cut at %zu of '%s': rc %d instead of %d, '%s' instead of '%s'", cut, bytes,
+                     at_cut.rc, o->rc, at_cut.reply, o->reply);
+    }
+    struct mr_parse_state state = {0};
+    for (size_t len = 1; len <= n; len++) {
+        struct mr_msg msg = {0};
+        char *piece = malloc(len);
+        memcpy(piece, bytes, len);
+        const enum mr_result rc = MR_PROTO_RESP.parse(&CTX, &state, piece, len, &msg);
+        if (rc != MR_AGAIN || len == n) {
+            record(&at_cut, rc, &msg);
+            assert_int_equal(at_cut.rc, o->rc);
+            assert_string_equal(at_cut.reply, o->reply);
+            assert_string_equal(at_cut.key, o->key);
+            len = n;
+        }
+        free(piece);
+    }
+}
+
+static struct outcome parsed(const char *bytes)
+{
+    struct outcome o;
+
+    parse(&o, bytes, strlen(bytes));
+    return o;
+}
+
+/* A request from blank-separated words. */
+static struct outcome request(const char *line)
+{
+    char words[1024], wire[2048] = "", one[1200];
+    unsigned n = 0;
+    char *save = NULL;
+
+    strcpy(words, line);
+    for (char *w = strtok_r(words, " ", &save); w != NULL; w = strtok_r(NULL, " ", &save), n++) {
+        snprintf(one, sizeof(one), "$%zu\r\n%s\r\n", strlen(w), w);
+        strcat(wire, one);
+    }
+    snprintf(one, sizeof(one), "*%u\r\n", n);
+    memmove(wire + strlen(one), wire, strlen(wire) + 1);
+    memcpy(wire, one, strlen(one));
+    return parsed(wire);
+}
+
+static void framing(void **state)
+{
+    static const struct {
+        const char *bytes;
+        enum mr_result rc;
+        const char *reply;
+    } CASES[] = {
+        {"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n", MR_OK, ""},
+        {"*2\r\n$3\r\nGET\r\n$1\r\nk\r", MR_AGAIN, ""},
+        {"*2\r\n$3\r\nGET\r\n$0\r\n\r\n", MR_OK, ""},
+        {"*0\r\n", MR_OK, ""},
+        {"*-1\r\n", MR_OK, ""},
+        {"*-10\r\n", MR_OK, ""},
+        {"*", MR_AGAIN, ""},
+        {"*1048576\r\n", MR_AGAIN, ""},
+        {"*1048577\r\n", MR_EPROTO, "-ERR Protocol error: invalid multibulk length\r\n"},
+        {"*4294967298\r\n", MR_EPROTO, "-ERR Protocol error: invalid multibulk length\r\n"},
+        {"*99999999999999999999", MR_EPROTO, "-ERR Protocol error: invalid multibulk length\r\n"},
+        {"*01\r\n", MR_EPROTO, "-ERR Protocol error: invalid multibulk length\r\n"},
+        {"*+1\r\n", MR_EPROTO, "-ERR Protocol error: invalid multibulk length\r\n"},
+        {"*-0\r\n", MR_EPROTO, "-ERR Protocol error: invalid multibulk length\r\n"},
+        {"*x\r\n", MR_EPROTO, "-ERR Protocol error: invalid multibulk length\r\n"},
+        {"*1\n", MR_EPROTO, "-ERR Protocol error: invalid multibulk length\r\n"},
+        {"*1\rx", MR_EPROTO, "-ERR Protocol error: invalid multibulk length\r\n"},
+        {"*1\r\n:1\r\n", MR_EPROTO, "-ERR Protocol error: expected '$', got ':'\r\n"},
+        {"*1\r\n$-1\r\n", MR_EPROTO, "-ERR Protocol error: invalid bulk length\r\n"},
+        {"*1\r\n$01\r\n", MR_EPROTO, "-ERR Protocol error: invalid bulk length\r\n"},
+        {"*1\r\n$4294967299\r\n", MR_EPROTO, "-ERR Protocol error: command name is too long\r\n"},
+        {"*2\r\n$3\r\nGET\r\n$4294967299\r\n", MR_ELIMIT,
+         "-ERR Protocol error: request is larger than 1000 bytes\r\n"},
+        {"*1\r\n$257\r\n", MR_EPROTO, "-ERR Protocol error: command name is too long\r\n"},
+        {"*1\r\n$256\r\n", MR_AGAIN, ""},
+        {"*2\r\n$3\r\nSET\r\n$979\r\n", MR_AGAIN, ""}, /* just fits */
+        {"*2\r\n$3\r\nSET\r\n$980\r\n", MR_ELIMIT,
+         "-ERR Protocol error: request is larger than 1000 bytes\r\n"},
+        {"*1\r\n$4\r\nPINGxx", MR_EPROTO,
+         "-ERR Protocol error: expected CRLF after a bulk string\r\n"},
+        {"*1\r\n$4\r\nPING\rx", MR_EPROTO,
+         "-ERR Protocol error: expected CRLF after a bulk string\r\n"},
+        {"set k \"a\r\n", MR_EPROTO, "-ERR Protocol error: unbalanced quotes in request\r\n"},
+        {"set k \"a\"b\r\n", MR_EPROTO, "-ERR Protocol error: unbalanced quotes in request\r\n"},
+        {"POST / HTTP/1.1\r\n", MR_EPROTO,
+         "-ERR Protocol error: this is not an HTTP server\r\n"},
+        {"Host: localhost\r\n", MR_EPROTO,
+         "-ERR Protocol error: this is not an HTTP server\r\n"},
+        {"\r\n", MR_OK, ""},
+        {"\n", MR_OK, ""},
+        {"PING", MR_AGAIN, ""},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < MR_COUNT(CASES); i++) {
+        const struct outcome o = parsed(CASES[i].bytes);
+        if (o.rc != CASES[i].rc)
+            fail_msg("'%s': rc %d", CASES[i].bytes, o.rc);
+        assert_string_equal(o.reply, CASES[i].reply);
+    }
+}
+
+static void inline_commands(void **state)
+{
+    static const struct {
+        const char *line, *wire;
+    } CASES[] = {
+        {"GET k\r\n", "*2\r\n$3\r\nGET\r\n$1\r\nk\r\n"},
+        {"  GET   k  \n", "*2\r\n$3\r\nGET\r\n$1\r\nk\r\n"},
+        {"set k \"a b\\x41\\n\\\"\"\r\n", "*3\r\n$3\r\nset\r\n$1\r\nk\r\n$6\r\na bA\n\"\r\n"},
+        {"set k 'a \\' \\n'\r\n", "*3\r\n$3\r\nset\r\n$1\r\nk\r\n$6\r\na ' \\n\r\n"},
+        {"set k \"\"\r\n", "*3\r\n$3\r\nset\r\n$1\r\nk\r\n$0\r\n\r\n"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < MR_COUNT(CASES); i++) {
+        const struct outcome o = parsed(CASES[i].line);
+        assert_int_equal(o.rc, MR_OK);
+        assert_string_equal(o.wire, CASES[i].wire);
+        assert_int_equal(o.consumed, strlen(CASES[i].line));
+        assert_string_equal(o.key, "k");
+    }
+}
+
+static void an_endless_line_is_cut(void **state)
+{
+    char *line = malloc(70000);
+    struct mr_parse_state ps = {0};
+    struct mr_msg msg;
+
+    (void)state;
+    memset(line, 'a', 70000);
+    assert_int_equal(MR_PROTO_RESP.parse(&CTX, &ps, line, 65535, &msg), MR_AGAIN);
+    assert_int_equal(MR_PROTO_RESP.parse(&CTX, &ps, line, 65536, &msg), MR_EPROTO);
+    ps = (struct mr_parse_state){0};
+    line[69999] = '\n';
+    assert_int_equal(MR_PROTO_RESP.parse(&CTX, &ps, line, 70000, &msg), MR_EPROTO);
+    free(line);
+}
+
+static void routes(void **state)
+{
+    static const struct {
+        const char *line;
+        enum mr_msg_action action;
+        const char *key;
+        uint32_t n_keys;
+        bool splittable;
+    } CASES[] = {
+        {"get k", MR_MSG_BY_KEY, "k", 0, false},
+        {"GeT k", MR_MSG_BY_KEY, "k", 0, false},
+        {"set k v EX 10", MR_MSG_BY_KEY, "k", 0, false},
+        {"georadiusbymember_ro k m 1 km", MR_MSG_BY_KEY, "k", 0, false},
+        {"mget a b c", MR_MSG_BY_KEYS, "a", 3, true},
+        {"mget a", MR_MSG_BY_KEY, "a", 0, false},
+        {"mset a 1 b 2", MR_MSG_BY_KEYS, "a", 2, true},
+        {"del a b", MR_MSG_BY_KEYS, "a", 2, true},
+        {"unlink a b", MR_MSG_BY_KEYS, "a", 2, true},
+        {"exists a a", MR_MSG_BY_KEYS, "a", 2, true},
+        {"touch a b", MR_MSG_BY_KEYS, "a", 2, true},
+        {"msetnx a 1 b 2", MR_MSG_BY_KEYS, "a", 2, false},
+        {"rename a b", MR_MSG_BY_KEYS, "a", 2, false},
+        {"copy a b REPLACE", MR_MSG_BY_KEYS, "a", 2, false},
+        {"bitop AND dst a b", MR_MSG_BY_KEYS, "dst", 3, false},
+        {"bitop NOT dst a", MR_MSG_BY_KEYS, "dst", 2, false},
+        {"pfcount a b c", MR_MSG_BY_KEYS, "a", 3, false},
+        {"zunionstore d 2 a b WEIGHTS 1 2", MR_MSG_BY_KEYS, "d", 3, false},
+        {"zunion 2 a b", MR_MSG_BY_KEYS, "a", 2, false},
+        {"sintercard 1 a LIMIT 3", MR_MSG_BY_KEY, "a", 0, false},
+        {"lmpop 2 a b LEFT", MR_MSG_BY_KEYS, "a", 2, false},
+        {"eval return1 1 k arg", MR_MSG_BY_KEY, "k", 0, false},
+        {"eval return1 2 k j arg", MR_MSG_BY_KEYS, "k", 2, false},
+        {"evalsha abc 0 arg", MR_MSG_ANYWHERE, "", 0, false},
+        {"fcall f 1 k", MR_MSG_BY_KEY, "k", 0, false},
+        {"sort k BY w LIMIT 0 5", MR_MSG_BY_KEY, "k", 0, false},
+        {"sort k BY w STORE dst", MR_MSG_BY_KEYS, "k", 2, false},
+        {"georadius k 1 2 3 km STORE d", MR_MSG_BY_KEYS, "k", 2, false},
+        {"georadius k 1 2 3 km storedist d", MR_MSG_BY_KEYS, "k", 2, false},
+        {"georadius k 1 2 3 km", MR_MSG_BY_KEY, "k", 0, false},
+        {"xread COUNT 2 STREAMS a b 0 0", MR_MSG_BY_KEYS, "a", 2, false},
+        {"xread STREAMS a 0", MR_MSG_BY_KEY, "a", 0, false},
+        {"xreadgroup GROUP block me STREAMS a >", MR_MSG_BY_KEY, "a", 0, false},
+        {"object encoding k", MR_MSG_BY_KEY, "k", 0, false},
+        {"object help", MR_MSG_ANYWHERE, "", 0, false},
+        {"xgroup CREATE k g 0", MR_MSG_BY_KEY, "k", 0, false},
+        {"command", MR_MSG_ANYWHERE, "", 0, false},
+        {"command count", MR_MSG_ANYWHERE, "", 0, false},
+        {"lolwut", MR_MSG_ANYWHERE, "", 0, false},
+        {"ping", MR_MSG_LOCAL, "", 0, false},
+        {"time", MR_MSG_LOCAL, "", 0, false},
+        {"hello 3", MR_MSG_LOCAL, "", 0, false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < MR_COUNT(CASES); i++) {
+        const struct outcome o = request(CASES[i].line);
+        if (o.rc != MR_OK || o.action != CASES[i].action)
+            fail_msg("'%s': rc %d action %d reply '%s'", CASES[i].line, o.rc, o.action, o.reply);
+        assert_string_equal(o.key, CASES[i].key);
+        if (o.action == MR_MSG_BY_KEYS) {
+            assert_int_equal(o.n_keys, CASES[i].n_keys);
+            assert_int_equal(o.splittable, CASES[i].splittable);
+        }
+    }
+}
+
+static void refuses(void **state)
+{
+    static const struct {
+        const char *line, *reply;
+    } CASES[] = {
+        {"foo bar baz", "-ERR unknown command 'foo', with args beginning with: 'bar' 'baz' \r\n"},
+        {"foo", "-ERR unknown command 'foo', with args beginning with: \r\n"},
+        {"get", "-ERR wrong number of arguments for 'get' command\r\n"},
+        {"GET a b", "-ERR wrong number of arguments for 'get' command\r\n"},
+        {"mset a 1 b", "-ERR wrong number of arguments for 'mset' command\r\n"},
+        {"eval s x k", "-ERR value is not an integer or out of range\r\n"},
+        {"eval s 3 k", "-ERR Number of keys can't be greater than number of args\r\n"},
+        {"eval s -1 k", "-ERR Number of keys can't be negative\r\n"},
+        {"xread STREAMS a b 0",
+         "-ERR Unbalanced 'xread' list of streams: for each stream key an ID or '$' must be "
+         "specified.\r\n"},
+        {"xread BLOCK 0 STREAMS a 0", "-ERR BLOCK is not supported by this proxy\r\n"},
+        {"xread COUNT 1 2", "-ERR syntax error\r\n"},
+        {"blpop k 0", "-ERR command 'blpop' is not supported by this proxy: it would block a "
+                      "shared server connection\r\n"},
+        {"multi", "-ERR command 'multi' is not supported by this proxy: transactions need a "
+                  "connection of their own\r\n"},
+        {"flushall", "-ERR command 'flushall' is not supported by this proxy: it concerns all "
+                     "keys of all servers\r\n"},
+        {"get aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+         "-ERR key of 51 bytes is longer than the limit of 50\r\n"},
+        {"mget a aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+         "-ERR key of 51 bytes is longer than the limit of 50\r\n"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < MR_COUNT(CASES); i++) {
+        const struct outcome o = request(CASES[i].line);
+        assert_int_equal(o.rc, MR_OK);
+        assert_int_equal(o.action, MR_MSG_REFUSE);
+        assert_string_equal(o.reply, CASES[i].reply);
+    }
+    assert_int_equal(request("get aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa").action,
+                     MR_MSG_BY_KEY); /* exactly at the limit */
+    /* what a client sends cannot forge a second reply line */
+    assert_string_equal(
+        parsed("*2\r\n$5\r\na\r\n+b\r\n$3\r\n\r\nx\r\n").reply,
+        "-ERR unknown command 'a  +b', with args beginning with: '  x' \r\n");
+}
+
+static void nothing_passes_before_auth(void **state)
+{
+    static const char *const SERVED[] = {"auth x", "hello 2", "quit", "reset"};
+
+    (void)state;
+    session.authed = false;
+    for (size_t i = 0; i < MR_COUNT(SERVED); i++)
+        assert_int_equal(request(SERVED[i]).action, MR_MSG_LOCAL);
+    static const char *const REFUSED[] = {"get k",      "ping",       "command",  "scan 0",
+                                          "rename a b", "bitop NOT a b", "msetnx a 1", "time",
+                                          "client id",  "mget a b",   "eval s 0"};
+    for (size_t i = 0; i < MR_COUNT(REFUSED); i++)
+        assert_string_equal(request(REFUSED[i]).reply, "-NOAUTH Authentication required\r\n");
+    session.authed = true;
+}
+
+static void walks_all_keys(void **state)
+{
+    static const char WIRE[] = "*9\r\n$11\r\nzunionstore\r\n$1\r\nd\r\n$1\r\n5\r\n$1\r\na\r\n$2\r\nbb\r\n"
+                               "$0\r\n\r\n$3\r\nccc\r\n$1\r\ne\r\n$3\r\nMAX\r\n";
+    static const char *const WANT[] = {"d", "a", "bb", "", "ccc", "e"};
+    struct mr_parse_state ps = {0};
+    struct mr_key_walk walk = {0};
+    struct mr_slice key;
+    struct mr_msg msg;
+
+    (void)state;
+    assert_int_equal(MR_PROTO_RESP.parse(&CTX, &ps, WIRE, sizeof(WIRE) - 1, &msg), MR_OK);
+    for (size_t i = 0; i < MR_COUNT(WANT); i++) {
+        assert_true(MR_PROTO_RESP.next_key(&msg, &walk, &key));
+        assert_true(mr_slice_eq(key, mr_slice_of(WANT[i])));
+    }
+    assert_false(MR_PROTO_RESP.next_key(&msg, &walk, &key));
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    mr_slab_init(&slab);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    mr_buf_clear(&scratch, &slab);
+    assert_int_equal(slab.used_bytes, 0);
+    mr_slab_fini(&slab);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(framing), T(inline_commands), T(an_endless_line_is_cut),     T(routes),
+        T(refuses), T(walks_all_keys),  T(nothing_passes_before_auth),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}

@@ -1,0 +1,92 @@
+/* test_reply.c - the ends of replies, at every split. */
+#include "proto/resp/resp.h"
+#include "unit/test.h"
+
+static enum mr_result scan(struct mr_reply_state *state, const char *bytes, size_t n, size_t *len)
+{
+    char *copy = malloc(n + 1); /* exact, so that a sanitizer sees a read too far */
+    memcpy(copy, bytes, n);
+    const enum mr_result rc = MR_PROTO_RESP.scan_reply(state, copy, n, len);
+    free(copy);
+    return rc;
+}
+
+static void finds_ends_at_every_split(void **state)
+{
+    static const struct {
+        const char *bytes;
+        enum mr_result rc;
+        size_t len;
+    } CASES[] = {
+        {"+OK\r\n", MR_OK, 5},
+        {"-ERR x\r\n+next", MR_OK, 8},
+        {":-5\r\n", MR_OK, 5},
+        {"$-1\r\n", MR_OK, 5},
+        {"$0\r\n\r\n", MR_OK, 6},
+        {"$3\r\na\r\n\r\n", MR_OK, 9},
+        {"*0\r\n", MR_OK, 4},
+        {"*-1\r\n", MR_OK, 5},
+        {"*2\r\n$1\r\na\r\n$-1\r\n", MR_OK, 16},
+        {"*2\r\n*1\r\n+x\r\n*2\r\n:1\r\n*0\r\n+more", MR_OK, 24},
+        {"*2\r\n+a\r\n", MR_AGAIN, 0},
+        {"$5\r\nabc", MR_AGAIN, 0},
+        {"+OK\r", MR_AGAIN, 0},
+        {"+OK\n", MR_EPROTO, 0},
+        {"$3\r\nabcX\r\n", MR_EPROTO, 0},
+        {"$3\r\nabc\rX", MR_EPROTO, 0},
+        {"$-2\r\n", MR_EPROTO, 0},
+        {"$03\r\n", MR_EPROTO, 0},
+        {"$99999999999999999999\r\n", MR_EPROTO, 0},
+        {"*99999999999999\r\n", MR_EPROTO, 0},
+        {"hello\r\n", MR_EPROTO, 0},
+        {"_\r\n", MR_EPROTO, 0}, /* RESP3 was not asked for */
+        {"%1\r\n", MR_EPROTO, 0},
+        {"*2\r\n+a\r\nx", MR_EPROTO, 0},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < MR_COUNT(CASES); i++) {
+        const size_t n = strlen(CASES[i].bytes);
+        for (size_t cut = 0; cut <= n; cut++) {
+            struct mr_reply_state st = {0};
+            size_t len = 0;
+            enum mr_result rc = scan(&st, CASES[i].bytes, cut, &len);
+            if (rc == MR_AGAIN)
+                rc = scan(&st, CASES[i].bytes, n, &len);
+            if (rc != CASES[i].rc)
+                fail_msg("'%s' cut at %zu: rc %d", CASES[i].bytes, cut, rc);
+            if (rc == MR_OK)
+                assert_int_equal(len, CASES[i].len);
+        }
+    }
+}
+
+/* A caller may pass on what was scanned and keep the rest: the offset moves with it. */
+static void a_large_bulk_can_be_passed_on(void **state)
+{
+    static char body[100000];
+    struct mr_reply_state st = {0};
+    size_t len = 0, passed = 0;
+
+    (void)state;
+    const int head = snprintf(body, sizeof(body), "$%d\r\n", 90000);
+    const size_t total = (size_t)head + 90000 + 2;
+    memset(body + head, 'x', 90000);
+    memcpy(body + head + 90000, "\r\n", 2);
+    while (passed < total) {
+        const size_t piece = total - passed < 16384 ? total - passed : 16384;
+        const enum mr_result rc = MR_PROTO_RESP.scan_reply(&st, body + passed, piece, &len);
+        if (rc == MR_OK) {
+            passed += len;
+            break;
+        }
+        assert_int_equal(rc, MR_AGAIN);
+        const size_t step = st.offset < piece ? (size_t)st.offset : piece;
+        assert_true(step > 0);
+        st.offset -= step;
+        passed += step;
+    }
+    assert_int_equal(passed, total);
+}
+
+RUN(T(finds_ends_at_every_split), T(a_large_bulk_can_be_passed_on))

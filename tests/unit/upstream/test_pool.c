@@ -1,0 +1,358 @@
+/* test_pool.c - routing, ejection and time-outs against a scripted server. */
+#include "core/clock.h"
+#include "unit/test.h"
+#include "upstream/pool.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+struct result {
+    struct mr_call call;
+    char reply[256];
+    size_t len;
+    const char *failure;
+    bool done;
+};
+
+static struct mr_loop loop;
+static struct mr_config *config;
+static struct mr_metrics metrics;
+static struct mr_pool pool;
+static int listener, port;
+
+static void on_reply(struct mr_call *call, const char *bytes, size_t len, bool done)
+{
+    struct result *r = MR_CONTAINER_OF(call, struct result, call);
+
+    assert_false(r->done);
+    memcpy(r->reply + r->len, bytes, len);
+    r->len += len;
+    r->done = done;
+}
+
+static void on_fail(struct mr_call *call, const char *reason)
+{
+    struct result *r = MR_CONTAINER_OF(call, struct result, call);
+
+    assert_false(r->done);
+    r->failure = reason;
+    r->done = true;
+}
+
+static const struct mr_call_ops OPS = {on_reply, on_fail};
+
+static void open_pool(const char *more)
+{
+    static char yaml[1024];
+    struct mr_error err;
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(a);
+
+    listener = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&a, sizeof(a)), 0);
+    assert_int_equal(listen(listener, 8), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&a, &len), 0);
+    port = ntohs(a.sin_port);
+    snprintf(yaml, sizeof(yaml),
+             "p:\n  listen: 127.0.0.1:1\n  redis: true\n%s  servers:\n   - 127.0.0.1:%d:1\n", more,
+             port);
+    assert_int_equal(mr_config_parse(&config, "t", mr_slice_of(yaml), 1000, &err), MR_OK);
+    assert_int_equal(mr_metrics_open(&metrics, 1, 1, &err), MR_OK);
+    assert_int_equal(mr_loop_init(&loop, "epoll", &err), MR_OK);
+    const struct mr_pool_setup setup = {.loop = &loop,
+                                        .config = &config->pools[0],
+                                        .metrics = metrics.pools,
+                                        .server_metrics = metrics.servers,
+                                        .process = &metrics.head->process};
+    mr_pool_init(&pool, &setup);
+}
+
+static void close_pool(void)
+{
+    mr_pool_close(&pool);
+    mr_loop_turn(&loop, 0);
+    mr_pool_fini(&pool);
+    assert_int_equal(metrics.servers[0].server_connections, 0);
+    assert_int_equal(metrics.servers[0].in_queue, 0);
+    assert_int_equal(metrics.servers[0].out_queue, 0);
+    assert_int_equal(metrics.servers[0].in_queue_bytes, 0);
+    assert_int_equal(metrics.servers[0].out_queue_bytes, 0);
+    assert_int_equal(loop.slab.used_bytes, 0);
+    mr_loop_fini(&loop);
+    mr_metrics_close(&metrics);
+    mr_config_free(config);
+    if (listener >= 0)
+        close(listener);
+}
+
+static const char *send_to(struct result *r, const char *text)
+{
+    *r = (struct result){.call = {.ops = &OPS}};
+    const int server = mr_pool_route(&pool, mr_slice_of("k"));
+    if (server < 0)
+        return "all ejected";
+    return mr_pool_send(&pool, (uint32_t)server, 0, &r->call, mr_slice_of(text));
+}
+
+static void turns(unsigned ms)
+{
+    const uint64_t end = mr_clock_mono_us() + ms * 1000;
+
+    do
+        mr_loop_turn(&loop, 5);
+    while (mr_clock_mono_us() < end);
+}
+
+static int accept_one(void)
+{
+    turns(20);
+    const int fd = accept(listener, NULL, NULL);
+    assert_true(fd >= 0);
+    return fd;
+}
+
+static void replies_go_to_their_calls_in_order(void **state)
+{
+    struct result r[3];
+    char got[256];
+
+    (void)state;
+    open_pool("");
+    assert_null(send_to(&r[0], "+a\r\n"));
+    assert_null(send_to(&r[1], "+b\r\n"));
+    const int fd = accept_one();
+    assert_null(send_to(&r[2], "+c\r\n"));
+    turns(10);
+    assert_int_equal(read(fd, got, sizeof(got)), 12);
+    assert_int_equal(metrics.servers[0].out_queue, 3);
+    assert_int_equal(write(fd, "+1\r\n$3\r\nt", 9), 9);
+    turns(10);
+    assert_true(r[0].done && !r[1].done);
+    assert_int_equal(write(fd, "wo\r\n:3\r\n", 8), 8);
+    turns(10);
+    assert_true(r[1].done && r[2].done);
+    assert_memory_equal(r[1].reply, "$3\r\ntwo\r\n", 9);
+    assert_memory_equal(r[2].reply, ":3\r\n", 4);
+    assert_int_equal(metrics.servers[0].responses, 3);
+    close(fd);
+    turns(10);
+    assert_int_equal(metrics.servers[0].server_eof, 1);
+    close_pool();
+}
+
+/* One late request fails alone; its late reply goes to nobody; its neighbours are served. */
+static void a_timeout_spares_the_neighbours(void **state)
+{
+    struct result a, b;
+    char got[64];
+
+    (void)state;
+    open_pool("  timeout: 200\n");
+    assert_null(send_to(&a, "+a\r\n"));
+    const int fd = accept_one();
+    turns(100);
+    assert_null(send_to(&b, "+b\r\n"));
+    turns(120);
+    assert_true(a.done);
+    assert_string_equal(a.failure, "Connection timed out");
+    assert_false(b.done);
+    assert_int_equal(read(fd, got, sizeof(got)), 8);
+    assert_int_equal(write(fd, "+late\r\n+mine\r\n", 14), 14);
+    turns(20);
+    assert_true(b.done);
+    assert_memory_equal(b.reply, "+mine\r\n", 7);
+    assert_int_equal(metrics.servers[0].server_timedout, 1);
+    close(fd);
+    close_pool();
+}
+
+static void a_silent_server_loses_the_connection(void **state)
+{
+    struct result a, b;
+
+    (void)state;
+    open_pool("  timeout: 50\n");
+    assert_null(send_to(&a, "+a\r\n"));
+    const int fd = accept_one();
+    turns(200);
+    assert_true(a.done);
+    assert_int_equal(metrics.servers[0].server_connections, 0);
+    assert_null(send_to(&b, "+b\r\n")); /* another connection */
+    const int second = accept_one();
+    close(fd);
+    close(second);
+    close_pool();
+}
+
+static void ejects_after_the_limit_and_comes_back(void **state)
+{
+    struct result r;
+
+    (void)state;
+    open_pool("  auto_eject_hosts: true\n  server_failure_limit: 2\n"
+              "  server_retry_timeout: 100\n");
+    close(listener);
+    listener = -1;
+    for (int i = 0; i < 2; i++) {
+        if (send_to(&r, "+a\r\n") == NULL) {
+            turns(20);
+            assert_string_equal(r.failure, "Connection refused");
+        }
+    }
+    assert_int_equal(metrics.pools[0].server_ejects, 1);
+    assert_true(metrics.servers[0].server_ejected_at > 0);
+    assert_string_equal(send_to(&r, "+a\r\n"), "all ejected");
+    turns(120);
+    assert_int_equal(mr_pool_route(&pool, mr_slice_of("k")), 0);
+    close_pool();
+}
+
+static void an_idle_close_is_no_failure(void **state)
+{
+    struct result r;
+    char got[16];
+
+    (void)state;
+    open_pool("  auto_eject_hosts: true\n  server_failure_limit: 1\n");
+    assert_null(send_to(&r, "+a\r\n"));
+    int fd = accept_one();
+    assert_int_equal(read(fd, got, sizeof(got)), 4);
+    assert_int_equal(write(fd, "+x\r\n", 4), 4);
+    turns(10);
+    close(fd);
+    turns(10);
+    assert_int_equal(metrics.pools[0].server_ejects, 0);
+    assert_null(send_to(&r, "+a\r\n"));
+    fd = accept_one();
+    assert_int_equal(read(fd, got, sizeof(got)), 4);
+    close(fd); /* with a request in flight it is one */
+    turns(10);
+    assert_string_equal(r.failure, "unknown");
+    assert_int_equal(metrics.pools[0].server_ejects, 1);
+    close_pool();
+}
+
+static void backs_off_from_a_dead_server(void **state)
+{
+    struct result r;
+    unsigned refused_at_once = 0;
+
+    (void)state;
+    open_pool("");
+    close(listener);
+    listener = -1;
+    for (int i = 0; i < 50; i++) {
+        if (send_to(&r, "+a\r\n") != NULL)
+            refused_at_once++;
+        turns(2);
+    }
+    assert_true(refused_at_once > 30); /* most fail without a connect */
+    close_pool();
+}
+
+static void a_reply_that_nobody_asked_for_closes(void **state)
+{
+    struct result r;
+    char got[16];
+
+    (void)state;
+    open_pool("");
+    assert_null(send_to(&r, "+a\r\n"));
+    const int fd = accept_one();
+    assert_int_equal(read(fd, got, sizeof(got)), 4);
+    assert_int_equal(write(fd, "+1\r\n+2\r\n", 8), 8);
+    turns(20);
+    assert_true(r.done && r.failure == NULL);
+    assert_int_equal(read(fd, got, sizeof(got)), 0);
+    close(fd);
+    close_pool();
+}
+
+static void garbage_fails_what_is_in_flight(void **state)
+{
+    struct result a, b;
+
+    (void)state;
+    open_pool("");
+    assert_null(send_to(&a, "+a\r\n"));
+    assert_null(send_to(&b, "+b\r\n"));
+    const int fd = accept_one();
+    assert_int_equal(write(fd, "garbage\r\n", 9), 9);
+    turns(20);
+    assert_string_equal(a.failure, "Invalid argument");
+    assert_string_equal(b.failure, "Invalid argument");
+    close(fd);
+    close_pool();
+}
+
+/* Nothing but the hello is sent until the server has accepted it. */
+static void waits_for_the_hello(void **state)
+{
+    static const char HELLO[] =
+        "*2\r\n$4\r\nAUTH\r\n$2\r\npw\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n";
+    struct result r;
+    char got[256];
+
+    (void)state;
+    open_pool("  redis_auth: pw\n  redis_db: 3\n");
+    assert_null(send_to(&r, "+a\r\n"));
+    int fd = accept_one();
+    turns(20);
+    assert_int_equal(read(fd, got, sizeof(got)), strlen(HELLO));
+    assert_memory_equal(got, HELLO, strlen(HELLO));
+    assert_int_equal(metrics.servers[0].in_queue, 1);
+    assert_int_equal(write(fd, "+OK\r\n+OK\r\n", 10), 10);
+    turns(20);
+    assert_int_equal(metrics.servers[0].in_queue, 0);
+    assert_int_equal(read(fd, got, sizeof(got)), 4);
+    close(fd);
+    turns(20);
+    assert_null(send_to(&r, "+a\r\n"));
+    fd = accept_one();
+    assert_int_equal(write(fd, "+OK\r\n-ERR DB index is out of range\r\n", 36), 36);
+    turns(20);
+    assert_string_equal(r.failure, "server refused the database of the pool");
+    close(fd);
+    close_pool();
+}
+
+static void a_new_address_lets_old_work_finish(void **state)
+{
+    struct result a, b;
+    char got[16];
+    struct mr_addr other = {.len = sizeof(other.sa)};
+    const int second = socket(AF_INET, SOCK_STREAM, 0);
+
+    (void)state;
+    open_pool("");
+    assert_null(send_to(&a, "+a\r\n"));
+    const int fd = accept_one();
+    assert_true(mr_addr_numeric(&other, mr_slice_of("127.0.0.1"), 0));
+    assert_int_equal(bind(second, &other.sa.any, other.len), 0);
+    assert_int_equal(listen(second, 4), 0);
+    other.len = sizeof(other.sa.in);
+    assert_int_equal(getsockname(second, &other.sa.any, &other.len), 0);
+    mr_pool_set_address(&pool, 0, &other);
+    assert_null(send_to(&b, "+b\r\n"));
+    turns(10);
+    const int fd2 = accept(second, NULL, NULL);
+    assert_true(fd2 >= 0);
+    assert_int_equal(write(fd, "+old\r\n", 6), 6);
+    assert_int_equal(write(fd2, "+new\r\n", 6), 6);
+    turns(20);
+    assert_memory_equal(a.reply, "+old\r\n", 6);
+    assert_memory_equal(b.reply, "+new\r\n", 6);
+    assert_int_equal(read(fd, got, sizeof(got)), 4);
+    assert_int_equal(read(fd, got, sizeof(got)), 0); /* retired once it was idle */
+    close(fd);
+    close(fd2);
+    close(second);
+    close_pool();
+}
+
+RUN(T(replies_go_to_their_calls_in_order), T(a_timeout_spares_the_neighbours),
+    T(a_silent_server_loses_the_connection), T(ejects_after_the_limit_and_comes_back),
+    T(an_idle_close_is_no_failure), T(backs_off_from_a_dead_server),
+    T(a_reply_that_nobody_asked_for_closes), T(garbage_fails_what_is_in_flight),
+    T(waits_for_the_hello), T(a_new_address_lets_old_work_finish))
