@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define POOL "p:\n  listen: 127.0.0.1:1\n  redis: true\n"
+#define POOL    "p:\n  listen: 127.0.0.1:1\n  redis: true\n"
 #define SERVERS "  servers:\n   - 127.0.0.1:6379:1\n"
 
 static struct mr_config *config;
@@ -140,15 +140,18 @@ static void complaints(void **state)
         {POOL "  servers:\n   - [a]\n", "must be a list of servers"},
         {POOL "  hash:\n" SERVERS, "directive \"hash\" has no value"},
         {POOL "  hash: \"\"\n" SERVERS, "directive \"hash\" has no value"},
-        {POOL "  hash: crc\n" SERVERS, "f.yml:4:9: directive \"hash\": value \"crc\" is not a valid hash; allowed: one_at_a_time"},
+        {POOL "  hash: crc\n" SERVERS, "f.yml:4:9: directive \"hash\": value \"crc\" is not a "
+                                       "valid hash; allowed: one_at_a_time"},
         {POOL "  hash: [a]\n" SERVERS, "must be a single value"},
         {POOL "  distribution: kemata\n" SERVERS, "is not a valid distribution; allowed: ketama"},
         {POOL "  hash_tag: \"{\"\n" SERVERS, "hash tag string with two characters"},
         {POOL "  hash_tag: abc\n" SERVERS, "hash tag string with two characters"},
-        {POOL "  distrbution: ketama\n" SERVERS, "f.yml:4:3: directive \"distrbution\" is unknown; did you mean \"distribution\"?"},
+        {POOL "  distrbution: ketama\n" SERVERS,
+         "f.yml:4:3: directive \"distrbution\" is unknown; did you mean \"distribution\"?"},
         {POOL "  Hash: md5\n" SERVERS, "did you mean \"hash\"?"},
         {POOL "  zzzzzzzzzzzz: 1\n" SERVERS, "directive \"zzzzzzzzzzzz\" is unknown"},
-        {POOL "  timeout: 1\n  timeout: 2\n" SERVERS, "f.yml:5:3: directive \"timeout\" is a duplicate"},
+        {POOL "  timeout: 1\n  timeout: 2\n" SERVERS,
+         "f.yml:5:3: directive \"timeout\" is a duplicate"},
         {POOL "  timeout: -1\n" SERVERS, "value \"-1\" is not a number"},
         {POOL "  timeout: 1.5\n" SERVERS, "is not a number"},
         {POOL "  timeout: 400ms\n" SERVERS, "is not a number"},
@@ -164,19 +167,25 @@ static void complaints(void **state)
         {POOL "  protocol: http\n" SERVERS, "is not a protocol"},
         {"p:\n  listen: 127.0.0.1\n  redis: true\n" SERVERS, "\"hostname:port\" format string"},
         {"p:\n  listen: [[a]]\n  redis: true\n" SERVERS, "must be an address"},
-        {POOL "  servers:\n   - 127.0.0.1:1:1 a\n   - 127.0.0.1:2:1 a\n", "has servers with same name 'a'"},
+        {POOL "  servers:\n   - 127.0.0.1:1:1 a\n   - 127.0.0.1:2:1 a\n",
+         "has servers with same name 'a'"},
         {POOL SERVERS POOL SERVERS, "is a duplicate"},
-        {POOL SERVERS "q:\n  listen: 127.0.0.1:1\n  redis: true\n" SERVERS, "pools 'p' and 'q' have the same listen address"},
+        {POOL SERVERS "q:\n  listen: 127.0.0.1:1\n  redis: true\n" SERVERS,
+         "pools 'p' and 'q' have the same listen address"},
         {"p:\n  listen: 127.0.0.1:1\n" SERVERS, "serves redis pools only"},
         {"p:\n  listen: 127.0.0.1:1\n  redis_auth: x\n" SERVERS, "is only valid for a redis pool"},
-        {POOL "  distribution: modula\n  servers:\n   - a:1:2147483647\n   - b:1:2147483647\n   - c:1:2147483647\n", "sum of the weights"},
+        {POOL "  distribution: modula\n  servers:\n   - a:1:2147483647\n   - b:1:2147483647\n   - "
+              "c:1:2147483647\n",
+         "sum of the weights"},
         {"global:\n  worker_processes: -1\n" POOL SERVERS, "is not a number"},
         {"global:\n  worker_procesess: 1\n" POOL SERVERS, "did you mean \"worker_processes\"?"},
         {"global:\n  worker_shutdown_timeout: soon\n" POOL SERVERS, "is not a time"},
         {"global:\n  engine: kqueue\n" POOL SERVERS, "is not an engine; allowed: auto, epoll"},
         {"global: 1\n" POOL SERVERS, "must be a mapping"},
         {"pools:\n  p:\n    redis: true\nother:\n  a: 1\n", "f.yml:4:1: unknown section \"other\""},
-        {"pools:\n  p:\n    listen: 127.0.0.1:1\n    redis: true\n    client_connections: 0\n    servers: ['a:1:1']\n", "\"client_connections\" cannot be 0"},
+        {"pools:\n  p:\n    listen: 127.0.0.1:1\n    redis: true\n    client_connections: 0\n    "
+         "servers: ['a:1:1']\n",
+         "\"client_connections\" cannot be 0"},
         {"pools: x\n", "pools must be a mapping"},
     };
 

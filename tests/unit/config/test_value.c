@@ -23,13 +23,18 @@ static void servers(void **state)
     static const struct {
         const char *line, *error;
     } BAD[] = {
-        {"127.0.0.1:6379:1 ", "an empty name"},   {"127.0.0.1:6379", "format string"},
-        {"127.0.0.1:6379:0", "a zero weight"},    {"127.0.0.1:6379:x", "an invalid weight"},
+        {"127.0.0.1:6379:1 ", "an empty name"},
+        {"127.0.0.1:6379", "format string"},
+        {"127.0.0.1:6379:0", "a zero weight"},
+        {"127.0.0.1:6379:x", "an invalid weight"},
         {"127.0.0.1:6379:-1", "an invalid weight"},
         {"127.0.0.1:6379:2147483648", "an invalid weight"},
-        {"127.0.0.1:0:1", "an invalid port"},     {"127.0.0.1:65536:1", "an invalid port"},
-        {":6379:1", "an empty hostname"},         {"nonsense", "format string"},
-        {"[]:6379:1", "an empty hostname"},       {"/tmp/a.sock", "format string"},
+        {"127.0.0.1:0:1", "an invalid port"},
+        {"127.0.0.1:65536:1", "an invalid port"},
+        {":6379:1", "an empty hostname"},
+        {"nonsense", "format string"},
+        {"[]:6379:1", "an empty hostname"},
+        {"/tmp/a.sock", "format string"},
         {"", "format string"},
     };
     struct mr_server_config s;
@@ -68,11 +73,11 @@ static void listens(void **state)
     static const struct {
         const char *text, *error;
     } BAD[] = {
-        {"22121", "\"hostname:port\""},          {":22121", "\"hostname:port\""},
-        {"127.0.0.1:0", "invalid port"},         {"127.0.0.1:65536", "invalid port"},
-        {"127.0.0.1:x", "invalid port"},         {"no-such-host.invalid:1", "does not resolve"},
-        {"/tmp/x.sock 1777", "permission"},      {"/tmp/x.sock abc", "permission"},
-        {"/tmp/x.sock 999", "permission"},       {"/tmp/x.sock ", "permission"},
+        {"22121", "\"hostname:port\""},     {":22121", "\"hostname:port\""},
+        {"127.0.0.1:0", "invalid port"},    {"127.0.0.1:65536", "invalid port"},
+        {"127.0.0.1:x", "invalid port"},    {"no-such-host.invalid:1", "does not resolve"},
+        {"/tmp/x.sock 1777", "permission"}, {"/tmp/x.sock abc", "permission"},
+        {"/tmp/x.sock 999", "permission"},  {"/tmp/x.sock ", "permission"},
     };
     struct mr_listen_config l;
     struct mr_error err;

@@ -35,8 +35,7 @@ static void sums_by_kind(void **state)
     const struct mr_server_metrics b = {.requests = 2, .server_ejected_at = 40, .out_queue = 3};
 
     (void)state;
-    mr_metrics_add((uint64_t *)&a, (const uint64_t *)&b, MR_SERVER_METRICS,
-                   MR_SERVER_METRIC_COUNT);
+    mr_metrics_add((uint64_t *)&a, (const uint64_t *)&b, MR_SERVER_METRICS, MR_SERVER_METRIC_COUNT);
     assert_int_equal(a.requests, 3);
     assert_int_equal(a.server_ejected_at, 50);
     assert_int_equal(a.out_queue, 3);
@@ -47,9 +46,9 @@ static void buckets_are_inclusive(void **state)
     static const struct {
         uint64_t us;
         unsigned bucket;
-    } CASES[] = {{0, 0},      {1000, 0},    {1001, 1},    {10000, 1},   {10001, 2},  {50000, 3},
-                 {100000, 4}, {200001, 6},  {500000, 6},  {1000000, 7}, {2000000, 8},
-                 {3000000, 9}, {3000001, 10}, {UINT64_MAX, 10}};
+    } CASES[] = {{0, 0},       {1000, 0},    {1001, 1},     {10000, 1},      {10001, 2},
+                 {50000, 3},   {100000, 4},  {200001, 6},   {500000, 6},     {1000000, 7},
+                 {2000000, 8}, {3000000, 9}, {3000001, 10}, {UINT64_MAX, 10}};
 
     (void)state;
     for (size_t i = 0; i < MR_COUNT(CASES); i++) {

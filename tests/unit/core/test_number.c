@@ -9,12 +9,18 @@ static void reads_unsigned(void **state)
         uint64_t max, want;
         bool ok;
     } CASES[] = {
-        {"0", 10, 0, true},         {"10", 10, 10, true},
-        {"11", 10, 0, false},       {"007", 10, 7, true},
-        {"", 10, 0, false},         {"-1", 10, 0, false},
-        {"+1", 10, 0, false},       {" 1", 10, 0, false},
-        {"1 ", 10, 0, false},       {"0x1", 10, 0, false},
-        {"1.5", 10, 0, false},      {"18446744073709551615", UINT64_MAX, UINT64_MAX, true},
+        {"0", 10, 0, true},
+        {"10", 10, 10, true},
+        {"11", 10, 0, false},
+        {"007", 10, 7, true},
+        {"", 10, 0, false},
+        {"-1", 10, 0, false},
+        {"+1", 10, 0, false},
+        {" 1", 10, 0, false},
+        {"1 ", 10, 0, false},
+        {"0x1", 10, 0, false},
+        {"1.5", 10, 0, false},
+        {"18446744073709551615", UINT64_MAX, UINT64_MAX, true},
         {"18446744073709551616", UINT64_MAX, 0, false},
         {"99999999999999999999", UINT64_MAX, 0, false},
     };
@@ -34,10 +40,18 @@ static void reads_signed(void **state)
         int64_t want;
         bool ok;
     } CASES[] = {
-        {"0", 0, true},    {"-1", -1, true},  {"-0", 0, false}, {"01", 0, false},
-        {"-01", 0, false}, {"", 0, false},    {"-", 0, false},  {"+1", 0, false},
-        {"1a", 0, false},  {"9223372036854775807", INT64_MAX, true},
-        {"9223372036854775808", 0, false},    {"-9223372036854775808", INT64_MIN, true},
+        {"0", 0, true},
+        {"-1", -1, true},
+        {"-0", 0, false},
+        {"01", 0, false},
+        {"-01", 0, false},
+        {"", 0, false},
+        {"-", 0, false},
+        {"+1", 0, false},
+        {"1a", 0, false},
+        {"9223372036854775807", INT64_MAX, true},
+        {"9223372036854775808", 0, false},
+        {"-9223372036854775808", INT64_MIN, true},
         {"-9223372036854775809", 0, false},
     };
 

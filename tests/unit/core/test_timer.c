@@ -22,7 +22,8 @@ static void fired(struct mr_timer *timer)
     p->fired_us = now_us;
 }
 
-/* Runs the wheel just when it asks for it, and checks every timer: never early, at most 2 ms late. */
+/* Runs the wheel just when it asks for it, and checks every timer: never early, at most 2 ms late.
+ */
 static void run_to(uint64_t end_us)
 {
     while (now_us < end_us) {

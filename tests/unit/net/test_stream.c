@@ -17,8 +17,8 @@ struct owner {
     struct mr_stream stream;
     char *seen; /* bytes consumed */
     size_t n_seen;
-    size_t take;      /* consume in multiples of this */
-    size_t want;      /* ask for this many before the next delivery */
+    size_t take; /* consume in multiples of this */
+    size_t want; /* ask for this many before the next delivery */
     unsigned deliveries, eofs, closes, drains, opens;
     bool pause_after; /* pause in each on_data */
     bool in_callback;

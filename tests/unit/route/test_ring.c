@@ -20,10 +20,17 @@ static void tags(void **state)
     static const struct {
         const char *key, *tag, *want;
     } CASES[] = {
-        {"user:{1000}:x", "{}", "1000"}, {"{}{a}", "{}", "{}{a}"}, {"{{a}}", "{}", "{a"},
-        {"abc", "{}", "abc"},            {"a{b", "{}", "a{b"},     {"a}b{c}", "{}", "c"},
-        {"$x$y", "$$", "x"},             {"$$", "$$", "$$"},       {"{", "{}", "{"},
-        {"{a}", NULL, "{a}"},            {"", "{}", ""},
+        {"user:{1000}:x", "{}", "1000"},
+        {"{}{a}", "{}", "{}{a}"},
+        {"{{a}}", "{}", "{a"},
+        {"abc", "{}", "abc"},
+        {"a{b", "{}", "a{b"},
+        {"a}b{c}", "{}", "c"},
+        {"$x$y", "$$", "x"},
+        {"$$", "$$", "$$"},
+        {"{", "{}", "{"},
+        {"{a}", NULL, "{a}"},
+        {"", "{}", ""},
     };
 
     (void)state;
@@ -172,8 +179,7 @@ static void names(void **state)
     assert_true(mr_distribution_by_name(mr_slice_of("random"), &d) && d == MR_DIST_RANDOM);
     assert_false(mr_distribution_by_name(mr_slice_of("Ketama"), &d));
     for (int i = 0; i < MR_HASH_COUNT; i++)
-        assert_true(mr_hash_by_name(mr_slice_of(mr_hash_name((enum mr_hash)i)), &h) &&
-                    (int)h == i);
+        assert_true(mr_hash_by_name(mr_slice_of(mr_hash_name((enum mr_hash)i)), &h) && (int)h == i);
     assert_false(mr_hash_by_name(mr_slice_of("crc"), &h));
 }
 

@@ -92,9 +92,9 @@ static void build(const struct row *r)
     cached.members = mr_config_ring_members(pool);
     for (uint32_t i = 0; i < pool->servers.n; i++)
         cached.members[i].live = is_live(r->live, pool->servers.at[i].name);
-    assert_int_equal(mr_ring_build(&cached.ring, pool->distribution, cached.members,
-                                   pool->servers.n, &err),
-                     MR_OK);
+    assert_int_equal(
+        mr_ring_build(&cached.ring, pool->distribution, cached.members, pool->servers.n, &err),
+        MR_OK);
 }
 
 static size_t unhex(const char *hex, char *out)

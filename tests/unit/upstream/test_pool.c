@@ -289,8 +289,7 @@ static void garbage_fails_what_is_in_flight(void **state)
 /* Nothing but the hello is sent until the server has accepted it. */
 static void waits_for_the_hello(void **state)
 {
-    static const char HELLO[] =
-        "*2\r\n$4\r\nAUTH\r\n$2\r\npw\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n";
+    static const char HELLO[] = "*2\r\n$4\r\nAUTH\r\n$2\r\npw\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n";
     struct result r;
     char got[256];
 

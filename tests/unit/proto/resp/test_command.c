@@ -21,9 +21,16 @@ static void every_row_is_found_in_any_case(void **state)
 
 static void nothing_else_is_found(void **state)
 {
-    static const char *const NAMES[] = {"",     "g",      "ge",  "gett", "get\x01", "GET ",
-                                        "g\x45t\x80", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-                                        "georadiusbymember_rO0", "restore_asking"};
+    static const char *const NAMES[] = {"",
+                                        "g",
+                                        "ge",
+                                        "gett",
+                                        "get\x01",
+                                        "GET ",
+                                        "g\x45t\x80",
+                                        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+                                        "georadiusbymember_rO0",
+                                        "restore_asking"};
 
     (void)state;
     for (size_t i = 0; i < MR_COUNT(NAMES); i++)

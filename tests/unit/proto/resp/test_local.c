@@ -44,8 +44,7 @@ static void simple_ones(void **state)
         {"PING a b", "-ERR wrong number of arguments for 'ping' command\r\n"},
         {"ECHO x", "$1\r\nx\r\n"},
         {"SELECT 0", "+OK\r\n"},
-        {"SELECT 1",
-         "-ERR SELECT is not supported by this proxy: the pool serves database 0\r\n"},
+        {"SELECT 1", "-ERR SELECT is not supported by this proxy: the pool serves database 0\r\n"},
         {"SELECT x", "-ERR invalid DB index\r\n"},
         {"READONLY", "+OK\r\n"},
         {"AUTH x", "-ERR Client sent AUTH, but no password is set\r\n"},
@@ -91,9 +90,8 @@ static void passwords(void **state)
     assert_string_equal(ask("AUTH wrong"), "-ERR invalid password\r\n");
     assert_string_equal(ask("PING"), "-NOAUTH Authentication required\r\n");
     assert_string_equal(ask("AUTH default secret"), "+OK\r\n");
-    assert_string_equal(
-        ask("AUTH bob secret"),
-        "-WRONGPASS invalid username-password pair or user is disabled.\r\n");
+    assert_string_equal(ask("AUTH bob secret"),
+                        "-WRONGPASS invalid username-password pair or user is disabled.\r\n");
     assert_memory_equal(ask("HELLO 2"), "-NOAUTH HELLO must be called", 28);
     assert_memory_equal(ask("HELLO 2 AUTH default nope"), "-WRONGPASS", 10);
     assert_string_equal(ask("PING"), "-NOAUTH Authentication required\r\n");

@@ -157,10 +157,8 @@ static void framing(void **state)
          "-ERR Protocol error: expected CRLF after a bulk string\r\n"},
         {"set k \"a\r\n", MR_EPROTO, "-ERR Protocol error: unbalanced quotes in request\r\n"},
         {"set k \"a\"b\r\n", MR_EPROTO, "-ERR Protocol error: unbalanced quotes in request\r\n"},
-        {"POST / HTTP/1.1\r\n", MR_EPROTO,
-         "-ERR Protocol error: this is not an HTTP server\r\n"},
-        {"Host: localhost\r\n", MR_EPROTO,
-         "-ERR Protocol error: this is not an HTTP server\r\n"},
+        {"POST / HTTP/1.1\r\n", MR_EPROTO, "-ERR Protocol error: this is not an HTTP server\r\n"},
+        {"Host: localhost\r\n", MR_EPROTO, "-ERR Protocol error: this is not an HTTP server\r\n"},
         {"\r\n", MR_OK, ""},
         {"\n", MR_OK, ""},
         {"PING", MR_AGAIN, ""},
@@ -319,9 +317,8 @@ static void refuses(void **state)
     assert_int_equal(request("get aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa").action,
                      MR_MSG_BY_KEY); /* exactly at the limit */
     /* what a client sends cannot forge a second reply line */
-    assert_string_equal(
-        parsed("*2\r\n$5\r\na\r\n+b\r\n$3\r\n\r\nx\r\n").reply,
-        "-ERR unknown command 'a  +b', with args beginning with: '  x' \r\n");
+    assert_string_equal(parsed("*2\r\n$5\r\na\r\n+b\r\n$3\r\n\r\nx\r\n").reply,
+                        "-ERR unknown command 'a  +b', with args beginning with: '  x' \r\n");
 }
 
 static void nothing_passes_before_auth(void **state)
@@ -332,9 +329,9 @@ static void nothing_passes_before_auth(void **state)
     session.authed = false;
     for (size_t i = 0; i < MR_COUNT(SERVED); i++)
         assert_int_equal(request(SERVED[i]).action, MR_MSG_LOCAL);
-    static const char *const REFUSED[] = {"get k",      "ping",       "command",  "scan 0",
+    static const char *const REFUSED[] = {"get k",      "ping",          "command",    "scan 0",
                                           "rename a b", "bitop NOT a b", "msetnx a 1", "time",
-                                          "client id",  "mget a b",   "eval s 0"};
+                                          "client id",  "mget a b",      "eval s 0"};
     for (size_t i = 0; i < MR_COUNT(REFUSED); i++)
         assert_string_equal(request(REFUSED[i]).reply, "-NOAUTH Authentication required\r\n");
     session.authed = true;
@@ -342,8 +339,9 @@ static void nothing_passes_before_auth(void **state)
 
 static void walks_all_keys(void **state)
 {
-    static const char WIRE[] = "*9\r\n$11\r\nzunionstore\r\n$1\r\nd\r\n$1\r\n5\r\n$1\r\na\r\n$2\r\nbb\r\n"
-                               "$0\r\n\r\n$3\r\nccc\r\n$1\r\ne\r\n$3\r\nMAX\r\n";
+    static const char WIRE[] =
+        "*9\r\n$11\r\nzunionstore\r\n$1\r\nd\r\n$1\r\n5\r\n$1\r\na\r\n$2\r\nbb\r\n"
+        "$0\r\n\r\n$3\r\nccc\r\n$1\r\ne\r\n$3\r\nMAX\r\n";
     static const char *const WANT[] = {"d", "a", "bb", "", "ccc", "e"};
     struct mr_parse_state ps = {0};
     struct mr_key_walk walk = {0};

@@ -71,13 +71,11 @@ static void mget_keeps_order_and_repeats(void **state)
 {
     (void)state;
     split(MGET, "01001", 2);
-    assert_string_equal(part_request(0),
-                        "*4\r\n$4\r\nmget\r\n$1\r\na\r\n$0\r\n\r\n$1\r\na\r\n");
+    assert_string_equal(part_request(0), "*4\r\n$4\r\nmget\r\n$1\r\na\r\n$0\r\n\r\n$1\r\na\r\n");
     assert_string_equal(part_request(1), "*3\r\n$4\r\nmget\r\n$1\r\nb\r\n$2\r\ncc\r\n");
     answer(0, "*3\r\n$1\r\nA\r\n$-1\r\n$1\r\nA\r\n");
     answer(1, "*2\r\n$3\r\nB\r\n\r\n$2\r\nCC\r\n");
-    assert_string_equal(joined(),
-                        "*5\r\n$1\r\nA\r\n$3\r\nB\r\n\r\n$-1\r\n$1\r\nA\r\n$2\r\nCC\r\n");
+    assert_string_equal(joined(), "*5\r\n$1\r\nA\r\n$3\r\nB\r\n\r\n$-1\r\n$1\r\nA\r\n$2\r\nCC\r\n");
 }
 
 static void mget_failures(void **state)

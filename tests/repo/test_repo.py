@@ -1,0 +1,123 @@
+"""Rules that hold for the source tree itself: floors, headers, format, generated pages."""
+
+import concurrent.futures
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+SRC = ROOT / "src"
+FLOORS = {"core": 0, "net": 1, "proto": 1, "route": 1, "config": 2, "upstream": 3, "session": 4,
+          "proc": 5, "admin": 5}
+# net and proto are below config although on one floor with each other: nobody may look sideways
+INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)
+
+
+def sources(*suffixes):
+    return sorted(p for s in suffixes for p in SRC.rglob(f"*{s}"))
+
+
+def breaches(path, text):
+    folder = path.relative_to(SRC).parts[0]
+    if folder not in FLOORS:
+        return []
+    found = []
+    for name in INCLUDE.findall(text):
+        other = name.split("/")[0]
+        if other != folder and FLOORS.get(other, 99) >= FLOORS[folder]:
+            found.append(f"{path.relative_to(ROOT)} includes {name}")
+    return found
+
+
+def test_floors():
+    found = [b for p in sources(".c", ".h", ".def") for b in breaches(p, p.read_text())]
+    assert not found, "\n".join(found)
+
+
+def test_the_floor_test_can_fail():
+    assert breaches(SRC / "core" / "x.c", '#include "net/loop.h"\n')
+    assert breaches(SRC / "net" / "x.c", '#include "proto/proto.h"\n')
+    assert breaches(SRC / "proc" / "x.c", '#include "admin/json.h"\n')
+    assert not breaches(SRC / "session" / "x.c", '#include "core/list.h"\n')
+
+
+def test_every_folder_has_a_floor():
+    assert {p.name for p in SRC.iterdir() if p.is_dir()} == set(FLOORS)
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang-14"])
+def test_every_header_compiles_alone(compiler, tmp_path):
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler}")
+
+    def compile_one(header):
+        unit = tmp_path / (str(header.relative_to(SRC)).replace("/", "_") + ".c")
+        unit.write_text(f'#include "{header.relative_to(SRC)}"\n')
+        return subprocess.run([compiler, "-std=gnu17", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror",
+                               "-fsyntax-only", f"-I{SRC}", str(unit)],
+                              capture_output=True, text=True)
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(compile_one, sources(".h")))
+    assert all(r.returncode == 0 for r in results), "\n".join(r.stderr for r in results)
+
+
+def test_format():
+    tool = shutil.which("clang-format-14") or shutil.which("clang-format")
+    if tool is None:
+        pytest.skip("no clang-format")
+    files = sources(".c", ".h") + sorted((ROOT / "tests").rglob("*.[ch]")) + sorted(
+        (ROOT / "bench").rglob("*.[ch]")) + sorted((ROOT / "tools").rglob("*.[ch]"))
+    result = subprocess.run([tool, "--dry-run", "-Werror", *map(str, files)],
+                            capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[:4000]
+
+
+def test_files_say_what_they_are():
+    for p in sources(".c", ".h", ".def"):
+        first = p.read_text().splitlines()[:2]
+        assert f"{p.name} - " in " ".join(first), p
+
+
+def test_functions_stay_short():
+    long_ones = []
+    for p in sources(".c"):
+        start = None
+        for n, line in enumerate(p.read_text().splitlines(), 1):
+            if line == "{":
+                start = n
+            elif line == "}" and start is not None:
+                if n - start > 100:
+                    long_ones.append(f"{p.relative_to(ROOT)}:{start} has {n - start} lines")
+                start = None
+    assert not long_ones, "\n".join(long_ones)
+
+
+def test_sources_are_all_built():
+    listed = set(re.findall(r"'([a-z_/0-9]+\.c)'", (SRC / "meson.build").read_text())) | {"main.c"}
+    assert {str(p.relative_to(SRC)) for p in sources(".c")} == listed
+
+
+def test_the_generated_pages_are_current():
+    build = pathlib.Path(os.environ.get("MILLRACE_BUILD", ROOT / "build"))
+    for tool, page in (("config_reference", "configuration.md"),
+                       ("command_reference", "commands.md")):
+        made = subprocess.check_output([build / "tools" / tool], text=True)
+        assert made == (ROOT / "docs" / page).read_text(), f"run ./dev docs to renew docs/{page}"
+
+
+def test_every_defect_of_the_predecessors_is_accounted_for():
+    page = (ROOT / "docs" / "defects.md").read_text()
+    rows = dict(re.findall(r"^\| (D\d+) \|.*\| (.*) \|$", page, re.M))
+    assert {f"D{i}" for i in range(1, 33)} <= set(rows)
+    tests = "\n".join(p.read_text() for p in (ROOT / "tests").rglob("*.[cp]*") if p.is_file() and
+                      p.suffix in (".c", ".py"))
+    for number, cell in rows.items():
+        named = re.findall(r"`([a-z0-9_]+)`", cell)
+        assert named or cell.startswith("cannot apply"), number
+        for name in named:
+            assert re.search(rf"\b{name}\b", tests), f"{number}: there is no test {name}"

@@ -1,0 +1,48 @@
+/* command_reference.c - prints docs/commands.md from the command table. */
+#include "proto/resp/command.h"
+
+#include <stdio.h>
+
+static const struct {
+    enum mr_resp_handling handling;
+    const char *title, *text;
+} GROUPS[] = {
+    {MR_RESP_ROUTE, "Forwarded",
+     "Sent to the server of their key. With several keys, all must live on one server (a "
+     "one-server "
+     "pool, or `hash_tag`); else the reply is `-CROSSSLOT Keys in request don't live on the same "
+     "server`, or with `cross_server: first_key` the first key decides, as in twemproxy."},
+    {MR_RESP_SPLIT_MGET, "Split: values",
+     "Split over the servers of the keys; the values come back in the order of the keys."},
+    {MR_RESP_SPLIT_MSET, "Split: writes", "Split over the servers of the keys; not atomic."},
+    {MR_RESP_SPLIT_SUM, "Split: counts",
+     "Split over the servers of the keys; the counts are added."},
+    {MR_RESP_LOCAL, "Answered by the proxy", "Never reach a server."},
+    {MR_RESP_ANYWHERE, "Forwarded to one server", "Have no key: one server answers for all."},
+    {MR_RESP_REFUSE_BLOCKING, "Refused: blocking", "They would hold up a shared connection."},
+    {MR_RESP_REFUSE_TRANSACTION, "Refused: transactions", "They need a connection of their own."},
+    {MR_RESP_REFUSE_PUBSUB, "Refused: publish and subscribe",
+     "They need a connection of their own."},
+    {MR_RESP_REFUSE_WHOLE, "Refused: whole keyspace", "They concern all keys of all servers."},
+    {MR_RESP_REFUSE_ADMIN, "Refused: administration", "Ask the server itself."},
+};
+
+int main(void)
+{
+    puts("# Redis commands\n"
+         "\n"
+         "This page is generated from `src/proto/resp/commands.def` by `./dev docs`.\n"
+         "\n"
+         "A refused or unknown command gets an error reply; the connection stays open.");
+    for (size_t g = 0; g < sizeof(GROUPS) / sizeof(GROUPS[0]); g++) {
+        const char *comma = "";
+        printf("\n## %s\n\n%s\n\n", GROUPS[g].title, GROUPS[g].text);
+        for (uint32_t i = 0; i < MR_RESP_COMMAND_COUNT; i++)
+            if (MR_RESP_COMMANDS[i].handling == GROUPS[g].handling) {
+                printf("%s%s", comma, MR_RESP_COMMANDS[i].name);
+                comma = ", ";
+            }
+        puts("");
+    }
+    return 0;
+}
