@@ -16,9 +16,10 @@
 #define CACHE_BLOCKS 1
 #endif
 
-#define SMALL_CLASSES   (MR_SLAB_SMALL / MR_SLAB_STEP)
-#define TRIM_GIVES_BACK (1024u * 1024u) /* bytes freed by one trim that make malloc_trim worth it  \
-                                         */
+#define SMALL_CLASSES (MR_SLAB_SMALL / MR_SLAB_STEP)
+#define TRIM_GIVES_BACK                                                                            \
+    (1024u * 1024u) /* bytes freed by one trim that make malloc_trim worth it                      \
+                     */
 
 static unsigned class_of(size_t size)
 {
@@ -55,6 +56,7 @@ static void free_some(struct mr_slab *slab, unsigned c, uint32_t n)
         free(block);
         k->n_free--;
         slab->cached_bytes -= class_size(c);
+        slab->freed_bytes += class_size(c);
     }
 }
 
@@ -111,6 +113,7 @@ void mr_slab_put(struct mr_slab *slab, void *block, size_t size)
     slab->used_bytes -= mr_slab_round(size);
     if (size > MR_SLAB_LARGE || !CACHE_BLOCKS) {
         free(block);
+        slab->freed_bytes += size;
         return;
     }
     const unsigned c = class_of(size);
@@ -123,13 +126,13 @@ void mr_slab_put(struct mr_slab *slab, void *block, size_t size)
 
 void mr_slab_trim(struct mr_slab *slab)
 {
-    const size_t before = slab->cached_bytes;
-
     for (unsigned c = 0; c < MR_SLAB_CLASSES; c++) {
         struct mr_slab_class *k = &slab->classes[c];
         free_some(slab, c, (k->low_water + 1) / 2);
         k->low_water = k->n_free;
     }
-    if (before - slab->cached_bytes >= TRIM_GIVES_BACK)
+    if (slab->freed_bytes >= TRIM_GIVES_BACK) {
         (void)malloc_trim(0);
+        slab->freed_bytes = 0;
+    }
 }

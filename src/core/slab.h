@@ -27,6 +27,7 @@ struct mr_slab {
     struct mr_slab_class classes[MR_SLAB_CLASSES];
     size_t used_bytes;   /* handed out, whole blocks */
     size_t cached_bytes; /* on the free lists */
+    size_t freed_bytes;  /* given to free(3) since the C library was last asked to return memory */
 };
 
 void mr_slab_init(struct mr_slab *slab);

@@ -299,7 +299,8 @@ class Millrace(Process):
                 stat = (task / "stat").read_text()
                 name = stat[stat.index("(") + 1:stat.rindex(")")]
                 parent = int(stat[stat.rindex(")") + 2:].split()[1])
-                if parent == self.pid and name.startswith(kind):
+                if parent == self.pid and name.startswith(kind) or (
+                        WRAPPER and parent == self.pid and kind == "worker"):
                     found.append(int(task.name))
         return sorted(found)
 

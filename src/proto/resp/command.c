@@ -3,10 +3,10 @@
 
 #include "core/check.h"
 
-#define NAME_WORDS 3u /* 24 bytes hold every name, and in the last one its length */
+#define NAME_WORDS     3u /* 24 bytes hold every name, and in the last one its length */
 #define NAME_MAX_BYTES (8 * NAME_WORDS - 1)
-#define SLOT_BITS  10u
-#define SLOTS      (1u << SLOT_BITS)
+#define SLOT_BITS      10u
+#define SLOTS          (1u << SLOT_BITS)
 
 #define NO_KEYS                 MR_RESP_NO_KEYS, 0, 0, 0
 #define KEYS(first, last, step) MR_RESP_KEYS, first, last, step
@@ -68,7 +68,8 @@ static struct name fold(struct mr_slice s)
 
     for (size_t i = 0; i < NAME_WORDS && s.len > 8 * i; i++)
         n.words[i] = load(s.at + 8 * i, s.len - 8 * i);
-    n.words[NAME_WORDS - 1] |= (uint64_t)s.len << 56; /* a name that ends in zero bytes is another */
+    n.words[NAME_WORDS - 1] |= (uint64_t)s.len
+                               << 56; /* a name that ends in zero bytes is another */
     return n;
 }
 
