@@ -335,9 +335,10 @@ static void bury(struct child *c, int status)
     (void)close(c->channel.fd);
     c->pid = 0;
     if (c->kind == WORKER) {
-        struct mr_metrics_head *head = m->setup->runtime->slots[c->index].head;
-        head->pid = 0;
-        head->restarts++;
+        struct mr_metrics *metrics = &m->setup->runtime->slots[c->index];
+        mr_metrics_reset_gauges(metrics); /* what the dead had open is closed */
+        metrics->head->pid = 0;
+        metrics->head->restarts++;
     }
     if (m->phase == STARTING && c->kind == WORKER) {
         mr_log(MR_LOG_EMERG, "start_failed child=worker/%u", c->index);
@@ -433,6 +434,14 @@ static void change_level(struct master *m)
 /* What the signals of the last turn ask for, in this order. False when all is over. */
 static bool act(struct master *m)
 {
+    /* stopping first: a supervisor may have told the children as well, they are not to be replaced
+     */
+    if (m->got_term && m->phase < DRAINING)
+        drain(m);
+    if (m->got_int && m->phase < QUITTING) {
+        mr_log(MR_LOG_NOTICE, "stopping mode=at_once");
+        stop_now(m, 1);
+    }
     if (m->got_child)
         reap(m);
     if (m->level_change != 0)

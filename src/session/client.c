@@ -10,7 +10,8 @@
 
 #define INFLIGHT_BYTES (1u << 20) /* of requests; reading pauses beyond */
 #define OUTPUT_PAUSE   (1u << 20) /* bytes of replies piled up; reading pauses beyond */
-#define LINGER_MS      1000u      /* for a client to close after we have */
+#define LINGER_MS      1000u      /* between looks at clients that we have closed */
+#define UNSENT_STALLS  30u        /* looks without progress that end one that has not got all */
 
 static struct mr_client *of_stream(struct mr_stream *s)
 {
@@ -192,22 +193,30 @@ void mr_client_answer(struct mr_client *client, struct mr_slice reply)
 
 /* ---- the connection ---- */
 
-static void linger_expired(struct mr_timer *timer)
+/* Counts seconds in which a closing client took nothing; true when it has had enough of them. */
+static bool lingered_enough(struct mr_client *client)
+{
+    const uint32_t unsent = (uint32_t)mr_stream_pending(&client->stream);
+    const bool moved = unsent != client->unsent;
+
+    client->unsent = unsent;
+    client->stalls = moved ? 0 : (uint8_t)(client->stalls + 1);
+    return client->stalls >= (unsent > 0 ? UNSENT_STALLS : 1);
+}
+
+static void check_lingering(struct mr_timer *timer)
 {
     struct mr_service *service = MR_CONTAINER_OF(timer, struct mr_service, linger_timer);
-    const uint32_t now_ms = (uint32_t)(service->loop->now_us / 1000u);
+    struct mr_list *link, *next;
 
-    while (!mr_list_empty(&service->lingering)) {
-        struct mr_client *client = MR_CONTAINER_OF(service->lingering.next, struct mr_client, link);
-        const uint32_t since = now_ms - client->active_ms;
-        if (since < LINGER_MS) {
-            mr_loop_timer(service->loop, timer, LINGER_MS - since);
-            return;
-        }
-        mr_list_del(&client->link);
-        mr_list_append(&service->clients, &client->link);
-        mr_stream_close(&client->stream, 0);
+    for (link = service->lingering.next; link != &service->lingering; link = next) {
+        struct mr_client *client = MR_CONTAINER_OF(link, struct mr_client, link);
+        next = link->next;
+        if (lingered_enough(client))
+            mr_stream_close(&client->stream, 0);
     }
+    if (!mr_list_empty(&service->lingering))
+        mr_loop_timer(service->loop, timer, LINGER_MS);
 }
 
 void mr_client_finish(struct mr_client *client)
@@ -217,10 +226,10 @@ void mr_client_finish(struct mr_client *client)
     if (client->lingering || mr_stream_is_closed(&client->stream))
         return;
     client->lingering = true;
-    client->active_ms = (uint32_t)(service->loop->now_us / 1000u);
+    client->unsent = (uint32_t)mr_stream_pending(&client->stream);
     mr_list_del(&client->link);
     mr_list_append(&service->lingering, &client->link);
-    service->linger_timer.fire = linger_expired;
+    service->linger_timer.fire = check_lingering;
     if (!mr_timer_is_set(&service->linger_timer))
         mr_loop_timer(service->loop, &service->linger_timer, LINGER_MS);
     mr_stream_finish(&client->stream);

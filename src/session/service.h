@@ -30,7 +30,7 @@ struct mr_service {
     uint32_t index;        /* of the pool */
     struct mr_door *doors; /* one for each listen of the pool */
     struct mr_list clients;
-    struct mr_list lingering; /* closing: waiting for the client to close, oldest first */
+    struct mr_list lingering; /* closed on our side: they get the rest, then they have to close */
     struct mr_timer linger_timer;
     struct mr_timer idle_timer;
     struct mr_buf scratch; /* of the parser */

@@ -136,6 +136,19 @@ def test_killed_worker_is_replaced(start, redis1):
         c.close()
 
 
+def test_a_crash_leaves_a_trace_and_is_replaced(start, redis1):
+    if "asan" in BINARY:
+        pytest.skip("the sanitizer reports crashes itself")
+    m = start(Millrace, [redis1.port], workers=1)
+    pid = m.child_pids()[0]
+    os.kill(pid, signal.SIGSEGV)
+    wait_for(lambda: m.child_pids() and m.child_pids() != [pid])
+    assert "crash signal=11" in m.log_text() and f"pid={pid} signal=11" in m.log_text()
+    with m.raw() as c:
+        assert c.ask("PING") == b"+PONG"
+    m.log.write_text("")  # seen: stop() must not complain about it
+
+
 def test_connections_in_the_queue_are_served_by_the_successor(start, redis1):
     m = start(Millrace, [redis1.port], workers=1)
     pid = m.child_pids()[0]
@@ -249,6 +262,18 @@ def test_term_waits_for_slow_servers_but_not_for_ever(start):
         os.kill(m.pid, signal.SIGTERM)
         assert m.popen.wait(10 * SLOW) == 0
         assert 0.8 < time.monotonic() - began < 3 * SLOW
+
+
+def test_term_to_the_whole_group(start, redis1):
+    """As systemd's default sends it: no child is replaced, everything that was sent is answered."""
+    m = start(Millrace, [redis1.port], workers=2)
+    with m.raw() as c:
+        c.send(command("SET", "g", 1) * 100)
+        for pid in [m.pid, *m.child_pids(), *m.child_pids("admin")]:
+            os.kill(pid, signal.SIGTERM)
+        assert c.rest() == b"+OK\r\n" * 100
+    assert m.popen.wait(10 * SLOW) == 0
+    assert m.log_text().count("spawned child=worker") == 2
 
 
 def test_interrupt_stops_at_once(start):
@@ -387,6 +412,29 @@ def test_command_line(tmp_path, redis1):
     assert full.returncode == 1 and "log file '/nonexistent/log'" in full.stderr
     used = run("-c", conf, "-s", redis1.port, "-a", "127.0.0.1")
     assert used.returncode == 1 and "statistics port: bind to" in used.stderr
+
+
+def test_dev_run_cleans_up():
+    """The README's first command: it serves, and leaves nothing behind when it is stopped."""
+    if "asan" in BINARY or WRAPPER:
+        pytest.skip("it builds and runs the release build")
+    root = pathlib.Path(__file__).parents[2]
+    run_ = subprocess.Popen([root / "dev", "run", "--workers", "1"], stderr=subprocess.PIPE,
+                            stdout=subprocess.DEVNULL, text=True, start_new_session=True)
+    text = ""
+    for line in run_.stderr:
+        text += line
+        if "Ctrl-C" in line:
+            break
+    port = int(text.split("serves 127.0.0.1:")[1].split()[0])
+    redis_port = int(text.split("redis-server on 127.0.0.1:")[1].split(".")[0])
+    with Raw(port) as c:
+        assert c.ask("SET", "hello", "world") == b"+OK"
+    os.kill(run_.pid, signal.SIGTERM)
+    run_.stderr.read()
+    assert run_.wait(20) == 0
+    assert not can_connect(port)
+    wait_for(lambda: not can_connect(redis_port))
 
 
 def test_warnings_are_shown(tmp_path):
