@@ -475,8 +475,14 @@ static enum mr_result check_servers(const struct reader *r, const struct mr_yaml
         if (strcmp(pool->servers.at[i].name, pool->servers.at[i + 1].name) == 0)
             return fail_at(r, node, "pool '%s' has servers with same name '%s'", pool->name,
                            pool->servers.at[i].name);
-    for (uint32_t i = 0; i < pool->servers.n; i++)
+    for (uint32_t i = 0; i < pool->servers.n; i++) {
+        if (r->config->meitu && strcmp(pool->servers.at[i].name, "master") == 0)
+            return fail_at(r, node,
+                           "pool '%s' has a server named 'master', which takes all writes and no "
+                           "place on the ring; this version of millrace has no such pools",
+                           pool->name);
         warn_stats_name(r, "server", pool->servers.at[i].name);
+    }
     return check_ring(r, node, pool);
 }
 

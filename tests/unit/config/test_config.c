@@ -186,6 +186,9 @@ static void complaints(void **state)
         {"pools:\n  p:\n    listen: 127.0.0.1:1\n    redis: true\n    client_connections: 0\n    "
          "servers: ['a:1:1']\n",
          "\"client_connections\" cannot be 0"},
+        {"pools:\n  p:\n    listen: 127.0.0.1:1\n    redis: true\n    servers: ['a:1:1 master', "
+         "'b:1:1']\n",
+         "has a server named 'master'"},
         {"pools: x\n", "pools must be a mapping"},
     };
 

@@ -1,0 +1,246 @@
+/*
+ * test_service.c - a whole service in one loop: scripted server and client on the same thread, so
+ * that the order of events is exact.
+ */
+#include "session/service.h"
+#include "unit/test.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+static struct mr_loop loop;
+static struct mr_config *config;
+static struct mr_metrics metrics;
+static struct mr_service service;
+static struct mr_client_budget budget;
+static int listener, server_listener, client, server;
+static struct sockaddr_in address;
+
+static int listen_any(struct sockaddr_in *a)
+{
+    socklen_t len = sizeof(*a);
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+
+    *a = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    assert_int_equal(bind(fd, (struct sockaddr *)a, len), 0);
+    assert_int_equal(listen(fd, 16), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)a, &len), 0);
+    return fd;
+}
+
+static void turns(int n)
+{
+    for (int i = 0; i < n; i++)
+        mr_loop_turn(&loop, 5);
+}
+
+static int connect_client(void)
+{
+    const int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
+    return fd;
+}
+
+static void start(const char *more)
+{
+    char yaml[512];
+    struct mr_error err;
+    struct sockaddr_in server_address;
+
+    listener = listen_any(&address);
+    server_listener = listen_any(&server_address);
+    snprintf(yaml, sizeof(yaml),
+             "p:\n  listen: 127.0.0.1:1\n  redis: true\n%s  servers: ['127.0.0.1:%d:1']\n", more,
+             ntohs(server_address.sin_port));
+    assert_int_equal(mr_config_parse(&config, "t", mr_slice_of(yaml), 1000, &err), MR_OK);
+    assert_int_equal(mr_metrics_open(&metrics, 1, 1, &err), MR_OK);
+    assert_int_equal(mr_loop_init(&loop, "epoll", &err), MR_OK);
+    budget = (struct mr_client_budget){.max = 100, .next_id = 1};
+    const struct mr_service_setup setup = {.pool = {.loop = &loop,
+                                                    .config = &config->pools[0],
+                                                    .metrics = metrics.pools,
+                                                    .server_metrics = metrics.servers,
+                                                    .process = &metrics.head->process},
+                                           .budget = &budget,
+                                           .all_metrics = &metrics,
+                                           .n_metrics = 1,
+                                           .listen_fds = &listener};
+    mr_service_init(&service, &setup);
+    client = connect_client();
+    turns(2);
+    assert_int_equal(budget.n, 1);
+}
+
+static void stop(void)
+{
+    close(client);
+    if (server >= 0)
+        close(server);
+    mr_service_close(&service);
+    turns(1);
+    mr_service_fini(&service);
+    assert_int_equal(budget.n, 0);
+    assert_int_equal(metrics.pools[0].client_connections, 0);
+    assert_int_equal(metrics.head->process.curr_connections, 0);
+    assert_int_equal(loop.slab.used_bytes, 0); /* every request, buffer and client is back */
+    mr_loop_fini(&loop);
+    mr_metrics_close(&metrics);
+    mr_config_free(config);
+    close(listener);
+    close(server_listener);
+}
+
+static void say(int fd, const char *text)
+{
+    assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+    turns(3);
+}
+
+static const char *hear(int fd)
+{
+    static char text[65536];
+    const ssize_t n = read(fd, text, sizeof(text) - 1);
+
+    text[n > 0 ? n : 0] = '\0';
+    return text;
+}
+
+static void accept_server(void)
+{
+    turns(3);
+    server = accept(server_listener, NULL, NULL);
+    assert_true(server >= 0);
+    assert_int_equal(fcntl(server, F_SETFL, O_NONBLOCK), 0);
+}
+
+static void local_replies_wait_for_their_turn(void **state)
+{
+    (void)state;
+    start("");
+    say(client, "GET a\r\nPING\r\nNOSUCH\r\nGET b\r\n");
+    accept_server();
+    turns(2);
+    assert_string_equal(hear(client), "");
+    say(server, "+1\r\n");
+    assert_string_equal(hear(client), "+1\r\n+PONG\r\n-ERR unknown command 'NOSUCH', with args "
+                                      "beginning with: \r\n");
+    say(server, "+2\r\n");
+    assert_string_equal(hear(client), "+2\r\n");
+    stop();
+}
+
+static void a_client_that_leaves_takes_its_replies_along(void **state)
+{
+    (void)state;
+    start("");
+    say(client, "GET a\r\nPING\r\nMGET a b\r\nGET c\r\n");
+    accept_server();
+    const struct linger hard = {.l_onoff = 1, .l_linger = 0};
+    assert_int_equal(setsockopt(client, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard)), 0);
+    close(client);
+    turns(3);
+    assert_int_equal(budget.n, 0);
+    client = connect_client();
+    say(client, "GET d\r\n");
+    say(server, "+a\r\n*2\r\n+a\r\n+b\r\n+c\r\n+mine\r\n");
+    assert_string_equal(hear(client), "+mine\r\n");
+    stop();
+}
+
+static void reading_pauses_at_the_pipeline_limit(void **state)
+{
+    (void)state;
+    start("  max_pipeline: 4\n");
+    say(client, "GET 1\r\nGET 2\r\nGET 3\r\nGET 4\r\nGET 5\r\nGET 6\r\n");
+    accept_server();
+    turns(3);
+    assert_int_equal(metrics.servers[0].requests, 4);
+    say(server, "+1\r\n");
+    assert_int_equal(metrics.servers[0].requests, 4);
+    say(server, "+2\r\n"); /* half of the limit: on it goes */
+    assert_int_equal(metrics.servers[0].requests, 6);
+    say(server, "+3\r\n+4\r\n+5\r\n+6\r\n");
+    assert_string_equal(hear(client), "+1\r\n+2\r\n+3\r\n+4\r\n+5\r\n+6\r\n");
+    stop();
+}
+
+static void quit_ends_after_earlier_replies(void **state)
+{
+    (void)state;
+    start("");
+    say(client, "GET a\r\nQUIT\r\nGET never\r\n");
+    accept_server();
+    turns(2);
+    assert_int_equal(metrics.servers[0].requests, 1);
+    say(server, "+a\r\n");
+    assert_string_equal(hear(client), "+a\r\n+OK\r\n");
+    char byte;
+    assert_int_equal(read(client, &byte, 1), 0);
+    close(client);
+    turns(3);
+    assert_int_equal(metrics.pools[0].client_eof, 1);
+    client = connect_client();
+    stop();
+}
+
+static void draining_waits_for_replies_only(void **state)
+{
+    (void)state;
+    start("");
+    const int idle = connect_client(), half = connect_client();
+    turns(2);
+    say(client, "GET a\r\n");
+    say(half, "GET unfinish");
+    accept_server();
+    mr_service_begin_drain(&service);
+    mr_service_drain(&service);
+    turns(2);
+    assert_int_equal(budget.n, 2); /* the idle one is gone, half a request gets a moment */
+    assert_false(mr_service_empty(&service));
+    say(half, "ed\r\n");
+    say(server, "+a\r\n+b\r\n");
+    mr_service_drain(&service);
+    turns(2);
+    assert_string_equal(hear(client), "+a\r\n");
+    assert_string_equal(hear(half), "+b\r\n");
+    assert_true(mr_service_empty(&service));
+    close(idle);
+    close(half);
+    stop();
+}
+
+static void over_the_budget_clients_are_told(void **state)
+{
+    (void)state;
+    start("");
+    budget.max = 1;
+    const int second = connect_client();
+    turns(2);
+    assert_string_equal(hear(second), "-ERR max number of clients reached\r\n");
+    assert_int_equal(budget.n, 1);
+    close(second);
+    server = -1;
+    stop();
+}
+
+static void a_dead_server_answers_with_the_reason(void **state)
+{
+    (void)state;
+    start("");
+    say(client, "GET a\r\nMGET a b\r\n");
+    accept_server();
+    (void)hear(server);
+    close(server);
+    server = -1;
+    turns(3);
+    assert_string_equal(hear(client), "-ERR unknown\r\n-ERR unknown\r\n");
+    assert_int_equal(metrics.pools[0].forward_error, 2);
+    stop();
+}
+
+RUN(T(local_replies_wait_for_their_turn), T(a_client_that_leaves_takes_its_replies_along),
+    T(reading_pauses_at_the_pipeline_limit), T(quit_ends_after_earlier_replies),
+    T(draining_waits_for_replies_only), T(over_the_budget_clients_are_told),
+    T(a_dead_server_answers_with_the_reason))
