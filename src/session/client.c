@@ -170,11 +170,13 @@ void mr_client_fail(struct mr_request *r, const char *reason)
     struct mr_buf error = {0};
 
     service->pool.metrics->forward_error++;
-    if (r->started || !mr_buf_empty(&r->reply)) { /* nothing can make a whole of half a reply */
+    if (r->started) { /* nothing can make a whole of half a reply */
         r->state = MR_REQUEST_DONE;
         mr_client_cut(client, EPIPE);
         return;
     }
+    client->held_bytes -= mr_buf_len(&r->reply); /* a piece that was not its turn yet */
+    mr_buf_clear(&r->reply, slab_of(client));
     service->config->protocol->fail(reason, slab_of(client), &error);
     const struct mr_slice text = mr_buf_slice(&error);
     mr_client_reply(r, text.at, text.len, true);

@@ -170,6 +170,8 @@ static void preconnect(struct mr_server *server)
 {
     struct mr_backend *b;
 
+    if (server->addr.len == 0)
+        return; /* mr_pool_set_address comes back to it */
     for (uint32_t slot = 0; slot < server->pool->config->server_connections; slot++)
         if (server->slots[slot] == NULL && connect_slot(server, slot, &b) != 0)
             return;

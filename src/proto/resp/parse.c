@@ -260,7 +260,7 @@ static int rewrite_inline(const struct mr_proto_ctx *ctx, const char *p, const c
     int words = 0;
 
     for (;;) {
-        size_t n;
+        size_t n = 0;
         while (p < end && is_blank(*p))
             p++;
         if (p == end)

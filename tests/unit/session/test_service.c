@@ -240,7 +240,37 @@ static void a_dead_server_answers_with_the_reason(void **state)
     stop();
 }
 
-RUN(T(local_replies_wait_for_their_turn), T(a_client_that_leaves_takes_its_replies_along),
-    T(reading_pauses_at_the_pipeline_limit), T(quit_ends_after_earlier_replies),
-    T(draining_waits_for_replies_only), T(over_the_budget_clients_are_told),
-    T(a_dead_server_answers_with_the_reason))
+/* Half a reply cannot be made whole: its client is cut, nobody else. */
+static void half_a_reply_cuts_its_client_only(void **state)
+{
+    static char piece[40000];
+
+    (void)state;
+    start("  server_connections: 1\n");
+    say(client, "GET first\r\n");
+    accept_server();
+    /* a second client's request is behind the first one's on the same connection */
+    const int other = connect_client();
+    turns(2);
+    say(other, "GET a\r\n");
+    say(other, "GET b\r\n");
+    memset(piece, 'x', sizeof(piece));
+    memcpy(piece, "+1\r\n+a\r\n$90000\r\n", 16);
+    assert_int_equal(write(server, piece, sizeof(piece)), sizeof(piece));
+    turns(3);
+    assert_string_equal(hear(client), "+1\r\n");
+    assert_memory_equal(hear(other), "+a\r\n$90000\r\nxxx", 15);
+    close(server); /* in the middle of b, of which a part has been written: the client is cut */
+    server = -1;
+    turns(5);
+    assert_int_equal(budget.n, 1);
+    close(other);
+    say(client, "PING\r\n");
+    assert_string_equal(hear(client), "+PONG\r\n");
+    stop();
+}
+
+RUN(T(half_a_reply_cuts_its_client_only), T(local_replies_wait_for_their_turn),
+    T(a_client_that_leaves_takes_its_replies_along), T(reading_pauses_at_the_pipeline_limit),
+    T(quit_ends_after_earlier_replies), T(draining_waits_for_replies_only),
+    T(over_the_budget_clients_are_told), T(a_dead_server_answers_with_the_reason))
