@@ -17,6 +17,14 @@ static bool grow(struct mr_buf *b, struct mr_slab *slab, size_t n)
     if (want > MR_BUF_MAX)
         want = MR_BUF_MAX;
     want = mr_slab_round(want);
+    if (b->cap > MR_SLAB_LARGE && b->start == 0) {
+        char *grown = mr_slab_regrow(slab, b->mem, b->cap, want);
+        if (grown == NULL)
+            return false;
+        b->mem = grown;
+        b->cap = (uint32_t)want;
+        return true;
+    }
     char *mem = mr_slab_try(slab, want);
     if (mem == NULL)
         return false;

@@ -93,6 +93,15 @@ void *mr_slab_try(struct mr_slab *slab, size_t size)
     return block;
 }
 
+void *mr_slab_regrow(struct mr_slab *slab, void *block, size_t old_size, size_t size)
+{
+    MR_CHECK(old_size > MR_SLAB_LARGE && size >= old_size);
+    void *moved = realloc(block, size);
+    if (moved != NULL)
+        slab->used_bytes += size - old_size;
+    return moved;
+}
+
 void *mr_slab_get(struct mr_slab *slab, size_t size)
 {
     void *block = mr_slab_try(slab, size);

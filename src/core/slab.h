@@ -45,6 +45,12 @@ void *mr_slab_get_zeroed(struct mr_slab *slab, size_t size) MR_MUST_USE;
 /** For sizes that a peer controls: returns NULL when the memory cannot be had. */
 void *mr_slab_try(struct mr_slab *slab, size_t size) MR_MUST_USE;
 
+/**
+ * Moves a block of more than MR_SLAB_LARGE bytes to a larger one, content included; the kernel
+ * moves pages where it can. NULL when the memory cannot be had, the old block stays valid then.
+ */
+void *mr_slab_regrow(struct mr_slab *slab, void *block, size_t old_size, size_t size) MR_MUST_USE;
+
 /** Gives a block back; `size` is the size it was asked for with. NULL is fine. */
 void mr_slab_put(struct mr_slab *slab, void *block, size_t size);
 
