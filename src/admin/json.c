@@ -151,7 +151,8 @@ char *mr_stats_json(const struct mr_runtime *rt)
 
     for (uint32_t i = 0; array && i < rt->n_slots; i++)
         MR_CHECK(json_array_append_new(root, document(&(struct source){rt, i, 1})) == 0);
-    char *dumped = json_dumps(root, JSON_PRESERVE_ORDER);
+    /* compact: scripts cut twemproxy's text at "name":value */
+    char *dumped = json_dumps(root, JSON_PRESERVE_ORDER | JSON_COMPACT);
     MR_CHECK(dumped != NULL);
     MR_CHECK(asprintf(&text, "%s%s", dumped, array ? "" : "\n") >= 0);
     free(dumped);

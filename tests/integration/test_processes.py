@@ -12,7 +12,7 @@ import time
 
 import pytest
 from harness import (BINARY, SLOW, WRAPPER, Millrace, Raw, Redis, Scripted, always, can_connect,
-                     command, free_port, pool_yaml, silent, wait_for)
+                     command, free_port, pool_yaml, rss_kb, silent, wait_for)
 
 
 def run(*args, timeout=30):
@@ -134,6 +134,30 @@ def test_killed_worker_is_replaced(start, redis1):
     assert victims != m.child_pids()
     for c in clients:
         c.close()
+
+
+def test_the_master_leaks_nothing_over_many_deaths(start, redis1):
+    """Descriptors and memory of the master are the same after many workers have died."""
+    m = start(Millrace, [redis1.port], workers=4)
+
+    def descriptors():
+        return len(os.listdir(f"/proc/{m.pid}/fd"))
+
+    def kill_one(n):
+        pid = m.child_pids()[n % 4]
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: pid not in m.child_pids() and len(m.child_pids()) == 4, 15)
+
+    for n in range(4):
+        kill_one(n)
+    before, memory = descriptors(), rss_kb(m.pid)
+    for n in range(16):
+        kill_one(n)
+    assert descriptors() == before
+    assert rss_kb(m.pid) - memory < 1000 * SLOW
+    for _ in range(20):
+        with m.raw() as c:
+            assert c.ask("PING") == b"+PONG"
 
 
 def test_a_crash_leaves_a_trace_and_is_replaced(start, redis1):

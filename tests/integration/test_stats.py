@@ -26,7 +26,7 @@ def test_twemproxys_shape(start, redis4, workers):
     m = start(Millrace, conf=two_pools(redis4), workers=workers)
     with Raw(m.stats_port) as c:
         text = c.rest()
-    assert text.startswith(b'{"service": "nutcracker", "source": "') and text.endswith(b"}\n")
+    assert text.startswith(b'{"service":"nutcracker","source":"') and text.endswith(b"}\n")
     s = m.stats()
     assert list(s) == TOP + ["a", "beta"]  # sorted by length, then by bytes
     assert list(s["beta"]) == POOL + ["s1", "s2"]
