@@ -70,8 +70,6 @@ struct mr_metrics_head {
     uint32_t n_pools;
     uint32_t n_servers; /* of all pools together */
     uint64_t pid;       /* of the worker that writes here, 0 for none */
-    uint64_t started_s; /* wall clock, when that worker started */
-    uint64_t restarts;  /* workers that this slot has lost */
     struct mr_process_metrics process;
 };
 

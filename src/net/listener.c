@@ -119,7 +119,6 @@ static void retry(struct mr_timer *timer)
 /* Out of descriptors or memory: look away for a moment instead of spinning on a ready socket. */
 static void back_off(struct mr_acceptor *a, int error)
 {
-    a->failures++;
     mr_log_limited(MR_LOG_WARN, "accept_failed error=\"%s\" retry_ms=%u", strerror(error),
                    RETRY_MS);
     mr_watch_stop(a->loop, &a->watch);

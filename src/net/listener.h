@@ -35,7 +35,6 @@ struct mr_acceptor {
     struct mr_timer retry;
     /** Takes the fd. */
     void (*on_accept)(struct mr_acceptor *a, int fd);
-    uint64_t failures; /* accepts refused for want of descriptors or memory */
 };
 
 /** Serves a listening fd (borrowed). `shared`: other processes wait on it too. */

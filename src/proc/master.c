@@ -338,7 +338,6 @@ static void bury(struct child *c, int status)
         struct mr_metrics *metrics = &m->setup->runtime->slots[c->index];
         mr_metrics_reset_gauges(metrics); /* what the dead had open is closed */
         metrics->head->pid = 0;
-        metrics->head->restarts++;
     }
     if (m->phase == STARTING && c->kind == WORKER) {
         mr_log(MR_LOG_EMERG, "start_failed child=worker/%u", c->index);

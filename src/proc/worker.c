@@ -1,7 +1,6 @@
 /* worker.c - the process that serves clients. */
 #include "proc/worker.h"
 
-#include "core/clock.h"
 #include "core/log.h"
 #include "proc/process.h"
 #include "session/service.h"
@@ -160,7 +159,6 @@ int mr_worker_run(const struct mr_worker_setup *setup)
     w.budget.next_id = ((uint64_t)setup->slot << 40) + 1;
     mr_metrics_reset_gauges(mine);
     mine->head->pid = (uint64_t)getpid();
-    mine->head->started_s = mr_clock_wall_us() / 1000000u;
     init_services(&w);
     if (setup->stats.attach != NULL)
         w.stats = setup->stats.attach(&w.process.loop, rt);

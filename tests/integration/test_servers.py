@@ -63,7 +63,7 @@ def test_timeout_covers_connect_and_reply(start):
     with m.raw() as c:
         began = time.monotonic()
         assert c.ask("GET", "a") == b"-ERR Connection timed out"
-        assert 0.15 < time.monotonic() - began < 1 * SLOW
+        assert 0.15 < time.monotonic() - began < 10 * SLOW
         assert c.ask("MGET", "a", "b") == b"-ERR Connection timed out"
     stats = m.pool()[f"127.0.0.1:{server.port}"]
     assert stats["server_timedout"] >= 1 and stats["out_queue"] == 0
@@ -274,9 +274,9 @@ def test_backpressure_from_a_server_that_does_not_read(start):
 
 
 def test_client_idle_timeout(start, redis1):
-    m = start(Millrace, [redis1.port], client_idle_timeout="300ms")
+    m = start(Millrace, [redis1.port], client_idle_timeout="1s")
     with m.raw() as idle, m.raw() as busy:
-        end = time.monotonic() + 0.9
+        end = time.monotonic() + 2.5
         while time.monotonic() < end:
             assert busy.ask("PING") == b"+PONG"
             time.sleep(0.05)

@@ -148,12 +148,12 @@ static void a_timeout_spares_the_neighbours(void **state)
     char got[64];
 
     (void)state;
-    open_pool("  timeout: 200\n");
+    open_pool("  timeout: 600\n");
     assert_null(send_to(&a, "+a\r\n"));
     const int fd = accept_one();
-    turns(100);
+    turns(300);
     assert_null(send_to(&b, "+b\r\n"));
-    turns(120);
+    turns(360);
     assert_true(a.done);
     assert_string_equal(a.failure, "Connection timed out");
     assert_false(b.done);
@@ -191,7 +191,7 @@ static void ejects_after_the_limit_and_comes_back(void **state)
 
     (void)state;
     open_pool("  auto_eject_hosts: true\n  server_failure_limit: 2\n"
-              "  server_retry_timeout: 100\n");
+              "  server_retry_timeout: 1000\n");
     close(listener);
     listener = -1;
     for (int i = 0; i < 2; i++) {
@@ -203,7 +203,7 @@ static void ejects_after_the_limit_and_comes_back(void **state)
     assert_int_equal(metrics.pools[0].server_ejects, 1);
     assert_true(metrics.servers[0].server_ejected_at > 0);
     assert_string_equal(send_to(&r, "+a\r\n"), "all ejected");
-    turns(120);
+    turns(1100);
     assert_int_equal(mr_pool_route(&pool, mr_slice_of("k")), 0);
     close_pool();
 }
