@@ -10,6 +10,9 @@
 
 #define INFLIGHT_BYTES (1u << 20) /* of requests; reading pauses beyond */
 #define OUTPUT_PAUSE   (1u << 20) /* bytes of replies piled up; reading pauses beyond */
+#define UNKNOWN_AHEAD  64u        /* requests in flight while the size of replies is not known */
+#define KNOWN_AFTER    16u        /* replies that make it known */
+#define FORGET_AT      256u       /* replies, of which the older half then counts half */
 #define LINGER_MS      1000u      /* between looks at clients that we have closed */
 #define UNSENT_STALLS  30u        /* looks without progress that end one that has not got all */
 
@@ -28,17 +31,42 @@ static size_t piled_up(const struct mr_client *client)
     return mr_stream_pending(&client->stream) + client->held_bytes;
 }
 
+/*
+ * True when the requests in flight will, going by the recent ones, be answered with more than a
+ * part of what may pile up: a deep pipeline of large values must not get a client cut that does
+ * read.
+ */
+static bool expects_more_than(const struct mr_client *client, uint32_t part)
+{
+    const uint64_t budget = client->service->config->client_output_limit / part;
+
+    if (client->answered < KNOWN_AFTER)
+        return client->n_requests >= UNKNOWN_AHEAD;
+    return client->n_requests * client->answered_bytes > budget * client->answered;
+}
+
 static bool has_too_much(const struct mr_client *client)
 {
     return client->n_requests >= client->service->config->max_pipeline ||
-           client->inflight_bytes > INFLIGHT_BYTES || piled_up(client) > OUTPUT_PAUSE;
+           client->inflight_bytes > INFLIGHT_BYTES || piled_up(client) > OUTPUT_PAUSE ||
+           expects_more_than(client, 4);
 }
 
 /* Half of each limit: pausing and resuming must not alternate with every request. */
 static bool has_room(const struct mr_client *client)
 {
     return client->n_requests <= client->service->config->max_pipeline / 2 &&
-           client->inflight_bytes <= INFLIGHT_BYTES / 2 && piled_up(client) <= OUTPUT_PAUSE / 2;
+           client->inflight_bytes <= INFLIGHT_BYTES / 2 && piled_up(client) <= OUTPUT_PAUSE / 2 &&
+           !expects_more_than(client, 8);
+}
+
+static void learn_size(struct mr_client *client, size_t len, bool done)
+{
+    client->answered_bytes += len;
+    if (done && ++client->answered == FORGET_AT) {
+        client->answered /= 2;
+        client->answered_bytes /= 2;
+    }
 }
 
 static void resume_if_room(struct mr_client *client)
@@ -146,6 +174,7 @@ void mr_client_reply(struct mr_request *r, const char *bytes, size_t len, bool d
 {
     struct mr_client *client = r->client;
 
+    learn_size(client, len, done);
     if (MR_LIKELY(client->head == r)) {
         if (MR_UNLIKELY(!mr_buf_empty(&r->reply)))
             write_held(client, r);

@@ -32,6 +32,8 @@ struct mr_client {
     struct mr_request *head;
     struct mr_request *tail;
     size_t held_bytes;       /* replies that wait for their turn */
+    uint64_t answered_bytes; /* of the recent replies, see `answered` */
+    uint32_t answered;       /* recent replies: how large one is on average */
     uint32_t n_requests;     /* in the line */
     uint32_t inflight_bytes; /* of these */
     bool eof;                /* the client sends no more */
