@@ -13,7 +13,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define DIRECT_BYTES 16384u /* from here on a copy costs more than a write of its own */
+#define DIRECT_BYTES 16384u /* a single run from here on is sent at once, without a copy */
+#define BATCH_BYTES  65536u /* more runs in the same turn are collected up to here */
 
 enum {
     CONNECTING = 1 << 0,
@@ -362,15 +363,27 @@ static size_t write_through(struct mr_stream *s, const char *bytes, size_t len)
     return (size_t)sent - out.len;
 }
 
+/* The first large run of a turn may be the only one; more of them are better sent together. */
+static bool sends_at_once(const struct mr_stream *s, size_t len)
+{
+    if (len < DIRECT_BYTES || s->flags & (CONNECTING | BLOCKED))
+        return false;
+    return !(s->flags & DIRTY) || mr_stream_pending(s) + len >= BATCH_BYTES;
+}
+
 void mr_stream_write(struct mr_stream *s, const char *bytes, size_t len)
 {
     if (s->flags & (CLOSED | SHUT))
         return;
-    if (len >= DIRECT_BYTES && !(s->flags & (CONNECTING | BLOCKED))) {
+    if (sends_at_once(s, len)) {
         const size_t sent = write_through(s, bytes, len);
         bytes += sent;
         len -= sent;
-        if (s->flags & CLOSED || len == 0)
+        if (s->flags & CLOSED)
+            return;
+        if (!(s->flags & BLOCKED))
+            mark_dirty(s); /* what else comes in this turn is collected */
+        if (len == 0)
             return;
     }
     if (!mr_buf_append(&s->out, &s->loop->slab, bytes, len)) {
