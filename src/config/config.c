@@ -13,6 +13,11 @@
 
 #define FILE_MAX_BYTES (16u << 20)
 
+#define X(name) " " #name
+static const char *const BAD_HASH = "is not a valid hash; allowed:"
+#include "route/hashes.def"
+    ;
+
 enum scope { GLOBAL, POOL };
 
 enum type {
@@ -188,12 +193,7 @@ static enum mr_result set_word(const struct reader *r, const struct key *k,
 
     switch (k->type) {
     case HASH:
-        return mr_hash_by_name(text, field)
-                   ? MR_OK
-                   : bad_value(r, k, value,
-                               "is not a valid hash; allowed: one_at_a_time, md5, crc16, crc32, "
-                               "crc32a, fnv1_64, fnv1a_64, fnv1_32, fnv1a_32, hsieh, murmur, "
-                               "jenkins");
+        return mr_hash_by_name(text, field) ? MR_OK : bad_value(r, k, value, BAD_HASH);
     case DISTRIBUTION:
         return mr_distribution_by_name(text, field)
                    ? MR_OK

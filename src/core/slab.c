@@ -17,9 +17,8 @@
 #endif
 
 #define SMALL_CLASSES (MR_SLAB_SMALL / MR_SLAB_STEP)
-#define TRIM_GIVES_BACK                                                                            \
-    (1024u * 1024u) /* bytes freed by one trim that make malloc_trim worth it                      \
-                     */
+/* bytes freed that make asking the C library to return memory worth it */
+#define TRIM_GIVES_BACK (1024u * 1024u)
 
 static unsigned class_of(size_t size)
 {

@@ -433,8 +433,7 @@ static void change_level(struct master *m)
 /* What the signals of the last turn ask for, in this order. False when all is over. */
 static bool act(struct master *m)
 {
-    /* stopping first: a supervisor may have told the children as well, they are not to be replaced
-     */
+    /* stopping first: a supervisor may have told the children too, and they stay dead then */
     if (m->got_term && m->phase < DRAINING)
         drain(m);
     if (m->got_int && m->phase < QUITTING) {

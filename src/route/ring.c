@@ -13,11 +13,6 @@
 
 static const char *const NAMES[] = {"ketama", "modula", "random"};
 
-const char *mr_distribution_name(enum mr_distribution distribution)
-{
-    return NAMES[distribution];
-}
-
 bool mr_distribution_by_name(struct mr_slice name, enum mr_distribution *out)
 {
     for (size_t i = 0; i < MR_COUNT(NAMES); i++)

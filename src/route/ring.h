@@ -50,7 +50,6 @@ uint32_t mr_ring_pick(const struct mr_ring *ring, uint32_t hash, uint32_t random
 /** Points that a member holds; 0 means that no key can reach it. */
 uint32_t mr_ring_share(const struct mr_ring *ring, uint32_t index);
 
-const char *mr_distribution_name(enum mr_distribution distribution);
 bool mr_distribution_by_name(struct mr_slice name, enum mr_distribution *out);
 
 /**

@@ -15,6 +15,7 @@
 #define FORGET_AT      256u       /* replies, of which the older half then counts half */
 #define LINGER_MS      1000u      /* between looks at clients that we have closed */
 #define UNSENT_STALLS  30u        /* looks without progress that end one that has not got all */
+#define CLOSE_STALLS   2u /* the same for one that has got all: the first may come at once */
 
 static struct mr_client *of_stream(struct mr_stream *s)
 {
@@ -224,7 +225,7 @@ void mr_client_answer(struct mr_client *client, struct mr_slice reply)
 
 /* ---- the connection ---- */
 
-/* Counts seconds in which a closing client took nothing; true when it has had enough of them. */
+/* Counts looks at which a closing client had taken nothing; true when it has had enough of them. */
 static bool lingered_enough(struct mr_client *client)
 {
     const uint32_t unsent = (uint32_t)mr_stream_pending(&client->stream);
@@ -232,7 +233,7 @@ static bool lingered_enough(struct mr_client *client)
 
     client->unsent = unsent;
     client->stalls = moved ? 0 : (uint8_t)(client->stalls + 1);
-    return client->stalls >= (unsent > 0 ? UNSENT_STALLS : 1);
+    return client->stalls >= (unsent > 0 ? UNSENT_STALLS : CLOSE_STALLS);
 }
 
 static void check_lingering(struct mr_timer *timer)

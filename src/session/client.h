@@ -40,7 +40,7 @@ struct mr_client {
     bool closing;            /* close after the last reply of the line */
     bool lingering;          /* closed on our side */
     bool quit;               /* the client asked for the end */
-    uint8_t stalls;          /* while lingering: seconds without progress */
+    uint8_t stalls;          /* while lingering: looks without progress */
     uint32_t unsent;         /* while lingering: bytes that were still to be sent last time */
 };
 

@@ -1,9 +1,8 @@
 /* dispatch.c - from a parsed request to its server, its servers, or an answer of our own. */
 #include "session/client.h"
 
+#include <errno.h>
 #include <stddef.h>
-
-#define NO_SERVER "Connection refused" /* all servers are ejected */
 
 static void on_reply(struct mr_call *call, const char *bytes, size_t len, bool done)
 {
@@ -30,12 +29,14 @@ static const struct mr_call_ops CALL_OPS = {.on_reply = on_reply, .on_fail = on_
 static void forward(struct mr_client *client, int server, const struct mr_msg *msg)
 {
     struct mr_request *r = mr_client_add_request(client, msg->wire.len);
-    const char *error = NO_SERVER;
+    const char *error;
 
     r->call.ops = &CALL_OPS;
     if (MR_LIKELY(server >= 0))
         error = mr_pool_send(&client->service->pool, (uint32_t)server, client->session.id, &r->call,
                              msg->wire);
+    else
+        error = mr_pool_reason(ECONNREFUSED); /* all servers are ejected */
     if (MR_UNLIKELY(error != NULL))
         mr_client_fail(r, error);
 }

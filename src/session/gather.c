@@ -1,6 +1,7 @@
 /* gather.c - one request to several servers: sent in parts, the replies joined. */
 #include "session/client.h"
 
+#include <errno.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -86,7 +87,7 @@ static void on_reply(struct mr_call *call, const char *bytes, size_t len, bool d
             g->held_bytes += len;
             client->held_bytes += len;
         } else {
-            part->failure = "Cannot allocate memory";
+            part->failure = mr_pool_reason(ENOMEM);
         }
         mr_client_check_output(client);
     }
@@ -178,7 +179,7 @@ void mr_gather(struct mr_client *client, const struct mr_msg *msg)
         g->plan.n_keys = msg->n_keys; /* as it was allocated */
         g->plan.n_parts = 0;
         free_gather(g);
-        mr_client_fail(r, "Connection refused");
+        mr_client_fail(r, mr_pool_reason(ECONNREFUSED));
     }
     mr_slab_put(slab, servers, servers_bytes);
 }

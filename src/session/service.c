@@ -102,7 +102,6 @@ void mr_service_init(struct mr_service *service, const struct mr_service_setup *
 
 void mr_service_begin_drain(struct mr_service *service)
 {
-    service->draining = true;
     for (uint32_t i = 0; i < service->config->listens.n; i++)
         mr_acceptor_drain(&service->doors[i].acceptor);
 }

@@ -36,7 +36,6 @@ struct mr_service {
     struct mr_buf scratch; /* of the parser */
     struct mr_buf answer;  /* a local reply under construction */
     uint32_t *part_of;     /* scratch of dispatch: server -> part, pool.n_servers entries */
-    bool draining;
 };
 
 struct mr_service_setup {

@@ -68,8 +68,8 @@ static struct name fold(struct mr_slice s)
 
     for (size_t i = 0; i < NAME_WORDS && s.len > 8 * i; i++)
         n.words[i] = load(s.at + 8 * i, s.len - 8 * i);
-    n.words[NAME_WORDS - 1] |= (uint64_t)s.len
-                               << 56; /* a name that ends in zero bytes is another */
+    /* the length tells a name that ends in zero bytes from one that does not */
+    n.words[NAME_WORDS - 1] |= (uint64_t)s.len << 56;
     return n;
 }
 

@@ -1,10 +1,8 @@
 /* test_local.c - commands that the proxy answers itself. */
 #include "proto/resp/internal.h"
 #include "proto/resp/resp.h"
-#include "unit/test.h"
+#include "unit/proto/resp/fixture.h"
 
-static struct mr_slab slab;
-static struct mr_buf scratch;
 static struct mr_proto_options options = {.max_request_bytes = 10000, .max_key_bytes = 50};
 static struct mr_session session = {.id = 7, .authed = true};
 static const struct mr_proto_ctx CTX = {&options, &session, &slab, &scratch};
@@ -129,23 +127,6 @@ static void greets_servers(void **state)
     assert_null(MR_PROTO_RESP.check_hello(&both, 0, mr_slice_of("+OK\r\n")));
     assert_string_equal(MR_PROTO_RESP.check_hello(&both, 0, mr_slice_of("-ERR\r\n")), "AUTH");
     assert_string_equal(MR_PROTO_RESP.check_hello(&both, 1, mr_slice_of("-ERR\r\n")), "SELECT");
-}
-
-static int setup(void **state)
-{
-    (void)state;
-    mr_slab_init(&slab);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    free(session.name);
-    mr_buf_clear(&scratch, &slab);
-    assert_int_equal(slab.used_bytes, 0);
-    mr_slab_fini(&slab);
-    return 0;
 }
 
 int main(void)

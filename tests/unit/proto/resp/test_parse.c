@@ -1,9 +1,7 @@
 /* test_parse.c - RESP requests: verdicts at every split, keys, refusals. */
 #include "proto/resp/resp.h"
-#include "unit/test.h"
+#include "unit/proto/resp/fixture.h"
 
-static struct mr_slab slab;
-static struct mr_buf scratch;
 static struct mr_proto_options options = {.max_request_bytes = 1000, .max_key_bytes = 50};
 static struct mr_session session = {.id = 1, .authed = true};
 static const struct mr_proto_ctx CTX = {&options, &session, &slab, &scratch};
@@ -355,22 +353,6 @@ static void walks_all_keys(void **state)
         assert_true(mr_slice_eq(key, mr_slice_of(WANT[i])));
     }
     assert_false(MR_PROTO_RESP.next_key(&msg, &walk, &key));
-}
-
-static int setup(void **state)
-{
-    (void)state;
-    mr_slab_init(&slab);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    mr_buf_clear(&scratch, &slab);
-    assert_int_equal(slab.used_bytes, 0);
-    mr_slab_fini(&slab);
-    return 0;
 }
 
 int main(void)

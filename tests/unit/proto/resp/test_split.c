@@ -1,9 +1,7 @@
 /* test_split.c - requests taken apart by server, replies put together. */
 #include "proto/resp/resp.h"
-#include "unit/test.h"
+#include "unit/proto/resp/fixture.h"
 
-static struct mr_slab slab;
-static struct mr_buf scratch;
 static const struct mr_proto_options OPTIONS = {.max_request_bytes = 10000, .max_key_bytes = 50};
 static struct mr_session session = {.authed = true};
 static const struct mr_proto_ctx CTX = {&OPTIONS, &session, &slab, &scratch};
@@ -129,22 +127,6 @@ static void counts_are_summed(void **state)
         answer(2, ":4294967296\r\n");
         assert_string_equal(joined(), ":4294967297\r\n");
     }
-}
-
-static int setup(void **state)
-{
-    (void)state;
-    mr_slab_init(&slab);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    mr_buf_clear(&scratch, &slab);
-    assert_int_equal(slab.used_bytes, 0);
-    mr_slab_fini(&slab);
-    return 0;
 }
 
 int main(void)
