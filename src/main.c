@@ -4,6 +4,7 @@
 #include "core/log.h"
 #include "core/version.h"
 #include "net/listener.h"
+#include "net/loop.h"
 #include "proc/daemon.h"
 #include "proc/master.h"
 #include "proc/options.h"
@@ -33,7 +34,8 @@ struct start {
     struct mr_pidfile pidfile;
     struct mr_listeners listeners;
     struct mr_runtime runtime;
-    int notify; /* of the background start, -1 in the foreground */
+    int notify;                   /* of the background start, -1 in the foreground */
+    struct mr_error engine_error; /* why `engine: auto` is not io_uring, where it is not */
 };
 
 static const struct mr_stats_hook STATS = {mr_stats_port_attach, mr_stats_port_detach};
@@ -192,6 +194,19 @@ static enum mr_result open_slots(struct start *s, struct mr_error *err)
     return rc;
 }
 
+static enum mr_result choose_engine(struct start *s, struct mr_error *err)
+{
+    const char *setting = s->options.engine != NULL ? s->options.engine : s->config->engine;
+
+    s->runtime.engine_auto = strcmp(setting, "auto") == 0;
+    s->runtime.engine = mr_loop_choose_engine(setting, &s->engine_error);
+    if (s->runtime.engine != NULL)
+        return MR_OK;
+    *err = s->engine_error;
+    mr_error_prefix(err, "engine");
+    return MR_ECONFIG;
+}
+
 /* Everything that can fail, while the terminal is still there to hear of it. */
 static enum mr_result prepare(struct start *s, struct mr_error *err)
 {
@@ -202,6 +217,7 @@ static enum mr_result prepare(struct start *s, struct mr_error *err)
     mr_log_set_level(s->options.log_level >= 0 ? s->options.log_level : (int)s->config->log_level);
     if ((rc = mr_log_open(log_file, err)) != MR_OK ||
         (rc = mr_pidfile_lock(&s->pidfile, pid_file, err)) != MR_OK ||
+        (rc = choose_engine(s, err)) != MR_OK ||
         (rc = open_slots(s, err)) != MR_OK)
         return rc;
     (void)mr_raise_openfiles(s->config->max_openfiles);
@@ -217,8 +233,12 @@ static void log_start(const struct start *s)
 
     if (uname(&u) < 0)
         memset(&u, 0, sizeof(u));
-    mr_log(MR_LOG_NOTICE, "starting version=%s system=\"%s %s %s\" pid=%d conf=%s", MR_VERSION,
-           u.sysname, u.release, u.machine, (int)getpid(), s->conf_file);
+    mr_log(MR_LOG_NOTICE, "starting version=%s system=\"%s %s %s\" pid=%d conf=%s engine=%s",
+           MR_VERSION, u.sysname, u.release, u.machine, (int)getpid(), s->conf_file,
+           s->runtime.engine);
+    if (s->engine_error.text[0] != '\0')
+        mr_log(MR_LOG_NOTICE, "engine_fallback engine=%s reason=\"%s\"", s->runtime.engine,
+               s->engine_error.text);
     for (uint32_t i = 0; i < s->config->n_warnings; i++)
         mr_log(MR_LOG_WARN, "conf_warning text=\"%s\"", s->config->warnings[i]);
 }

@@ -216,8 +216,9 @@ static enum mr_result set_word(const struct reader *r, const struct key *k,
 static enum mr_result set_text(const struct reader *r, const struct key *k,
                                const struct mr_yaml *value, char **field)
 {
-    if (k->type == ENGINE && strcmp(value->text, "auto") != 0 && strcmp(value->text, "epoll") != 0)
-        return bad_value(r, k, value, "is not an engine; allowed: auto, epoll");
+    if (k->type == ENGINE && strcmp(value->text, "auto") != 0 &&
+        strcmp(value->text, "epoll") != 0 && strcmp(value->text, "io_uring") != 0)
+        return bad_value(r, k, value, "is not an engine; allowed: auto, epoll, io_uring");
     free(*field);
     *field = strdup(value->text);
     MR_CHECK(*field != NULL);

@@ -15,12 +15,17 @@ struct mr_engine {
     void (*add)(struct mr_loop *loop, struct mr_stream *s);
     /** What the stream wants has changed. */
     void (*update)(struct mr_loop *loop, struct mr_stream *s);
-    /** The stream's fd is about to be closed. */
-    void (*remove)(struct mr_loop *loop, struct mr_stream *s);
+    /** The stream is closed: lets go of its fd, closes it and calls mr_stream_released. */
+    void (*release)(struct mr_loop *loop, struct mr_stream *s);
+    /** Sends all of the output; tells by mr_stream_sent, at once or before the next turn's end. */
+    void (*send)(struct mr_loop *loop, struct mr_stream *s);
     void (*watch)(struct mr_loop *loop, struct mr_watch *w);
     void (*unwatch)(struct mr_loop *loop, struct mr_watch *w);
     /** Waits up to timeout_ms (-1: for ever), sets loop->now_us, delivers what has come. */
     void (*wait)(struct mr_loop *loop, int timeout_ms);
 };
 
+#define MR_ENGINE_AUTO "io_uring" /* what `auto` tries before epoll */
+
 extern const struct mr_engine MR_ENGINE_EPOLL;
+extern const struct mr_engine MR_ENGINE_URING; /* where the build has liburing */

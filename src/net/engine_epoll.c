@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define EVENTS    1024
@@ -70,10 +71,17 @@ static void update(struct mr_loop *loop, struct mr_stream *s)
 }
 
 /* close(2) takes the descriptor out of the set; pending events meet the CLOSED flag. */
-static void remove_stream(struct mr_loop *loop, struct mr_stream *s)
+static void release(struct mr_loop *loop, struct mr_stream *s)
 {
     (void)loop;
-    (void)s;
+    (void)close(s->fd);
+    mr_stream_released(s);
+}
+
+static void send_output(struct mr_loop *loop, struct mr_stream *s)
+{
+    (void)loop;
+    mr_stream_send_now(s);
 }
 
 static void *tag(struct mr_watch *w)
@@ -111,16 +119,6 @@ static void receive(struct state *st, struct mr_stream *s)
         mr_stream_peer_gone(s, errno);
 }
 
-static int socket_error(int fd)
-{
-    int error = 0;
-    socklen_t len = sizeof(error);
-
-    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
-        error = errno;
-    return error != 0 ? error : ECONNRESET;
-}
-
 static void handle(struct state *st, struct mr_stream *s, uint32_t events)
 {
     if (mr_stream_is_closed(s))
@@ -130,7 +128,7 @@ static void handle(struct state *st, struct mr_stream *s, uint32_t events)
     if (mr_stream_wants_read(s) && events & (EPOLLIN | EPOLLERR | EPOLLHUP))
         receive(st, s);
     else if (events & (EPOLLERR | EPOLLHUP) && !mr_stream_is_closed(s))
-        mr_stream_peer_gone(s, socket_error(s->fd)); /* reported even when nothing is wanted */
+        mr_stream_hung_up(s); /* reported even when nothing is wanted */
 }
 
 static void wait_and_deliver(struct mr_loop *loop, int timeout_ms)
@@ -160,7 +158,8 @@ const struct mr_engine MR_ENGINE_EPOLL = {
     .fini = fini,
     .add = add,
     .update = update,
-    .remove = remove_stream,
+    .release = release,
+    .send = send_output,
     .watch = watch,
     .unwatch = unwatch,
     .wait = wait_and_deliver,

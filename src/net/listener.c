@@ -125,16 +125,14 @@ static void back_off(struct mr_acceptor *a, int error)
     mr_loop_timer(a->loop, &a->retry, RETRY_MS);
 }
 
-/* One accept; false when there is nothing more to get now. */
-static bool accept_one(struct mr_acceptor *a)
+/* A new socket, or minus an errno; false when there is nothing more to get now. */
+static bool take(struct mr_acceptor *a, int fd)
 {
-    const int fd = accept4(a->watch.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-
     if (MR_LIKELY(fd >= 0)) {
         a->on_accept(a, fd);
         return true;
     }
-    switch (errno) {
+    switch (-fd) {
     case EAGAIN:
         return false;
     case EINTR: /* and what concerns that one connection only, see accept(2) */
@@ -150,9 +148,21 @@ static bool accept_one(struct mr_acceptor *a)
     case ENETUNREACH:
         return true;
     default:
-        back_off(a, errno);
+        back_off(a, -fd);
         return false;
     }
+}
+
+static bool accept_one(struct mr_acceptor *a)
+{
+    const int fd = accept4(a->watch.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+    return take(a, fd >= 0 ? fd : -errno);
+}
+
+static void on_accepted(struct mr_watch *watch, int fd)
+{
+    (void)take(MR_CONTAINER_OF(watch, struct mr_acceptor, watch), fd);
 }
 
 static void on_ready(struct mr_watch *watch)
@@ -167,7 +177,10 @@ static void on_ready(struct mr_watch *watch)
 void mr_acceptor_start(struct mr_acceptor *a, struct mr_loop *loop, int fd, bool shared,
                        void (*on_accept)(struct mr_acceptor *, int))
 {
-    *a = (struct mr_acceptor){.watch = {.on_ready = on_ready, .fd = fd, .exclusive = shared},
+    *a = (struct mr_acceptor){.watch = {.on_ready = on_ready,
+                                        .on_accept = on_accepted,
+                                        .fd = fd,
+                                        .exclusive = shared},
                               .loop = loop,
                               .retry = {.fire = retry},
                               .on_accept = on_accept};
@@ -178,8 +191,8 @@ void mr_acceptor_stop(struct mr_acceptor *a)
 {
     if (a->loop == NULL)
         return;
-    mr_timer_cancel(&a->retry);
     mr_watch_stop(a->loop, &a->watch);
+    mr_timer_cancel(&a->retry);
 }
 
 void mr_acceptor_drain(struct mr_acceptor *a)

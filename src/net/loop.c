@@ -18,12 +18,42 @@ static void trim(struct mr_timer *timer)
         mr_loop_timer(loop, timer, TRIM_MS);
 }
 
+static const struct mr_engine *find_engine(const char *name)
+{
+    static const struct mr_engine *const ALL[] = {
+        &MR_ENGINE_EPOLL,
+#ifdef MR_WITH_URING
+        &MR_ENGINE_URING,
+#endif
+    };
+
+    for (size_t i = 0; i < MR_COUNT(ALL); i++)
+        if (strcmp(ALL[i]->name, name) == 0)
+            return ALL[i];
+    return NULL;
+}
+
+const char *mr_loop_choose_engine(const char *setting, struct mr_error *err)
+{
+    const bool automatic = strcmp(setting, "auto") == 0;
+    struct mr_loop loop;
+
+    if (mr_loop_init(&loop, automatic ? MR_ENGINE_AUTO : setting, err) == MR_OK) {
+        const char *name = loop.engine->name;
+        mr_loop_fini(&loop);
+        return name;
+    }
+    return automatic ? MR_ENGINE_EPOLL.name : NULL;
+}
+
 enum mr_result mr_loop_init(struct mr_loop *loop, const char *engine, struct mr_error *err)
 {
-    if (strcmp(engine, "auto") != 0 && strcmp(engine, "epoll") != 0)
-        return mr_fail(err, MR_ECONFIG, "there is no engine '%s'; known: auto, epoll", engine);
+    const struct mr_engine *found = find_engine(engine);
+
+    if (found == NULL)
+        return mr_fail(err, MR_ECONFIG, "this build has no engine '%s'", engine);
     memset(loop, 0, sizeof(*loop));
-    loop->engine = &MR_ENGINE_EPOLL;
+    loop->engine = found;
     loop->now_us = mr_clock_mono_us();
     mr_slab_init(&loop->slab);
     mr_timers_init(&loop->timers, loop->now_us);
@@ -34,11 +64,7 @@ enum mr_result mr_loop_init(struct mr_loop *loop, const char *engine, struct mr_
 
 void mr_loop_fini(struct mr_loop *loop)
 {
-    while (loop->closed != NULL) {
-        struct mr_stream *s = loop->closed;
-        loop->closed = s->next_closed;
-        mr_stream_reap(s);
-    }
+    mr_loop_settle(loop);
     MR_CHECK(loop->n_streams == 0); /* owners close what they opened */
     mr_timer_cancel(&loop->trim_timer);
     loop->engine->fini(loop);
@@ -111,6 +137,12 @@ void mr_loop_turn(struct mr_loop *loop, int max_wait_ms)
     flush_and_reap(loop);
     if (loop->slab.cached_bytes > 0 && !mr_timer_is_set(&loop->trim_timer))
         mr_loop_timer(loop, &loop->trim_timer, TRIM_MS);
+}
+
+void mr_loop_settle(struct mr_loop *loop)
+{
+    while (loop->closed != NULL || loop->n_releasing > 0)
+        mr_loop_turn(loop, loop->closed != NULL ? 0 : -1);
 }
 
 void mr_loop_run(struct mr_loop *loop)

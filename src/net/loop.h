@@ -22,9 +22,16 @@ struct mr_stream;
 /** A descriptor whose readability the owner handles itself: a listener, a channel. */
 struct mr_watch {
     void (*on_ready)(struct mr_watch *watch);
+    /**
+     * Set for a listening socket: an engine that can accept by itself then calls this instead,
+     * with a non-blocking, close-on-exec fd or minus an errno. It may still come, for a
+     * connection accepted already, inside mr_watch_stop.
+     */
+    void (*on_accept)(struct mr_watch *watch, int fd);
+    void *engine_op; /* private to the engine */
     int fd;         /* owned by whoever set it; closed only after mr_watch_stop */
     bool exclusive; /* shared with other processes: wake one of them */
-    bool active;    /* kept by the loop */
+    bool active;    /* kept by the loop; stopping is fine in a callback, freeing is not */
 };
 
 struct mr_loop {
@@ -34,6 +41,7 @@ struct mr_loop {
     struct mr_timers timers;
     uint64_t now_us;            /* monotonic, read once a turn */
     uint32_t n_streams;         /* open, or closed and not reaped yet */
+    uint32_t n_releasing;       /* closed, and the engine has not let go of them */
     uint32_t n_resumed;         /* streams in `resumed` */
     bool stop;                  /* set by anyone: mr_loop_run returns after this turn */
     struct mr_stream *dirty;    /* with output to flush at the end of the turn */
@@ -42,7 +50,14 @@ struct mr_loop {
     struct mr_timer trim_timer; /* gives unused memory back */
 };
 
-/** `engine`: "epoll" or "auto". */
+/**
+ * The engine that a loop with this setting gets: `auto` is io_uring where the kernel allows it,
+ * else epoll with the reason in `err`. Tries it out.
+ * @return its name, or NULL with the reason in `err` when the one asked for cannot be had
+ */
+const char *mr_loop_choose_engine(const char *setting, struct mr_error *err);
+
+/** `engine`: "epoll" or "io_uring". */
 enum mr_result mr_loop_init(struct mr_loop *loop, const char *engine,
                             struct mr_error *err) MR_MUST_USE;
 
@@ -51,6 +66,9 @@ void mr_loop_fini(struct mr_loop *loop);
 
 /** In a child just forked: gives back the loop's descriptors, runs nothing. */
 void mr_loop_abandon(struct mr_loop *loop);
+
+/** Turns until every stream that is closed is reaped. */
+void mr_loop_settle(struct mr_loop *loop);
 
 /** One turn; waits at most `max_wait_ms` (-1: until something happens). */
 void mr_loop_turn(struct mr_loop *loop, int max_wait_ms);

@@ -16,7 +16,7 @@
 #define DIRECT_BYTES 16384u /* a single run from here on is sent at once, without a copy */
 #define BATCH_BYTES  65536u /* more runs in the same turn are collected up to here */
 
-enum {
+enum { /* the upper bits belong to the engine: MR_STREAM_ENGINE_SHIFT */
     CONNECTING = 1 << 0,
     PAUSED = 1 << 1,    /* the owner wants no input */
     EOF_SEEN = 1 << 2,  /* the peer sends no more */
@@ -25,7 +25,9 @@ enum {
     CLOSED = 1 << 5,    /* in loop->closed */
     FINISHING = 1 << 6, /* close once the output is out and the peer has closed */
     SHUT = 1 << 7,      /* our side is shut down */
+    SENDING = 1 << 8,   /* the engine is sending; `sending` tells how much */
 };
+_Static_assert(SENDING < 1 << MR_STREAM_ENGINE_SHIFT, "the engine's bits are its own");
 
 bool mr_stream_is_open(const struct mr_stream *s)
 {
@@ -61,7 +63,17 @@ bool mr_stream_wants_read(const struct mr_stream *s)
 
 bool mr_stream_wants_write(const struct mr_stream *s)
 {
-    return s->flags & (CONNECTING | BLOCKED);
+    return s->flags & (CONNECTING | BLOCKED) && !(s->flags & CLOSED);
+}
+
+bool mr_stream_has_ended(const struct mr_stream *s)
+{
+    return s->flags & EOF_SEEN;
+}
+
+bool mr_stream_is_finishing(const struct mr_stream *s)
+{
+    return s->flags & FINISHING;
 }
 
 static void start(struct mr_stream *s, struct mr_loop *loop, const struct mr_stream_ops *ops,
@@ -129,9 +141,14 @@ void mr_stream_close(struct mr_stream *s, int error)
         mr_list_del(&s->resumed);
         s->loop->n_resumed--;
     }
-    s->loop->engine->remove(s->loop, s);
-    (void)close(s->fd);
+    s->loop->n_releasing++;
+    s->loop->engine->release(s->loop, s);
+}
+
+void mr_stream_released(struct mr_stream *s)
+{
     s->fd = -1;
+    s->loop->n_releasing--;
     s->next_closed = s->loop->closed;
     s->loop->closed = s;
 }
@@ -177,7 +194,7 @@ void mr_stream_deliver(struct mr_stream *s, char *bytes, size_t len, size_t head
 
     if (s->flags & (CLOSED | FINISHING))
         return;
-    if (rest + len < s->want) {
+    if (rest + len < s->want || s->flags & PAUSED) {
         keep(s, bytes, len);
         return;
     }
@@ -244,13 +261,33 @@ void mr_stream_peer_gone(struct mr_stream *s, int error)
         mr_stream_close(s, error);
         return;
     }
-    if (s->flags & EOF_SEEN)
+    if (mr_list_linked(&s->resumed)) { /* what came before the end is presented before it */
+        mr_list_del(&s->resumed);
+        s->loop->n_resumed--;
+        mr_stream_redeliver(s);
+    }
+    if (s->flags & (CLOSED | EOF_SEEN | PAUSED)) /* a paused one hears of it once it is resumed */
         return;
     s->flags |= EOF_SEEN;
     if (!(s->flags & FINISHING)) /* else it closes once the output is out */
         s->ops->on_eof(s);
     if (!(s->flags & CLOSED))
         s->loop->engine->update(s->loop, s);
+}
+
+static int socket_error(int fd)
+{
+    int error = 0;
+    socklen_t len = sizeof(error);
+
+    return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0 ? errno : error;
+}
+
+void mr_stream_hung_up(struct mr_stream *s)
+{
+    const int error = socket_error(s->fd);
+
+    mr_stream_peer_gone(s, error != 0 ? error : ECONNRESET);
 }
 
 /* All output is out: a stream that was told to finish now shuts its side. */
@@ -304,21 +341,74 @@ static ssize_t send_iov(struct mr_stream *s, struct iovec *iov, size_t n)
 void mr_stream_flush(struct mr_stream *s)
 {
     s->flags &= (uint16_t)~DIRTY;
-    if (s->flags & (CLOSED | CONNECTING))
+    if (s->flags & (CLOSED | CONNECTING | SENDING))
         return;
-    while (!mr_buf_empty(&s->out)) {
-        const struct mr_slice out = mr_buf_slice(&s->out);
-        struct iovec iov = {(void *)(uintptr_t)out.at, out.len};
-        const ssize_t sent = send_iov(s, &iov, 1);
-        if (sent < 0)
-            return;
-        mr_buf_consume(&s->out, &s->loop->slab, (size_t)sent);
-        if ((size_t)sent < out.len) { /* the socket buffer is full: no need to ask again */
-            blocked(s);
-            return;
-        }
-    }
-    flushed(s);
+    if (mr_buf_empty(&s->out))
+        flushed(s);
+    else
+        s->loop->engine->send(s->loop, s);
+}
+
+void mr_stream_sending(struct mr_stream *s, struct mr_buf *taken)
+{
+    *taken = s->out;
+    s->out = (struct mr_buf){0};
+    s->sending = mr_buf_len(taken);
+    s->flags |= SENDING;
+}
+
+/* What did not leave goes before what has come since. */
+static bool put_back(struct mr_stream *s, struct mr_buf *taken)
+{
+    const struct mr_slice since = mr_buf_slice(&s->out);
+
+    if (mr_buf_empty(taken))
+        return true;
+    if (since.len > 0 && !mr_buf_append(taken, &s->loop->slab, since.at, since.len))
+        return false;
+    mr_buf_clear(&s->out, &s->loop->slab);
+    s->out = *taken;
+    *taken = (struct mr_buf){0};
+    return true;
+}
+
+void mr_stream_sent(struct mr_stream *s, struct mr_buf *taken, ssize_t sent)
+{
+    const uint32_t len = s->sending;
+    int error = 0;
+
+    s->flags &= (uint16_t)~SENDING;
+    s->sending = 0;
+    if (sent > 0)
+        mr_buf_consume(taken, &s->loop->slab, (size_t)sent);
+    else if (sent < 0 && sent != -EAGAIN && sent != -EINTR)
+        error = (int)-sent;
+    if (error == 0 && !(s->flags & CLOSED) && !put_back(s, taken))
+        error = ENOMEM;
+    mr_buf_clear(taken, &s->loop->slab);
+    if (error != 0)
+        mr_stream_close(s, error);
+    if (s->flags & CLOSED)
+        return;
+    if (sent < (ssize_t)len) /* the socket buffer is full: no need to ask again */
+        blocked(s);
+    else if (mr_buf_empty(&s->out))
+        flushed(s);
+    else
+        mark_dirty(s);
+}
+
+void mr_stream_send_now(struct mr_stream *s)
+{
+    struct mr_buf out;
+    ssize_t n;
+
+    mr_stream_sending(s, &out);
+    const struct mr_slice bytes = mr_buf_slice(&out);
+    do
+        n = send(s->fd, bytes.at, bytes.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
+    mr_stream_sent(s, &out, n < 0 ? -errno : n);
 }
 
 void mr_stream_writable(struct mr_stream *s)
@@ -329,10 +419,7 @@ void mr_stream_writable(struct mr_stream *s)
         mark_dirty(s);
         return;
     }
-    int error = 0;
-    socklen_t len = sizeof(error);
-    if (getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
-        error = errno;
+    const int error = socket_error(s->fd);
     if (error != 0) {
         mr_stream_close(s, error);
         return;
@@ -366,7 +453,7 @@ static size_t write_through(struct mr_stream *s, const char *bytes, size_t len)
 /* The first large run of a turn may be the only one; more of them are better sent together. */
 static bool sends_at_once(const struct mr_stream *s, size_t len)
 {
-    if (len < DIRECT_BYTES || s->flags & (CONNECTING | BLOCKED))
+    if (len < DIRECT_BYTES || s->flags & (CONNECTING | BLOCKED | SENDING))
         return false;
     return !(s->flags & DIRTY) || mr_stream_pending(s) + len >= BATCH_BYTES;
 }

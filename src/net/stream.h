@@ -2,7 +2,7 @@
  * stream.h - a byte stream over a connected socket, completion-style.
  *
  * The owner embeds the struct and sees bytes, never readiness. No callback runs inside an owner's
- * call on the same stream. on_close comes once and last, at the end of the turn; the owner frees
+ * call on the same stream. on_close comes once and last, at the end of a turn; the owner frees
  * the stream's memory in it. Output is flushed once, at the end of the turn.
  */
 #pragma once
@@ -45,6 +45,7 @@ struct mr_stream {
     struct mr_buf in;  /* remainder that the owner has not used up */
     struct mr_buf out; /* bytes to be sent */
     uint32_t want;     /* deliver only when this many bytes are there; 0: any */
+    uint32_t sending;  /* bytes that the engine has taken from `out` and is sending */
     struct mr_stream *next_dirty;
     struct mr_stream *next_closed;
     struct mr_list resumed;
@@ -75,7 +76,7 @@ void mr_stream_resume(struct mr_stream *s);
 /** Asks for on_data only once `total` bytes, the remainder included, are there. */
 void mr_stream_want(struct mr_stream *s, size_t total);
 
-/** Closes at the end of this turn, dropping unsent output. */
+/** Closes, dropping unsent output; on_close comes once the engine has let go of the socket. */
 void mr_stream_close(struct mr_stream *s, int error);
 
 /**
@@ -101,5 +102,5 @@ static inline bool mr_stream_has_remainder(const struct mr_stream *s)
 /** Bytes queued for the peer. */
 static inline size_t mr_stream_pending(const struct mr_stream *s)
 {
-    return mr_buf_len(&s->out);
+    return mr_buf_len(&s->out) + s->sending;
 }

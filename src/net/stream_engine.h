@@ -3,8 +3,14 @@
 
 #include "net/stream.h"
 
+#include <sys/types.h>
+
+#define MR_STREAM_ENGINE_SHIFT 9 /* bits of stream->flags from here on belong to the engine */
+
 bool mr_stream_wants_read(const struct mr_stream *s);
 bool mr_stream_wants_write(const struct mr_stream *s);
+bool mr_stream_has_ended(const struct mr_stream *s);    /* the peer sends no more */
+bool mr_stream_is_finishing(const struct mr_stream *s); /* see mr_stream_finish */
 
 /**
  * Hands received bytes to the owner. There must be `headroom` writable bytes before `bytes`; a
@@ -15,11 +21,26 @@ void mr_stream_deliver(struct mr_stream *s, char *bytes, size_t len, size_t head
 /** The peer closed its side (error 0) or the connection failed. */
 void mr_stream_peer_gone(struct mr_stream *s, int error);
 
+/** The connection has failed in a way that a wait for nothing in particular tells of. */
+void mr_stream_hung_up(struct mr_stream *s);
+
 /** The socket takes output again, or a connect has ended. */
 void mr_stream_writable(struct mr_stream *s);
 
-/** Sends what is queued. */
+/** Gives what is queued to the engine's `send`. */
 void mr_stream_flush(struct mr_stream *s);
+
+/** The engine takes the whole output; more may be written while it sends. */
+void mr_stream_sending(struct mr_stream *s, struct mr_buf *taken);
+
+/** What mr_stream_sending gave has left as far as `sent` tells: bytes, or minus an errno. */
+void mr_stream_sent(struct mr_stream *s, struct mr_buf *taken, ssize_t sent);
+
+/** Sends all of the output with a system call, and tells mr_stream_sent. */
+void mr_stream_send_now(struct mr_stream *s);
+
+/** Nothing refers to a closed stream any more, and its fd is closed: it can be reaped. */
+void mr_stream_released(struct mr_stream *s);
 
 /** Presents a remainder again after mr_stream_resume. */
 void mr_stream_redeliver(struct mr_stream *s);

@@ -13,7 +13,7 @@
 #define MBUF_MIN     512u
 #define MBUF_MAX     16777216u
 
-enum { OPT_WORKERS = 256 };
+enum { OPT_WORKERS = 256, OPT_ENGINE };
 
 static const struct option LONG_OPTIONS[] = {
     {"help", no_argument, NULL, 'h'},
@@ -31,6 +31,7 @@ static const struct option LONG_OPTIONS[] = {
     {"mbuf-size", required_argument, NULL, 'm'},
     {"kill", required_argument, NULL, 'k'},
     {"workers", required_argument, NULL, OPT_WORKERS},
+    {"engine", required_argument, NULL, OPT_ENGINE},
     {NULL, 0, NULL, 0},
 };
 
@@ -51,6 +52,7 @@ void mr_options_print_usage(void)
         "  -d, --daemonize         run in the background; errors at start are told here first\n"
         "      --workers=N         worker processes, `auto` for one per usable CPU, 0 for a\n"
         "                          single process; wins over worker_processes\n"
+        "      --engine=NAME       auto, epoll or io_uring; wins over engine\n"
         "  -p, --pid-file=S        write and lock a file with the process id (default: none)\n"
         "  -m, --mbuf-size=N       keys may have N-48 bytes (default: 16384; 512 to 16777216)\n"
         "\n"
@@ -151,6 +153,8 @@ static enum mr_result missing_value(int opt, struct mr_error *err)
         return mr_fail(err, MR_ECONFIG, "option -m requires a non-zero number");
     case OPT_WORKERS:
         return mr_fail(err, MR_ECONFIG, "option --workers requires `auto` or a number up to 1024");
+    case OPT_ENGINE:
+        return mr_fail(err, MR_ECONFIG, "option --engine requires auto, epoll or io_uring");
     default:
         return mr_fail(err, MR_ECONFIG, "option -%c requires a string", opt);
     }
@@ -190,6 +194,9 @@ static enum mr_result set(struct mr_options *o, int opt, struct mr_error *err)
         return set_mbuf(o, optarg, err);
     case OPT_WORKERS:
         return set_workers(o, optarg, err);
+    case OPT_ENGINE:
+        o->engine = optarg;
+        return MR_OK;
     case 'o':
         o->log_file = optarg;
         return MR_OK;

@@ -132,11 +132,28 @@ static void fini(struct worker *w)
         mr_service_close(&w->services[i]);
     if (w->stats != NULL)
         w->setup->stats.detach(w->stats);
-    mr_loop_turn(&w->process.loop, 0); /* reaps what was closed */
+    mr_loop_settle(&w->process.loop);
     for (uint32_t i = 0; i < config_of(w)->n_pools; i++)
         mr_service_fini(&w->services[i]);
     free(w->services);
     mr_process_fini(&w->process);
+}
+
+/* What the master could have, a worker without its privileges may not. */
+static bool init_process(struct worker *w)
+{
+    const struct mr_runtime *rt = w->setup->runtime;
+    struct mr_error err;
+
+    if (mr_process_init(&w->process, rt->engine, &err) == MR_OK)
+        return true;
+    if (rt->engine_auto) {
+        mr_log(MR_LOG_WARN, "engine_fallback engine=epoll reason=\"%s\"", err.text);
+        if (mr_process_init(&w->process, "epoll", &err) == MR_OK)
+            return true;
+    }
+    mr_log(MR_LOG_EMERG, "worker_failed error=\"%s\"", err.text);
+    return false;
 }
 
 int mr_worker_run(const struct mr_worker_setup *setup)
@@ -144,17 +161,14 @@ int mr_worker_run(const struct mr_worker_setup *setup)
     const struct mr_runtime *rt = setup->runtime;
     struct mr_metrics *mine = &rt->slots[setup->slot];
     struct worker w = {.setup = setup, .budget = {.max = rt->max_clients, .next_id = 1}};
-    struct mr_error err;
 
     w.process.alone = rt->single;
     w.process.channel.fd = setup->channel;
     w.process.on_terminate = on_terminate;
     w.process.on_quit = on_quit;
     w.process.on_message = on_message;
-    if (mr_process_init(&w.process, rt->config->engine, &err) != MR_OK) {
-        mr_log(MR_LOG_EMERG, "worker_failed error=\"%s\"", err.text);
+    if (!init_process(&w))
         return 1;
-    }
     /* ids of different workers do not meet */
     w.budget.next_id = ((uint64_t)setup->slot << 40) + 1;
     mr_metrics_reset_gauges(mine);

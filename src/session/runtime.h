@@ -12,6 +12,8 @@ struct mr_runtime {
     struct mr_metrics *slots; /* a metrics segment for each worker */
     uint32_t n_slots;
     bool single;               /* one process, no master */
+    const char *engine;        /* of the workers' loops */
+    bool engine_auto;          /* it was not asked for: a worker may fall back */
     uint32_t max_clients;      /* of each worker */
     struct mr_addr *addresses; /* of each server, over all pools; len 0 where not known */
     uint64_t started_us;       /* wall clock */

@@ -14,6 +14,7 @@ import time
 
 BINARY = os.environ.get("MILLRACE", str(pathlib.Path(__file__).parents[2] / "build" / "millrace"))
 WRAPPER = os.environ.get("MILLRACE_WRAPPER", "").split()  # e.g. valgrind
+ENGINE = os.environ.get("MILLRACE_ENGINE")  # what the proxies run with, else `auto`
 SLOW = float(os.environ.get("MILLRACE_SLOW", "1"))  # factor on waits, for sanitizers
 
 
@@ -264,6 +265,7 @@ class Millrace(Process):
             pool_yaml("alpha", (listen or "127.0.0.1:@PORT@").replace("@PORT@", str(self.port))
                       .replace("@DIR@", str(self.dir)), servers, **keys))
         workers_args = [] if workers is None else ["--workers", str(workers)]
+        workers_args += ["--engine", ENGINE] if ENGINE else []
         command_line = [*WRAPPER, BINARY, "-c", str(self.conf), "-o", str(self.log), "-v", "7",
                         "-s", str(self.stats_port), "-a", "127.0.0.1", *workers_args,
                         *map(str, args)]
@@ -281,6 +283,9 @@ class Millrace(Process):
 
     def log_text(self):
         return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def engine(self):
+        return self.log_text().split(" engine=", 1)[1].split()[0]
 
     def raw(self, **kwargs):
         return Raw(self.port, **kwargs)
@@ -316,6 +321,11 @@ class Millrace(Process):
         assert "definitely lost: " not in stderr or "definitely lost: 0" in stderr, stderr[-5000:]
         assert "bug at=" not in log and "crash signal" not in log, log[-5000:]
         return status
+
+
+def process_state(pid):
+    """R, S, T (stopped), Z, ..."""
+    return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
 
 
 def rss_kb(pid):

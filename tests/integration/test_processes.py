@@ -12,7 +12,7 @@ import time
 
 import pytest
 from harness import (BINARY, SLOW, WRAPPER, Millrace, Raw, Redis, Scripted, always, can_connect,
-                     command, free_port, pool_yaml, rss_kb, silent, wait_for)
+                     command, free_port, pool_yaml, process_state, rss_kb, silent, wait_for)
 
 
 def run(*args, timeout=30):
@@ -176,6 +176,7 @@ def test_connections_in_the_queue_are_served_by_the_successor(start, redis1):
     m = start(Millrace, [redis1.port], workers=1)
     pid = m.child_pids()[0]
     os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: process_state(pid) == "T")
     waiting = [m.raw(timeout=10) for _ in range(20)]
     for c in waiting:
         c.send(command("PING"))
@@ -225,7 +226,7 @@ def test_workers_die_with_their_master(start, redis1):
     os.kill(m.pid, signal.SIGKILL)
     m.popen.wait()
     wait_for(lambda: not any(map(running, children)), 5, "end of workers")
-    assert not can_connect(m.port)
+    wait_for(lambda: not can_connect(m.port))  # the kernel closes an io_uring a moment later
 
 
 def test_a_child_holds_only_its_own_listeners(start, redis1):

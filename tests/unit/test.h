@@ -21,3 +21,11 @@
         return cmocka_run_group_tests(tests, NULL, NULL);                                          \
     }
 #define T(name) cmocka_unit_test(name)
+
+/** The engine that a test of the loop runs on; the build runs such tests once for each. */
+static inline const char *test_engine(void)
+{
+    const char *name = getenv("MILLRACE_ENGINE");
+
+    return name != NULL ? name : "epoll";
+}

@@ -101,7 +101,7 @@ static void accepts_stops_and_drains(void **state)
 
     (void)state;
     mr_acceptor_stop(&acceptor); /* never started: fine */
-    assert_int_equal(mr_loop_init(&loop, "epoll", &err), MR_OK);
+    assert_int_equal(mr_loop_init(&loop, test_engine(), &err), MR_OK);
     const int fd = listen_any(&PLAIN);
     const struct mr_addr a = bound(fd);
     mr_acceptor_start(&acceptor, &loop, fd, false, on_accept);

@@ -56,7 +56,7 @@ static void start(const char *more)
              ntohs(server_address.sin_port));
     assert_int_equal(mr_config_parse(&config, "t", mr_slice_of(yaml), 1000, &err), MR_OK);
     assert_int_equal(mr_metrics_open(&metrics, 1, 1, &err), MR_OK);
-    assert_int_equal(mr_loop_init(&loop, "epoll", &err), MR_OK);
+    assert_int_equal(mr_loop_init(&loop, test_engine(), &err), MR_OK);
     budget = (struct mr_client_budget){.max = 100, .next_id = 1};
     const struct mr_service_setup setup = {.pool = {.loop = &loop,
                                                     .config = &config->pools[0],

@@ -59,7 +59,7 @@ static void open_pool(const char *more)
              port);
     assert_int_equal(mr_config_parse(&config, "t", mr_slice_of(yaml), 1000, &err), MR_OK);
     assert_int_equal(mr_metrics_open(&metrics, 1, 1, &err), MR_OK);
-    assert_int_equal(mr_loop_init(&loop, "epoll", &err), MR_OK);
+    assert_int_equal(mr_loop_init(&loop, test_engine(), &err), MR_OK);
     const struct mr_pool_setup setup = {.loop = &loop,
                                         .config = &config->pools[0],
                                         .metrics = metrics.pools,

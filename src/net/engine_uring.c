@@ -1,0 +1,577 @@
+/*
+ * engine_uring.c - io_uring: multishot receives and accepts, sends in one batch with the wait.
+ *
+ * A turn costs one system call: it submits what the last turn has written and waits for what
+ * comes. Every stream has a multishot receive that takes buffers from one ring; the buffer goes
+ * back when the owner has seen the bytes, so an idle connection owns none. Sends are asked not to
+ * wait, so they are over when the call that submits them returns; only one that could not send
+ * everything posts a completion, for a wait must not end because of those that could.
+ */
+#include "core/clock.h"
+#include "net/engine.h"
+#include "net/loop.h"
+#include "net/stream_engine.h"
+
+#include <errno.h>
+#include <liburing.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define ENTRIES        1024u /* submissions that one call takes */
+#define COMPLETIONS    8192u
+#define BUFFERS        256u /* a power of two */
+#define BUFFER_BYTES   16384u
+#define HEADROOM       1024u /* before each, for an unfinished remainder */
+#define COLOUR_BYTES   64u   /* buffers start at different cache sets */
+#define COLOURS        16u
+#define STRIDE         (HEADROOM + BUFFER_BYTES + COLOURS * COLOUR_BYTES)
+#define GROUP          1
+#define MIN_KERNEL     "6.1"
+#define KIND_MASK      7u
+#define MAX_STASH_GROW 64u
+
+/* What a completion is about: the low bits of its user data; the rest is a pointer. */
+enum kind { NOTHING, RECV, POLL, SEND, WATCH };
+
+enum { /* bits of stream->flags */
+    RECEIVING = 1 << MR_STREAM_ENGINE_SHIFT,
+    RECV_CANCELLED = 1 << (MR_STREAM_ENGINE_SHIFT + 1),
+    POLLING = 1 << (MR_STREAM_ENGINE_SHIFT + 2),
+    POLL_CANCELLED = 1 << (MR_STREAM_ENGINE_SHIFT + 3),
+    SENDING = 1 << (MR_STREAM_ENGINE_SHIFT + 4),
+    FOR_HANGUP = 1 << (MR_STREAM_ENGINE_SHIFT + 5), /* what is polled for, instead of output */
+};
+#define IN_FLIGHT (RECEIVING | POLLING | SENDING)
+
+/* Bytes on their way out; the stream may gather more meanwhile. */
+struct send_op {
+    struct send_op *next; /* in the order of the submissions */
+    struct mr_stream *stream;
+    struct mr_buf bytes;
+    int32_t res; /* bytes sent, or minus an errno */
+};
+
+/* Outlives the watch that is stopped while the kernel still has the request. */
+struct watch_op {
+    struct mr_watch *watch;
+    bool in_flight;
+};
+
+struct completion {
+    uint64_t data;
+    int32_t res;
+    uint32_t flags;
+};
+
+struct state {
+    struct io_uring ring;
+    struct io_uring_buf_ring *buffers;
+    char *memory;
+    struct send_op *sends; /* since the last wait */
+    struct send_op **last_send;
+    struct completion *stash; /* taken out of the ring while waiting for a certain one */
+    uint32_t n_stash, stash_at, stash_cap; /* delivered up to stash_at */
+};
+
+static struct state *state_of(struct mr_loop *loop)
+{
+    return loop->engine_state;
+}
+
+static void submit(struct state *st)
+{
+    const int rc = io_uring_submit(&st->ring);
+
+    MR_CHECK(rc >= 0 || rc == -EINTR || rc == -EBUSY || rc == -EAGAIN);
+}
+
+static struct io_uring_sqe *next_sqe(struct state *st)
+{
+    struct io_uring_sqe *sqe;
+
+    while ((sqe = io_uring_get_sqe(&st->ring)) == NULL)
+        submit(st);
+    return sqe;
+}
+
+static void *pointer_of(uint64_t data)
+{
+    return (void *)(uintptr_t)(data & ~(uint64_t)KIND_MASK);
+}
+
+static void set_data(struct io_uring_sqe *sqe, void *ptr, enum kind kind)
+{
+    sqe->user_data = (uint64_t)(uintptr_t)ptr | kind;
+}
+
+/* ---- set-up ---- */
+
+static char *buffer_at(const struct state *st, uint32_t id)
+{
+    return st->memory + (size_t)id * STRIDE + HEADROOM + (size_t)(id % COLOURS) * COLOUR_BYTES;
+}
+
+static void give_back(struct state *st, uint32_t id)
+{
+    io_uring_buf_ring_add(st->buffers, buffer_at(st, id), BUFFER_BYTES, (uint16_t)id,
+                          io_uring_buf_ring_mask(BUFFERS), 0);
+    io_uring_buf_ring_advance(st->buffers, 1);
+}
+
+static void *map(size_t bytes)
+{
+    void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    return at == MAP_FAILED ? NULL : at;
+}
+
+static size_t ring_bytes(void)
+{
+    return BUFFERS * sizeof(struct io_uring_buf);
+}
+
+static enum mr_result set_up_buffers(struct state *st, struct mr_error *err)
+{
+    st->buffers = map(ring_bytes());
+    st->memory = map((size_t)BUFFERS * STRIDE);
+    if (st->buffers == NULL || st->memory == NULL)
+        return mr_fail_sys(err, "memory for the receive buffers of io_uring");
+    struct io_uring_buf_reg reg = {
+        .ring_addr = (uint64_t)(uintptr_t)st->buffers, .ring_entries = BUFFERS, .bgid = GROUP};
+    const int rc = io_uring_register_buf_ring(&st->ring, &reg, 0);
+    if (rc < 0) {
+        errno = -rc;
+        return mr_fail_sys(err, "io_uring receive buffers");
+    }
+    io_uring_buf_ring_init(st->buffers);
+    for (uint32_t i = 0; i < BUFFERS; i++)
+        give_back(st, i);
+    return MR_OK;
+}
+
+static void free_state(struct state *st)
+{
+    if (st->buffers != NULL)
+        (void)munmap(st->buffers, ring_bytes());
+    if (st->memory != NULL)
+        (void)munmap(st->memory, (size_t)BUFFERS * STRIDE);
+    free(st->stash);
+    free(st);
+}
+
+static enum mr_result init(struct mr_loop *loop, struct mr_error *err)
+{
+    struct io_uring_params params = {.flags = IORING_SETUP_SINGLE_ISSUER |
+                                              IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CQSIZE |
+                                              IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CLAMP,
+                                     .cq_entries = COMPLETIONS};
+    struct state *st = calloc(1, sizeof(*st));
+
+    MR_CHECK(st != NULL);
+    st->last_send = &st->sends;
+    const int rc = io_uring_queue_init_params(ENTRIES, &st->ring, &params);
+    if (rc < 0) {
+        free_state(st);
+        errno = -rc;
+        return rc == -EINVAL ? mr_fail(err, MR_ESYS, "io_uring needs Linux " MIN_KERNEL)
+                             : mr_fail_sys(err, "io_uring_setup");
+    }
+    const enum mr_result done = set_up_buffers(st, err);
+    if (done != MR_OK) {
+        io_uring_queue_exit(&st->ring);
+        free_state(st);
+        return done;
+    }
+    loop->engine_state = st;
+    return MR_OK;
+}
+
+static void fini(struct mr_loop *loop)
+{
+    struct state *st = state_of(loop);
+
+    submit(st); /* sockets to be closed */
+    io_uring_queue_exit(&st->ring);
+    free_state(st);
+}
+
+/* ---- streams ---- */
+
+static void start_receiving(struct state *st, struct mr_stream *s)
+{
+    struct io_uring_sqe *sqe = next_sqe(st);
+
+    io_uring_prep_recv_multishot(sqe, s->fd, NULL, 0, 0);
+    sqe->flags |= IOSQE_BUFFER_SELECT;
+    sqe->buf_group = GROUP;
+    set_data(sqe, s, RECV);
+    s->flags |= RECEIVING;
+}
+
+static void start_polling(struct state *st, struct mr_stream *s, unsigned events)
+{
+    struct io_uring_sqe *sqe = next_sqe(st);
+
+    io_uring_prep_poll_add(sqe, s->fd, events);
+    set_data(sqe, s, POLL);
+    s->flags |= events == 0 ? POLLING | FOR_HANGUP : POLLING;
+}
+
+static void cancel(struct state *st, void *ptr, enum kind kind)
+{
+    struct io_uring_sqe *sqe = next_sqe(st);
+
+    io_uring_prep_cancel64(sqe, (uint64_t)(uintptr_t)ptr | kind, 0);
+    sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+    set_data(sqe, NULL, NOTHING);
+}
+
+static void stop_receiving(struct state *st, struct mr_stream *s)
+{
+    if ((s->flags & (RECEIVING | RECV_CANCELLED)) != RECEIVING)
+        return;
+    s->flags |= RECV_CANCELLED;
+    cancel(st, s, RECV);
+}
+
+static void stop_polling(struct state *st, struct mr_stream *s)
+{
+    if ((s->flags & (POLLING | POLL_CANCELLED)) != POLLING)
+        return;
+    s->flags |= POLL_CANCELLED;
+    cancel(st, s, POLL);
+}
+
+/*
+ * Starts what is wanted. What is not wanted any more stops by itself: a paused stream's receive is
+ * cancelled when it next brings something, for most are resumed before that.
+ */
+static void update(struct mr_loop *loop, struct mr_stream *s)
+{
+    struct state *st = state_of(loop);
+
+    if (mr_stream_wants_read(s) && !(s->flags & RECEIVING))
+        start_receiving(st, s);
+    if (mr_stream_wants_write(s) && !(s->flags & POLLING))
+        start_polling(st, s, POLLOUT);
+    else if (mr_stream_wants_write(s) && s->flags & FOR_HANGUP)
+        stop_polling(st, s); /* its completion starts the other one */
+}
+
+/* A stream that does not want what has come: only its end is listened for. */
+static void stand_by(struct state *st, struct mr_stream *s)
+{
+    if (s->flags & RECEIVING)
+        stop_receiving(st, s);
+    else if (!(s->flags & POLLING))
+        start_polling(st, s, 0);
+}
+
+/* A closed stream is let go once the kernel has answered for all that it was asked. */
+static void let_go(struct state *st, struct mr_stream *s)
+{
+    if (s->flags & IN_FLIGHT || s->fd < 0)
+        return;
+    struct io_uring_sqe *sqe = next_sqe(st);
+    io_uring_prep_close(sqe, s->fd);
+    sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+    set_data(sqe, NULL, NOTHING);
+    mr_stream_released(s);
+}
+
+static void release(struct mr_loop *loop, struct mr_stream *s)
+{
+    struct state *st = state_of(loop);
+
+    stop_receiving(st, s);
+    stop_polling(st, s);
+    let_go(st, s);
+}
+
+static void send_output(struct mr_loop *loop, struct mr_stream *s)
+{
+    struct state *st = state_of(loop);
+
+    if (mr_stream_is_finishing(s)) { /* what follows the last byte must not wait for a turn */
+        mr_stream_send_now(s);
+        if (mr_stream_wants_write(s))
+            update(loop, s);
+        return;
+    }
+    struct send_op *op = mr_slab_get(&loop->slab, sizeof(*op));
+    op->next = NULL;
+    op->stream = s;
+    mr_stream_sending(s, &op->bytes);
+    s->flags |= SENDING;
+    const struct mr_slice bytes = mr_buf_slice(&op->bytes);
+    op->res = (int32_t)bytes.len;
+    *st->last_send = op;
+    st->last_send = &op->next;
+    struct io_uring_sqe *sqe = next_sqe(st);
+    /* with WAITALL a short send counts as a failure, and only failures are told */
+    io_uring_prep_send(sqe, s->fd, bytes.at, bytes.len, MSG_NOSIGNAL | MSG_DONTWAIT | MSG_WAITALL);
+    sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+    set_data(sqe, op, SEND);
+}
+
+static void on_sent(struct mr_loop *loop, struct send_op *op)
+{
+    struct mr_stream *s = op->stream;
+
+    s->flags &= (uint16_t)~SENDING;
+    mr_stream_sent(s, &op->bytes, op->res);
+    if (mr_stream_is_closed(s))
+        let_go(state_of(loop), s);
+    else if (mr_stream_wants_write(s))
+        update(loop, s);
+}
+
+static void note_failed_send(uint64_t data, int32_t res)
+{
+    if ((data & KIND_MASK) == SEND)
+        ((struct send_op *)pointer_of(data))->res = res;
+}
+
+/* Everything has been submitted: every send is over. */
+static void finish_sends(struct mr_loop *loop)
+{
+    struct state *st = state_of(loop);
+    struct io_uring_cqe *cqe;
+    unsigned head;
+
+    for (uint32_t i = 0; i < st->n_stash; i++)
+        note_failed_send(st->stash[i].data, st->stash[i].res);
+    io_uring_for_each_cqe(&st->ring, head, cqe)
+        note_failed_send(cqe->user_data, cqe->res);
+    while (st->sends != NULL) {
+        struct send_op *op = st->sends;
+        st->sends = op->next;
+        on_sent(loop, op);
+        mr_slab_put(&loop->slab, op, sizeof(*op));
+    }
+    st->last_send = &st->sends;
+}
+
+static void on_polled(struct mr_loop *loop, struct mr_stream *s, int events)
+{
+    const bool for_hangup = s->flags & FOR_HANGUP;
+
+    s->flags &= (uint16_t) ~(POLLING | POLL_CANCELLED | FOR_HANGUP);
+    if (!mr_stream_is_closed(s) && events > 0) {
+        if (for_hangup && events & (POLLERR | POLLHUP)) /* io_uring also tells of half a close */
+            mr_stream_hung_up(s);
+        else if (!for_hangup && mr_stream_wants_write(s))
+            mr_stream_writable(s);
+    }
+    if (mr_stream_is_closed(s))
+        let_go(state_of(loop), s);
+    else if (mr_stream_wants_write(s) && !(events > 0))
+        update(loop, s);
+}
+
+static void on_received(struct mr_loop *loop, struct mr_stream *s, const struct completion *c)
+{
+    struct state *st = state_of(loop);
+
+    if (!(c->flags & IORING_CQE_F_MORE))
+        s->flags &= (uint16_t) ~(RECEIVING | RECV_CANCELLED);
+    if (c->flags & IORING_CQE_F_BUFFER) {
+        const uint32_t id = c->flags >> IORING_CQE_BUFFER_SHIFT;
+        if (c->res > 0)
+            mr_stream_deliver(s, buffer_at(st, id), (size_t)c->res, HEADROOM);
+        give_back(st, id);
+    }
+    if (c->res == 0)
+        mr_stream_peer_gone(s, 0);
+    else if (c->res < 0 && c->res != -ENOBUFS && c->res != -ECANCELED && c->res != -EINTR &&
+             c->res != -EAGAIN)
+        mr_stream_peer_gone(s, -c->res);
+    if (mr_stream_is_closed(s))
+        let_go(st, s);
+    else if (mr_stream_wants_read(s))
+        update(loop, s);
+    else if (!mr_stream_has_ended(s))
+        stand_by(st, s);
+}
+
+/* ---- watches ---- */
+
+/*
+ * A multishot accept stays first in a shared socket's line of waiters and would take all; polls
+ * that start anew each time take turns.
+ */
+static bool accepts_itself(const struct mr_watch *w)
+{
+    return w->on_accept != NULL && !w->exclusive;
+}
+
+static void start_watching(struct state *st, struct watch_op *op)
+{
+    const struct mr_watch *w = op->watch;
+    struct io_uring_sqe *sqe = next_sqe(st);
+
+    if (accepts_itself(w))
+        io_uring_prep_multishot_accept(sqe, w->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    else
+        io_uring_prep_poll_add(sqe, w->fd,
+                               POLLIN | (w->exclusive ? (unsigned)EPOLLEXCLUSIVE : 0));
+    set_data(sqe, op, WATCH);
+    op->in_flight = true;
+}
+
+static void watch(struct mr_loop *loop, struct mr_watch *w)
+{
+    struct watch_op *op = mr_slab_get(&loop->slab, sizeof(*op));
+
+    op->watch = w;
+    w->engine_op = op;
+    start_watching(state_of(loop), op);
+}
+
+static void on_watch(struct state *st, struct watch_op *op, const struct completion *c)
+{
+    struct mr_watch *w = op->watch;
+
+    op->in_flight = c->flags & IORING_CQE_F_MORE;
+    if (accepts_itself(w)) {
+        if (c->res != -ECANCELED)
+            w->on_accept(w, c->res);
+    } else if (w->active) {
+        w->on_ready(w);
+    }
+    if (w->active && w->engine_op == op && !op->in_flight)
+        start_watching(st, op);
+}
+
+static bool take(struct state *st, struct completion *c)
+{
+    struct io_uring_cqe *cqe;
+
+    if (io_uring_peek_cqe(&st->ring, &cqe) != 0)
+        return false;
+    *c = (struct completion){cqe->user_data, cqe->res, cqe->flags};
+    io_uring_cqe_seen(&st->ring, cqe);
+    return true;
+}
+
+static void put_aside(struct state *st, const struct completion *c)
+{
+    if (st->n_stash == st->stash_cap) {
+        st->stash_cap = st->stash_cap * 2 + MAX_STASH_GROW;
+        st->stash = realloc(st->stash, st->stash_cap * sizeof(*st->stash));
+        MR_CHECK(st->stash != NULL);
+    }
+    st->stash[st->n_stash++] = *c;
+}
+
+/* What is for `op` among that which was put aside, in order. */
+static void search_stash(struct state *st, struct watch_op *op, uint64_t data)
+{
+    for (uint32_t i = st->stash_at; op->in_flight && i < st->n_stash; i++) {
+        const struct completion c = st->stash[i];
+        if (c.data != data)
+            continue;
+        st->stash[i].data = NOTHING;
+        on_watch(st, op, &c);
+    }
+}
+
+/* Waits until the kernel is done with the watch: it is rare, and the owner frees it afterwards. */
+static void unwatch(struct mr_loop *loop, struct mr_watch *w)
+{
+    struct state *st = state_of(loop);
+    struct watch_op *op = w->engine_op;
+    const uint64_t data = (uint64_t)(uintptr_t)op | WATCH;
+    struct completion c;
+
+    w->engine_op = NULL;
+    search_stash(st, op, data);
+    if (op->in_flight)
+        cancel(st, op, WATCH);
+    while (op->in_flight) {
+        if (!take(st, &c))
+            (void)io_uring_submit_and_wait(&st->ring, 1);
+        else if (c.data == data)
+            on_watch(st, op, &c);
+        else
+            put_aside(st, &c);
+    }
+    mr_slab_put(&loop->slab, op, sizeof(*op));
+}
+
+/* ---- the turn ---- */
+
+static void handle(struct mr_loop *loop, const struct completion *c)
+{
+    void *ptr = pointer_of(c->data);
+
+    switch ((enum kind)(c->data & KIND_MASK)) {
+    case NOTHING:
+    case SEND: /* see finish_sends */
+        break;
+    case RECV:
+        on_received(loop, ptr, c);
+        break;
+    case POLL:
+        on_polled(loop, ptr, c->res);
+        break;
+    case WATCH:
+        on_watch(state_of(loop), ptr, c);
+        break;
+    }
+}
+
+static void submit_and_wait(struct state *st, int timeout_ms)
+{
+    struct __kernel_timespec ts = {.tv_sec = timeout_ms / 1000,
+                                   .tv_nsec = (long long)(timeout_ms % 1000) * 1000000};
+    struct io_uring_cqe *cqe;
+    int rc;
+
+    if (timeout_ms < 0)
+        rc = io_uring_submit_and_wait(&st->ring, 1);
+    else if (timeout_ms == 0)
+        rc = io_uring_submit_and_get_events(&st->ring);
+    else
+        rc = io_uring_submit_and_wait_timeout(&st->ring, &cqe, 1, &ts, NULL);
+    MR_CHECK(rc >= 0 || rc == -EINTR || rc == -ETIME || rc == -EBUSY || rc == -EAGAIN);
+    while (io_uring_sq_ready(&st->ring) > 0) /* interrupted */
+        submit(st);
+}
+
+static void wait_and_deliver(struct mr_loop *loop, int timeout_ms)
+{
+    struct state *st = state_of(loop);
+    struct completion c;
+
+    /* a closed stream may have only a send to wait for, and that tells nothing */
+    submit_and_wait(st, st->n_stash > 0 || loop->n_releasing > 0 ? 0 : timeout_ms);
+    loop->now_us = mr_clock_mono_us();
+    finish_sends(loop);
+    while (st->stash_at < st->n_stash) {
+        c = st->stash[st->stash_at++]; /* it may grow, and move, meanwhile */
+        handle(loop, &c);
+    }
+    st->n_stash = st->stash_at = 0;
+    /* what comes from here on is for the next turn, so that this one ends */
+    for (uint32_t n = io_uring_cq_ready(&st->ring); n > 0 && st->n_stash == 0 && take(st, &c); n--)
+        handle(loop, &c);
+}
+
+const struct mr_engine MR_ENGINE_URING = {
+    .name = "io_uring",
+    .init = init,
+    .fini = fini,
+    .add = update,
+    .update = update,
+    .release = release,
+    .send = send_output,
+    .watch = watch,
+    .unwatch = unwatch,
+    .wait = wait_and_deliver,
+};
