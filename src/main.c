@@ -69,11 +69,26 @@ static enum mr_result load(struct start *s, struct mr_error *err)
     return rc;
 }
 
+static enum mr_result choose_engine(struct start *s, struct mr_error *err)
+{
+    const char *setting = s->options.engine != NULL ? s->options.engine : s->config->engine;
+
+    s->runtime.engine_auto = strcmp(setting, "auto") == 0;
+    s->runtime.engine = mr_loop_choose_engine(setting, &s->engine_error);
+    if (s->runtime.engine != NULL)
+        return MR_OK;
+    *err = s->engine_error;
+    mr_error_prefix(err, "engine");
+    return MR_ECONFIG;
+}
+
 static int test_conf(struct start *s)
 {
     struct mr_error err;
-    const enum mr_result rc = load(s, &err);
+    enum mr_result rc = load(s, &err);
 
+    if (rc == MR_OK)
+        rc = choose_engine(s, &err);
     if (rc != MR_OK)
         (void)fprintf(stderr, "millrace: %s\n", err.text);
     for (uint32_t i = 0; rc == MR_OK && i < s->config->n_warnings; i++)
@@ -149,9 +164,9 @@ static uint32_t worker_count(const struct start *s)
 {
     const uint32_t configured = s->config->worker_processes;
 
-    if (s->options.workers >= 0 && s->options.workers < MR_WORKERS_AUTO)
+    if (s->options.workers >= 0 && s->options.workers < MR_AUTO)
         return (uint32_t)s->options.workers;
-    if (s->options.workers < 0 && configured != MR_WORKERS_AUTO)
+    if (s->options.workers < 0 && configured != MR_AUTO)
         return configured;
     return mr_usable_cpus();
 }
@@ -194,19 +209,6 @@ static enum mr_result open_slots(struct start *s, struct mr_error *err)
     return rc;
 }
 
-static enum mr_result choose_engine(struct start *s, struct mr_error *err)
-{
-    const char *setting = s->options.engine != NULL ? s->options.engine : s->config->engine;
-
-    s->runtime.engine_auto = strcmp(setting, "auto") == 0;
-    s->runtime.engine = mr_loop_choose_engine(setting, &s->engine_error);
-    if (s->runtime.engine != NULL)
-        return MR_OK;
-    *err = s->engine_error;
-    mr_error_prefix(err, "engine");
-    return MR_ECONFIG;
-}
-
 /* Everything that can fail, while the terminal is still there to hear of it. */
 static enum mr_result prepare(struct start *s, struct mr_error *err)
 {
@@ -217,8 +219,7 @@ static enum mr_result prepare(struct start *s, struct mr_error *err)
     mr_log_set_level(s->options.log_level >= 0 ? s->options.log_level : (int)s->config->log_level);
     if ((rc = mr_log_open(log_file, err)) != MR_OK ||
         (rc = mr_pidfile_lock(&s->pidfile, pid_file, err)) != MR_OK ||
-        (rc = choose_engine(s, err)) != MR_OK ||
-        (rc = open_slots(s, err)) != MR_OK)
+        (rc = choose_engine(s, err)) != MR_OK || (rc = open_slots(s, err)) != MR_OK)
         return rc;
     (void)mr_raise_openfiles(s->config->max_openfiles);
     if ((rc = open_stats(s, err)) != MR_OK ||

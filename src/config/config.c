@@ -28,6 +28,7 @@ enum type {
     SECONDS,
     SIZE,
     COUNT_AUTO,
+    COALESCE,
     TEXT,
     HASH,
     DISTRIBUTION,
@@ -158,6 +159,10 @@ static enum mr_result set_uint(const struct reader *r, const struct key *k,
     case TIME:
         if (!mr_value_time_ms(value->text, &v))
             return bad_value(r, k, value, "is not a time; allowed: digits with ms, s, m or h");
+        break;
+    case COALESCE:
+        if (!mr_value_time_us(value->text, &v))
+            return bad_value(r, k, value, "is not known; allowed: auto, off, digits with us or ms");
         break;
     case SECONDS:
         ok = mr_parse_uint(mr_slice_of(value->text), UINT32_MAX, &v);
@@ -309,9 +314,15 @@ static enum mr_result set(const struct reader *r, const struct key *k, const str
     switch (k->type) {
     case BOOL:
         return set_bool(r, k, value, field);
+    case COALESCE:
+        if (strcmp(value->text, "off") == 0) {
+            *(uint32_t *)field = 0;
+            return MR_OK;
+        }
+        MR_FALLTHROUGH;
     case COUNT_AUTO:
         if (strcmp(value->text, "auto") == 0) {
-            *(uint32_t *)field = MR_WORKERS_AUTO;
+            *(uint32_t *)field = MR_AUTO;
             return MR_OK;
         }
         MR_FALLTHROUGH;

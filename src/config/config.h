@@ -17,8 +17,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define MR_WORKERS_AUTO      UINT32_MAX
-#define MR_KEY_BYTES_DEFAULT 16336u /* 16384 - 48: what twemproxy's default chunk holds */
+#define MR_AUTO              UINT32_MAX /* the number is chosen at run time */
+#define MR_KEY_BYTES_DEFAULT 16336u     /* 16384 - 48: what twemproxy's default chunk holds */
 
 enum mr_cross_server { MR_CROSS_REFUSE, MR_CROSS_FIRST_KEY };
 
@@ -67,6 +67,7 @@ struct mr_pool_config {
     bool reuseport;
     uint32_t redis_db;
     uint32_t timeout_ms;
+    uint32_t coalesce_us; /* 0: off; or MR_AUTO */
     uint32_t backlog;
     uint32_t client_connections;
     uint32_t client_output_limit;

@@ -34,6 +34,13 @@ bool mr_value_time_ms(const char *text, uint64_t *ms)
     return with_unit(text, UNITS, MR_COUNT(UNITS), ms);
 }
 
+bool mr_value_time_us(const char *text, uint64_t *us)
+{
+    static const struct unit UNITS[] = {{"us", 1}, {"ms", 1000}};
+
+    return with_unit(text, UNITS, MR_COUNT(UNITS), us);
+}
+
 bool mr_value_size(const char *text, uint64_t *bytes)
 {
     static const struct unit UNITS[] = {

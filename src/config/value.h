@@ -6,6 +6,9 @@
 /** Digits with a unit: ms, s, m, h. False for anything else or an overflow. */
 bool mr_value_time_ms(const char *text, uint64_t *ms);
 
+/** Digits with a unit: us, ms. */
+bool mr_value_time_us(const char *text, uint64_t *us);
+
 /** Digits with an optional unit: b, kb, mb, gb (1024-based), in any letter case. */
 bool mr_value_size(const char *text, uint64_t *bytes);
 

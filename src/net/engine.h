@@ -21,8 +21,8 @@ struct mr_engine {
     void (*send)(struct mr_loop *loop, struct mr_stream *s);
     void (*watch)(struct mr_loop *loop, struct mr_watch *w);
     void (*unwatch)(struct mr_loop *loop, struct mr_watch *w);
-    /** Waits up to timeout_ms (-1: for ever), sets loop->now_us, delivers what has come. */
-    void (*wait)(struct mr_loop *loop, int timeout_ms);
+    /** Waits up to timeout_us (-1: for ever), sets loop->now_us, delivers what has come. */
+    void (*wait)(struct mr_loop *loop, int64_t timeout_us);
 };
 
 #define MR_ENGINE_AUTO "io_uring" /* what `auto` tries before epoll */

@@ -131,10 +131,25 @@ static void handle(struct state *st, struct mr_stream *s, uint32_t events)
         mr_stream_hung_up(s); /* reported even when nothing is wanted */
 }
 
-static void wait_and_deliver(struct mr_loop *loop, int timeout_ms)
+/* Whole milliseconds go the way that every kernel knows; epoll_pwait2 is there from 5.11 on. */
+static int wait_for_events(struct state *st, int64_t timeout_us)
+{
+    const struct timespec ts = {.tv_sec = timeout_us / 1000000,
+                                .tv_nsec = timeout_us % 1000000 * 1000};
+    const int64_t ms = timeout_us < 0 ? -1 : (timeout_us + 999) / 1000;
+
+    if (timeout_us > 0 && timeout_us % 1000 != 0) {
+        const int n = epoll_pwait2(st->fd, st->events, EVENTS, &ts, NULL);
+        if (n >= 0 || errno != ENOSYS)
+            return n;
+    }
+    return epoll_wait(st->fd, st->events, EVENTS, ms > INT32_MAX ? INT32_MAX : (int)ms);
+}
+
+static void wait_and_deliver(struct mr_loop *loop, int64_t timeout_us)
 {
     struct state *st = loop->engine_state;
-    const int n = epoll_wait(st->fd, st->events, EVENTS, timeout_ms);
+    const int n = wait_for_events(st, timeout_us);
 
     MR_CHECK(n >= 0 || errno == EINTR);
     loop->now_us = mr_clock_mono_us();

@@ -39,12 +39,12 @@
 enum kind { NOTHING, RECV, POLL, SEND, WATCH };
 
 enum { /* bits of stream->flags */
-    RECEIVING = 1 << MR_STREAM_ENGINE_SHIFT,
-    RECV_CANCELLED = 1 << (MR_STREAM_ENGINE_SHIFT + 1),
-    POLLING = 1 << (MR_STREAM_ENGINE_SHIFT + 2),
-    POLL_CANCELLED = 1 << (MR_STREAM_ENGINE_SHIFT + 3),
-    SENDING = 1 << (MR_STREAM_ENGINE_SHIFT + 4),
-    FOR_HANGUP = 1 << (MR_STREAM_ENGINE_SHIFT + 5), /* what is polled for, instead of output */
+       RECEIVING = 1 << MR_STREAM_ENGINE_SHIFT,
+       RECV_CANCELLED = 1 << (MR_STREAM_ENGINE_SHIFT + 1),
+       POLLING = 1 << (MR_STREAM_ENGINE_SHIFT + 2),
+       POLL_CANCELLED = 1 << (MR_STREAM_ENGINE_SHIFT + 3),
+       SENDING = 1 << (MR_STREAM_ENGINE_SHIFT + 4),
+       FOR_HANGUP = 1 << (MR_STREAM_ENGINE_SHIFT + 5), /* what is polled for, instead of output */
 };
 #define IN_FLIGHT (RECEIVING | POLLING | SENDING)
 
@@ -346,8 +346,7 @@ static void finish_sends(struct mr_loop *loop)
 
     for (uint32_t i = 0; i < st->n_stash; i++)
         note_failed_send(st->stash[i].data, st->stash[i].res);
-    io_uring_for_each_cqe(&st->ring, head, cqe)
-        note_failed_send(cqe->user_data, cqe->res);
+    io_uring_for_each_cqe(&st->ring, head, cqe) note_failed_send(cqe->user_data, cqe->res);
     while (st->sends != NULL) {
         struct send_op *op = st->sends;
         st->sends = op->next;
@@ -418,8 +417,7 @@ static void start_watching(struct state *st, struct watch_op *op)
     if (accepts_itself(w))
         io_uring_prep_multishot_accept(sqe, w->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     else
-        io_uring_prep_poll_add(sqe, w->fd,
-                               POLLIN | (w->exclusive ? (unsigned)EPOLLEXCLUSIVE : 0));
+        io_uring_prep_poll_add(sqe, w->fd, POLLIN | (w->exclusive ? (unsigned)EPOLLEXCLUSIVE : 0));
     set_data(sqe, op, WATCH);
     op->in_flight = true;
 }
@@ -526,16 +524,16 @@ static void handle(struct mr_loop *loop, const struct completion *c)
     }
 }
 
-static void submit_and_wait(struct state *st, int timeout_ms)
+static void submit_and_wait(struct state *st, int64_t timeout_us)
 {
-    struct __kernel_timespec ts = {.tv_sec = timeout_ms / 1000,
-                                   .tv_nsec = (long long)(timeout_ms % 1000) * 1000000};
+    struct __kernel_timespec ts = {.tv_sec = timeout_us / 1000000,
+                                   .tv_nsec = timeout_us % 1000000 * 1000};
     struct io_uring_cqe *cqe;
     int rc;
 
-    if (timeout_ms < 0)
+    if (timeout_us < 0)
         rc = io_uring_submit_and_wait(&st->ring, 1);
-    else if (timeout_ms == 0)
+    else if (timeout_us == 0)
         rc = io_uring_submit_and_get_events(&st->ring);
     else
         rc = io_uring_submit_and_wait_timeout(&st->ring, &cqe, 1, &ts, NULL);
@@ -544,13 +542,13 @@ static void submit_and_wait(struct state *st, int timeout_ms)
         submit(st);
 }
 
-static void wait_and_deliver(struct mr_loop *loop, int timeout_ms)
+static void wait_and_deliver(struct mr_loop *loop, int64_t timeout_us)
 {
     struct state *st = state_of(loop);
     struct completion c;
 
     /* a closed stream may have only a send to wait for, and that tells nothing */
-    submit_and_wait(st, st->n_stash > 0 || loop->n_releasing > 0 ? 0 : timeout_ms);
+    submit_and_wait(st, st->n_stash > 0 || loop->n_releasing > 0 ? 0 : timeout_us);
     loop->now_us = mr_clock_mono_us();
     finish_sends(loop);
     while (st->stash_at < st->n_stash) {

@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #define ACCEPTS_PER_TURN 64  /* so that a storm of connects does not starve the clients */
+#define PROBES           25u /* io_uring keeps the sockets of a killed process for a moment */
+#define PROBE_WAIT_US    20000u
 #define RETRY_MS         50u /* pause after an accept that failed for want of resources */
 
 static enum mr_result set_on(int fd, int level, int option, const char *name,
@@ -101,12 +103,16 @@ enum mr_result mr_listen_probe(const struct mr_addr *addr, struct mr_error *err)
 
     if (addr->sa.any.sa_family == AF_UNIX)
         return MR_OK; /* mr_listen finds out by itself */
-    const int fd = socket(addr->sa.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return mr_fail_sys(err, "socket for %s", addr->text);
-    rc = bind_tcp(fd, addr, &plain, err);
-    (void)close(fd);
-    return rc;
+    for (unsigned tries = 0;; tries++) {
+        const int fd = socket(addr->sa.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (fd < 0)
+            return mr_fail_sys(err, "socket for %s", addr->text);
+        rc = bind_tcp(fd, addr, &plain, err);
+        (void)close(fd);
+        if (rc == MR_OK || err->sys != EADDRINUSE || tries == PROBES)
+            return rc;
+        (void)usleep(PROBE_WAIT_US);
+    }
 }
 
 static void retry(struct mr_timer *timer)
@@ -177,13 +183,11 @@ static void on_ready(struct mr_watch *watch)
 void mr_acceptor_start(struct mr_acceptor *a, struct mr_loop *loop, int fd, bool shared,
                        void (*on_accept)(struct mr_acceptor *, int))
 {
-    *a = (struct mr_acceptor){.watch = {.on_ready = on_ready,
-                                        .on_accept = on_accepted,
-                                        .fd = fd,
-                                        .exclusive = shared},
-                              .loop = loop,
-                              .retry = {.fire = retry},
-                              .on_accept = on_accept};
+    *a = (struct mr_acceptor){
+        .watch = {.on_ready = on_ready, .on_accept = on_accepted, .fd = fd, .exclusive = shared},
+        .loop = loop,
+        .retry = {.fire = retry},
+        .on_accept = on_accept};
     mr_watch_start(loop, &a->watch);
 }
 

@@ -23,8 +23,9 @@ enum mr_result mr_listen(int *fd, const struct mr_addr *addr, const struct mr_li
                          struct mr_error *err) MR_MUST_USE;
 
 /**
- * Fails when another process listens on the address. SO_REUSEPORT would let both serve it, each
- * a share of the clients; call this before opening the first socket of a group.
+ * Fails when another process listens on the address, still after half a second. SO_REUSEPORT would
+ * let both serve it, each a share of the clients; call this before opening the first socket of a
+ * group.
  */
 enum mr_result mr_listen_probe(const struct mr_addr *addr, struct mr_error *err) MR_MUST_USE;
 

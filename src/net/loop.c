@@ -58,6 +58,8 @@ enum mr_result mr_loop_init(struct mr_loop *loop, const char *engine, struct mr_
     mr_slab_init(&loop->slab);
     mr_timers_init(&loop->timers, loop->now_us);
     mr_list_init(&loop->resumed);
+    mr_list_init(&loop->alarms);
+    loop->next_alarm_us = UINT64_MAX;
     loop->trim_timer.fire = trim;
     return loop->engine->init(loop, err);
 }
@@ -79,6 +81,55 @@ void mr_loop_abandon(struct mr_loop *loop)
 void mr_loop_timer(struct mr_loop *loop, struct mr_timer *timer, uint64_t delay_ms)
 {
     mr_timer_set(&loop->timers, timer, loop->now_us, delay_ms);
+}
+
+void mr_loop_alarm(struct mr_loop *loop, struct mr_alarm *alarm, uint64_t delay_us)
+{
+    alarm->at_us = loop->now_us + delay_us;
+    mr_list_append(&loop->alarms, &alarm->link);
+    if (alarm->at_us < loop->next_alarm_us)
+        loop->next_alarm_us = alarm->at_us;
+}
+
+void mr_alarm_cancel(struct mr_alarm *alarm)
+{
+    if (mr_list_linked(&alarm->link))
+        mr_list_del(&alarm->link);
+}
+
+static void run_alarms(struct mr_loop *loop)
+{
+    struct mr_list *link, *next;
+
+    if (MR_LIKELY(loop->next_alarm_us > loop->now_us))
+        return;
+    loop->next_alarm_us = UINT64_MAX;
+    for (link = loop->alarms.next; link != &loop->alarms; link = next) {
+        struct mr_alarm *alarm = MR_CONTAINER_OF(link, struct mr_alarm, link);
+        next = link->next;
+        if (alarm->at_us > loop->now_us) {
+            if (alarm->at_us < loop->next_alarm_us)
+                loop->next_alarm_us = alarm->at_us;
+            continue;
+        }
+        mr_list_del(link);
+        alarm->fire(alarm);
+    }
+}
+
+/* Microseconds that the engine may wait, -1 without limit. */
+static int64_t wait_us(const struct mr_loop *loop, int max_wait_ms)
+{
+    const int ceiling = max_wait_ms < 0 ? INT32_MAX : max_wait_ms;
+
+    if (loop->n_resumed > 0 || loop->next_alarm_us <= loop->now_us)
+        return 0;
+    const int wheel_ms = mr_timers_wait_ms(&loop->timers, loop->now_us, ceiling);
+    const int64_t us = wheel_ms == INT32_MAX ? INT64_MAX : (int64_t)wheel_ms * 1000;
+    const uint64_t alarm_us = loop->next_alarm_us - loop->now_us;
+    if (loop->next_alarm_us != UINT64_MAX && (int64_t)alarm_us < us)
+        return (int64_t)alarm_us;
+    return us == INT64_MAX ? -1 : us;
 }
 
 void mr_watch_start(struct mr_loop *loop, struct mr_watch *watch)
@@ -128,12 +179,10 @@ static void flush_and_reap(struct mr_loop *loop)
 
 void mr_loop_turn(struct mr_loop *loop, int max_wait_ms)
 {
-    const int ceiling = max_wait_ms < 0 ? INT32_MAX : max_wait_ms;
-    int wait = loop->n_resumed > 0 ? 0 : mr_timers_wait_ms(&loop->timers, loop->now_us, ceiling);
-
-    loop->engine->wait(loop, wait == INT32_MAX ? -1 : wait);
+    loop->engine->wait(loop, wait_us(loop, max_wait_ms));
     redeliver(loop);
     mr_timers_run(&loop->timers, loop->now_us);
+    run_alarms(loop);
     flush_and_reap(loop);
     if (loop->slab.cached_bytes > 0 && !mr_timer_is_set(&loop->trim_timer))
         mr_loop_timer(loop, &loop->trim_timer, TRIM_MS);

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "core/result.h"
+#include "core/list.h"
 #include "core/slab.h"
 #include "core/timer.h"
 
@@ -29,9 +30,19 @@ struct mr_watch {
      */
     void (*on_accept)(struct mr_watch *watch, int fd);
     void *engine_op; /* private to the engine */
-    int fd;         /* owned by whoever set it; closed only after mr_watch_stop */
-    bool exclusive; /* shared with other processes: wake one of them */
-    bool active;    /* kept by the loop; stopping is fine in a callback, freeing is not */
+    int fd;          /* owned by whoever set it; closed only after mr_watch_stop */
+    bool exclusive;  /* shared with other processes: wake one of them */
+    bool active;     /* kept by the loop; stopping is fine in a callback, freeing is not */
+};
+
+/**
+ * A timer with the precision of the engine's wait. For the few that need it: a plain list. When it
+ * fires it may cancel no other one.
+ */
+struct mr_alarm {
+    struct mr_list link; /* zeroed while it is not set */
+    void (*fire)(struct mr_alarm *alarm);
+    uint64_t at_us;
 };
 
 struct mr_loop {
@@ -39,14 +50,16 @@ struct mr_loop {
     void *engine_state;
     struct mr_slab slab;
     struct mr_timers timers;
-    uint64_t now_us;            /* monotonic, read once a turn */
-    uint32_t n_streams;         /* open, or closed and not reaped yet */
-    uint32_t n_releasing;       /* closed, and the engine has not let go of them */
-    uint32_t n_resumed;         /* streams in `resumed` */
-    bool stop;                  /* set by anyone: mr_loop_run returns after this turn */
-    struct mr_stream *dirty;    /* with output to flush at the end of the turn */
-    struct mr_stream *closed;   /* to be reaped at the end of the turn */
-    struct mr_list resumed;     /* with a remainder to deliver again */
+    uint64_t now_us;          /* monotonic, read once a turn */
+    uint32_t n_streams;       /* open, or closed and not reaped yet */
+    uint32_t n_releasing;     /* closed, and the engine has not let go of them */
+    uint32_t n_resumed;       /* streams in `resumed` */
+    bool stop;                /* set by anyone: mr_loop_run returns after this turn */
+    struct mr_stream *dirty;  /* with output to flush at the end of the turn */
+    struct mr_stream *closed; /* to be reaped at the end of the turn */
+    struct mr_list resumed;   /* with a remainder to deliver again */
+    struct mr_list alarms;
+    uint64_t next_alarm_us;     /* no alarm is due before; UINT64_MAX without any */
     struct mr_timer trim_timer; /* gives unused memory back */
 };
 
@@ -81,3 +94,9 @@ void mr_watch_stop(struct mr_loop *loop, struct mr_watch *watch);
 
 /** Sets a timer relative to the time of this turn. */
 void mr_loop_timer(struct mr_loop *loop, struct mr_timer *timer, uint64_t delay_ms);
+
+/** Sets an alarm (not one that is set) relative to the time of this turn. */
+void mr_loop_alarm(struct mr_loop *loop, struct mr_alarm *alarm, uint64_t delay_us);
+
+/** Fine for one that is not set. */
+void mr_alarm_cancel(struct mr_alarm *alarm);

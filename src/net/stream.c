@@ -17,17 +17,18 @@
 #define BATCH_BYTES  65536u /* more runs in the same turn are collected up to here */
 
 enum { /* the upper bits belong to the engine: MR_STREAM_ENGINE_SHIFT */
-    CONNECTING = 1 << 0,
-    PAUSED = 1 << 1,    /* the owner wants no input */
-    EOF_SEEN = 1 << 2,  /* the peer sends no more */
-    BLOCKED = 1 << 3,   /* the socket takes no more output */
-    DIRTY = 1 << 4,     /* in loop->dirty */
-    CLOSED = 1 << 5,    /* in loop->closed */
-    FINISHING = 1 << 6, /* close once the output is out and the peer has closed */
-    SHUT = 1 << 7,      /* our side is shut down */
-    SENDING = 1 << 8,   /* the engine is sending; `sending` tells how much */
+       CONNECTING = 1 << 0,
+       PAUSED = 1 << 1,    /* the owner wants no input */
+       EOF_SEEN = 1 << 2,  /* the peer sends no more */
+       BLOCKED = 1 << 3,   /* the socket takes no more output */
+       DIRTY = 1 << 4,     /* in loop->dirty */
+       CLOSED = 1 << 5,    /* in loop->closed */
+       FINISHING = 1 << 6, /* close once the output is out and the peer has closed */
+       SHUT = 1 << 7,      /* our side is shut down */
+       SENDING = 1 << 8,   /* the engine is sending; `sending` tells how much */
+       CORKED = 1 << 9,    /* the owner collects more output */
 };
-_Static_assert(SENDING < 1 << MR_STREAM_ENGINE_SHIFT, "the engine's bits are its own");
+_Static_assert(CORKED < 1 << MR_STREAM_ENGINE_SHIFT, "the engine's bits are its own");
 
 bool mr_stream_is_open(const struct mr_stream *s)
 {
@@ -129,6 +130,20 @@ static void mark_dirty(struct mr_stream *s)
     s->flags |= DIRTY;
     s->next_dirty = s->loop->dirty;
     s->loop->dirty = s;
+}
+
+void mr_stream_cork(struct mr_stream *s)
+{
+    s->flags |= CORKED;
+}
+
+void mr_stream_uncork(struct mr_stream *s)
+{
+    if (!(s->flags & CORKED))
+        return;
+    s->flags &= (uint16_t)~CORKED;
+    if (!(s->flags & CLOSED) && !mr_buf_empty(&s->out))
+        mark_dirty(s);
 }
 
 void mr_stream_close(struct mr_stream *s, int error)
@@ -341,7 +356,7 @@ static ssize_t send_iov(struct mr_stream *s, struct iovec *iov, size_t n)
 void mr_stream_flush(struct mr_stream *s)
 {
     s->flags &= (uint16_t)~DIRTY;
-    if (s->flags & (CLOSED | CONNECTING | SENDING))
+    if (s->flags & (CLOSED | CONNECTING | SENDING | CORKED))
         return;
     if (mr_buf_empty(&s->out))
         flushed(s);
@@ -453,7 +468,7 @@ static size_t write_through(struct mr_stream *s, const char *bytes, size_t len)
 /* The first large run of a turn may be the only one; more of them are better sent together. */
 static bool sends_at_once(const struct mr_stream *s, size_t len)
 {
-    if (len < DIRECT_BYTES || s->flags & (CONNECTING | BLOCKED | SENDING))
+    if (len < DIRECT_BYTES || s->flags & (CONNECTING | BLOCKED | SENDING | CORKED))
         return false;
     return !(s->flags & DIRTY) || mr_stream_pending(s) + len >= BATCH_BYTES;
 }

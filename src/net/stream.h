@@ -69,6 +69,10 @@ enum mr_result mr_stream_connect(struct mr_stream *s, struct mr_loop *loop,
  */
 void mr_stream_write(struct mr_stream *s, const char *bytes, size_t len);
 
+/** Collects output until it is uncorked; it then leaves at the end of that turn. */
+void mr_stream_cork(struct mr_stream *s);
+void mr_stream_uncork(struct mr_stream *s); /* fine for one that is not corked */
+
 /** Stops and restarts delivery; a remainder is presented again after the restart. */
 void mr_stream_pause(struct mr_stream *s);
 void mr_stream_resume(struct mr_stream *s);

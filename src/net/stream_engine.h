@@ -5,7 +5,7 @@
 
 #include <sys/types.h>
 
-#define MR_STREAM_ENGINE_SHIFT 9 /* bits of stream->flags from here on belong to the engine */
+#define MR_STREAM_ENGINE_SHIFT 10 /* bits of stream->flags from here on belong to the engine */
 
 bool mr_stream_wants_read(const struct mr_stream *s);
 bool mr_stream_wants_write(const struct mr_stream *s);

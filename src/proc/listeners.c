@@ -23,7 +23,7 @@ static enum mr_result open_address(struct mr_listeners *l, uint32_t index,
                                               .mode = listen->mode};
     enum mr_result rc = MR_OK;
 
-    if (options.reuse_port && !pool->reuseport)
+    if (!pool->reuseport)
         rc = mr_listen_probe(&listen->addr, err);
     for (uint32_t s = 0; s < l->n_slots && rc == MR_OK; s++) {
         int *fd = &l->fds[s * l->n + index];

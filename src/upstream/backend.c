@@ -10,6 +10,8 @@
 #include <string.h>
 
 #define CONNECT_TIMEOUT_MS 10000u /* where the pool has no timeout */
+#define NEAR_RTT_US        300u /* `coalesce: auto` holds nothing back from a server further off */
+#define COALESCE_BYTES     16384u /* a batch of this size leaves in any case */
 #define STREAM_BYTES       16384u /* an unfinished reply of this size is passed on in pieces */
 
 enum state { CONNECTING, HELLO, READY };
@@ -21,6 +23,7 @@ struct mr_backend {
     struct mr_call *head; /* in flight, in order */
     struct mr_call **tail;
     struct mr_timer timer;
+    struct mr_alarm hold; /* ends the gathering of a batch, where it has a limit in time */
     struct mr_reply_state scan;
     struct mr_buf held;  /* requests that wait for the hello to be accepted */
     uint64_t read_us;    /* when the server last sent something */
@@ -33,6 +36,8 @@ struct mr_backend {
     uint32_t unsent;  /* of these, counted as in_queue: the last ones */
     uint64_t unsent_bytes;
     enum state state;
+    bool near;    /* the network adds little to what waits for an answer */
+    bool holding; /* a batch of requests is gathered */
     bool retired;
     bool timed_out;
     const char *refused; /* what the server refused of the hello */
@@ -165,12 +170,23 @@ static void on_timer(struct mr_timer *timer)
     }
 }
 
+/* A unix socket is; for TCP the handshake has told. */
+static bool is_near(const struct mr_backend *b)
+{
+    struct tcp_info info;
+    socklen_t len = sizeof(info);
+
+    return getsockopt(b->stream.fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0 ||
+           info.tcpi_rtt <= NEAR_RTT_US;
+}
+
 static void become_ready(struct mr_backend *b)
 {
     const struct mr_slice held = mr_buf_slice(&b->held);
     const uint64_t now = b->stream.loop->now_us;
 
     b->state = READY;
+    b->near = is_near(b);
     b->read_us = now;
     b->drained_us = now; /* the clock of what waited for the connection starts here */
     mr_timer_cancel(&b->timer);
@@ -239,6 +255,47 @@ static bool take_reply(struct mr_backend *b, const char *bytes, size_t len, bool
     return true;
 }
 
+static void end_hold(struct mr_backend *b)
+{
+    b->holding = false;
+    mr_alarm_cancel(&b->hold);
+    mr_stream_uncork(&b->stream);
+}
+
+static void on_hold_over(struct mr_alarm *alarm)
+{
+    end_hold(MR_CONTAINER_OF(alarm, struct mr_backend, hold));
+}
+
+/*
+ * Larger batches cost the server and us less. While the last one is unanswered the server has
+ * work, and what is held back would wait there; it loses only the way to the server. No timer
+ * bounds it: one so short costs more than the batch saves, and there always is an answer, or the
+ * end of the connection.
+ */
+static bool wants_batch(const struct mr_backend *b)
+{
+    const uint32_t setting = b->server->pool->config->coalesce_us;
+
+    if (setting == 0 || b->state != READY || mr_stream_pending(&b->stream) > 0)
+        return false;
+    return setting != MR_AUTO || (b->near && !idle(b));
+}
+
+static void coalesce(struct mr_backend *b)
+{
+    const uint32_t setting = b->server->pool->config->coalesce_us;
+
+    if (b->holding && mr_stream_pending(&b->stream) >= COALESCE_BYTES) {
+        end_hold(b);
+    } else if (!b->holding && wants_batch(b)) {
+        b->holding = true;
+        mr_stream_cork(&b->stream);
+        if (setting != MR_AUTO)
+            mr_loop_alarm(b->stream.loop, &b->hold, setting);
+    }
+}
+
 static void quickack(struct mr_backend *b)
 {
     const int on = 1;
@@ -289,6 +346,8 @@ static size_t on_data(struct mr_stream *s, const char *bytes, size_t len)
         }
         used += n;
     }
+    if (b->holding)
+        end_hold(b);
     if (b->retired && idle(b))
         mr_backend_close(b, 0);
     return used;
@@ -343,6 +402,7 @@ static void on_close(struct mr_stream *s, int error)
     struct mr_server *server = b->server;
 
     mr_timer_cancel(&b->timer);
+    mr_alarm_cancel(&b->hold);
     mr_list_del(&b->link);
     if (server->slots[b->slot] == b)
         server->slots[b->slot] = NULL;
@@ -382,6 +442,7 @@ int mr_backend_connect(struct mr_backend **out, struct mr_server *server, uint32
     b->slot = slot;
     b->tail = &b->head;
     b->timer.fire = on_timer;
+    b->hold.fire = on_hold_over;
     b->read_us = pool->loop->now_us;
     mr_list_append(&server->backends, &b->link);
     b->hello_sent = config->protocol->hello(&config->options, slab, &hello);
@@ -400,6 +461,7 @@ void mr_backend_send(struct mr_backend *b, struct mr_call *call, struct mr_slice
 {
     struct mr_server_metrics *m = b->server->metrics;
 
+    coalesce(b);
     call->next = NULL;
     call->sent_us = b->stream.loop->now_us;
     call->bytes = (uint32_t)request.len;

@@ -229,6 +229,18 @@ def test_workers_die_with_their_master(start, redis1):
     wait_for(lambda: not can_connect(m.port))  # the kernel closes an io_uring a moment later
 
 
+def test_a_new_start_right_after_a_kill(start, redis1):
+    """io_uring lets go of a killed process's sockets a moment after its end."""
+    m = start(Millrace, [redis1.port], workers=2)
+    for _ in range(3):
+        os.kill(m.pid, signal.SIGKILL)
+        m.popen.wait()
+        again = start(Millrace, conf=m.conf.read_text())
+        m = again
+        with Raw(int(m.conf.read_text().split("127.0.0.1:")[1].split()[0])) as c:
+            assert c.ask("PING") == b"+PONG"
+
+
 def test_a_child_holds_only_its_own_listeners(start, redis1):
     m = start(Millrace, [redis1.port], workers=3)
     for pid in m.child_pids():

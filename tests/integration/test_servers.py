@@ -1,8 +1,10 @@
 """Servers that fail, come back, are slow, or move."""
 
 import os
+import pathlib
 import signal
 import socket
+import threading
 import time
 
 import pytest
@@ -298,3 +300,42 @@ def test_quickack_and_keepalive_serve(start, redis1):
                              capture_output=True, text=True)
         if out.returncode == 0:
             assert "keepalive" in out.stdout
+
+
+@pytest.mark.parametrize("coalesce, waits", [("auto", True), ("off", False), ("2ms", False)])
+def test_requests_behind_an_unanswered_batch_leave_together(start, coalesce, waits):
+    """`auto` gathers them until the answer comes, a time until it is over, `off` never."""
+    arrived, answer = [], threading.Event()
+
+    def serve(conn, server):
+        while data := server.read(conn):
+            arrived.append(data)
+            if len(arrived) == 1:
+                answer.wait(10 * SLOW)
+            conn.sendall(b"+OK\r\n" * data.count(b"*2\r\n"))
+
+    server = start(Scripted, serve)
+    m = start(Millrace, [server.port], coalesce=coalesce)
+    clients = [m.raw() for _ in range(4)]
+    clients[0].send(command("GET", "a"))
+    wait_for(lambda: len(arrived) == 1)
+    for c in clients[1:]:
+        c.send(command("GET", "a"))
+    if waits:
+        wait_for(lambda: m.pool()[f"127.0.0.1:{server.port}"]["requests"] == 4)
+        assert unread(server.port) == 0
+    else:
+        wait_for(lambda: unread(server.port) == 3 * len(command("GET", "a")))
+    answer.set()
+    assert [c.reply() for c in clients] == [b"+OK"] * 4
+    assert not waits or arrived == [command("GET", "a"), command("GET", "a") * 3]
+
+
+def unread(port):
+    """Bytes that wait in the receive queues of established connections to a port here."""
+    total = 0
+    for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[1].endswith(":%04X" % port) and fields[3] == "01":
+            total += int(fields[4].split(":")[1], 16)
+    return total

@@ -29,7 +29,7 @@ static void defaults(void **state)
     must_load(POOL SERVERS);
     const struct mr_pool_config *p = &config->pools[0];
     assert_false(config->meitu);
-    assert_int_equal(config->worker_processes, MR_WORKERS_AUTO);
+    assert_int_equal(config->worker_processes, MR_AUTO);
     assert_int_equal(config->worker_shutdown_timeout_ms, 30000);
     assert_int_equal(config->max_openfiles, 102400);
     assert_null(config->user);
@@ -180,7 +180,8 @@ static void complaints(void **state)
         {"global:\n  worker_processes: -1\n" POOL SERVERS, "is not a number"},
         {"global:\n  worker_procesess: 1\n" POOL SERVERS, "did you mean \"worker_processes\"?"},
         {"global:\n  worker_shutdown_timeout: soon\n" POOL SERVERS, "is not a time"},
-        {"global:\n  engine: kqueue\n" POOL SERVERS, "is not an engine; allowed: auto, epoll"},
+        {"global:\n  engine: kqueue\n" POOL SERVERS,
+         "is not an engine; allowed: auto, epoll, io_uring"},
         {"global: 1\n" POOL SERVERS, "must be a mapping"},
         {"pools:\n  p:\n    redis: true\nother:\n  a: 1\n", "f.yml:4:1: unknown section \"other\""},
         {"pools:\n  p:\n    listen: 127.0.0.1:1\n    redis: true\n    client_connections: 0\n    "

@@ -101,6 +101,10 @@ static void times_and_sizes(void **state)
     uint64_t v;
 
     (void)state;
+    assert_true(mr_value_time_us("50us", &v) && v == 50);
+    assert_true(mr_value_time_us("2ms", &v) && v == 2000);
+    assert_false(mr_value_time_us("2", &v));
+    assert_false(mr_value_time_us("1s", &v));
     assert_true(mr_value_time_ms("250ms", &v) && v == 250);
     assert_true(mr_value_time_ms("30s", &v) && v == 30000);
     assert_true(mr_value_time_ms("2m", &v) && v == 120000);
