@@ -55,8 +55,9 @@ static void open_pool(const char *more)
     assert_int_equal(getsockname(listener, (struct sockaddr *)&a, &len), 0);
     port = ntohs(a.sin_port);
     snprintf(yaml, sizeof(yaml),
-             "p:\n  listen: 127.0.0.1:1\n  redis: true\n%s  servers:\n   - 127.0.0.1:%d:1\n", more,
-             port);
+             "p:\n  listen: 127.0.0.1:1\n  redis: true\n  coalesce: off\n%s  servers:\n   - "
+             "127.0.0.1:%d:1\n",
+             more, port);
     assert_int_equal(mr_config_parse(&config, "t", mr_slice_of(yaml), 1000, &err), MR_OK);
     assert_int_equal(mr_metrics_open(&metrics, 1, 1, &err), MR_OK);
     assert_int_equal(mr_loop_init(&loop, test_engine(), &err), MR_OK);
