@@ -10,8 +10,8 @@
 #include <string.h>
 
 #define CONNECT_TIMEOUT_MS 10000u /* where the pool has no timeout */
-#define NEAR_RTT_US        300u /* `coalesce: auto` holds nothing back from a server further off */
-#define COALESCE_BYTES     16384u /* a batch of this size leaves in any case */
+#define NEAR_RTT_US        300u  /* `coalesce: auto` holds nothing back from a server further off */
+#define COALESCE_BYTES     4096u /* a batch of this size leaves in any case */
 #define STREAM_BYTES       16384u /* an unfinished reply of this size is passed on in pieces */
 
 enum state { CONNECTING, HELLO, READY };
@@ -282,12 +282,13 @@ static bool wants_batch(const struct mr_backend *b)
     return setting != MR_AUTO || (b->near && !idle(b));
 }
 
-static void coalesce(struct mr_backend *b)
+static void coalesce(struct mr_backend *b, size_t len)
 {
     const uint32_t setting = b->server->pool->config->coalesce_us;
 
-    if (b->holding && mr_stream_pending(&b->stream) >= COALESCE_BYTES) {
-        end_hold(b);
+    if (mr_stream_pending(&b->stream) + len >= COALESCE_BYTES) {
+        if (b->holding)
+            end_hold(b);
     } else if (!b->holding && wants_batch(b)) {
         b->holding = true;
         mr_stream_cork(&b->stream);
@@ -461,7 +462,7 @@ void mr_backend_send(struct mr_backend *b, struct mr_call *call, struct mr_slice
 {
     struct mr_server_metrics *m = b->server->metrics;
 
-    coalesce(b);
+    coalesce(b, request.len);
     call->next = NULL;
     call->sent_us = b->stream.loop->now_us;
     call->bytes = (uint32_t)request.len;
