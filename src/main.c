@@ -1,11 +1,10 @@
 /* main.c - the order of a start: options, configuration, sockets, then the processes. */
 #include "admin/stats_port.h"
-#include "core/clock.h"
 #include "core/log.h"
 #include "core/version.h"
-#include "net/listener.h"
-#include "net/loop.h"
+#include "proc/channel.h"
 #include "proc/daemon.h"
+#include "proc/generation.h"
 #include "proc/master.h"
 #include "proc/options.h"
 #include "proc/pidfile.h"
@@ -23,19 +22,12 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#define MBUF_HEADER   48u /* of twemproxy's chunks: what a key cannot use of them */
-#define SPARE_FDS     32u /* for the log, the channel, the engine and the like */
-#define STATS_BACKLOG 128
-
 struct start {
     struct mr_options options;
     const char *conf_file;
-    struct mr_config *config;
+    struct mr_generation generation;
     struct mr_pidfile pidfile;
-    struct mr_listeners listeners;
-    struct mr_runtime runtime;
-    int notify;                   /* of the background start, -1 in the foreground */
-    struct mr_error engine_error; /* why `engine: auto` is not io_uring, where it is not */
+    int notify; /* of the background start, -1 in the foreground */
 };
 
 static const struct mr_stats_hook STATS = {mr_stats_port_attach, mr_stats_port_detach};
@@ -57,45 +49,20 @@ static const char *default_conf_file(void)
     return PLACES[0];
 }
 
-static enum mr_result load(struct start *s, struct mr_error *err)
-{
-    enum mr_result rc =
-        mr_config_load(&s->config, s->conf_file, s->options.mbuf_size - MBUF_HEADER, err);
-
-    if (rc == MR_OK)
-        rc = mr_check_user(s->config->user, s->config->group, err);
-    if (rc != MR_OK)
-        mr_error_prefix(err, "conf");
-    return rc;
-}
-
-static enum mr_result choose_engine(struct start *s, struct mr_error *err)
-{
-    const char *setting = s->options.engine != NULL ? s->options.engine : s->config->engine;
-
-    s->runtime.engine_auto = strcmp(setting, "auto") == 0;
-    s->runtime.engine = mr_loop_choose_engine(setting, &s->engine_error);
-    if (s->runtime.engine != NULL)
-        return MR_OK;
-    *err = s->engine_error;
-    mr_error_prefix(err, "engine");
-    return MR_ECONFIG;
-}
-
 static int test_conf(struct start *s)
 {
+    struct mr_generation *g = &s->generation;
     struct mr_error err;
-    enum mr_result rc = load(s, &err);
+    const enum mr_result rc = mr_generation_load(g, &s->options, s->conf_file, &err);
 
-    if (rc == MR_OK)
-        rc = choose_engine(s, &err);
     if (rc != MR_OK)
         (void)fprintf(stderr, "millrace: %s\n", err.text);
-    for (uint32_t i = 0; rc == MR_OK && i < s->config->n_warnings; i++)
-        (void)fprintf(stderr, "millrace: warning: %s\n", s->config->warnings[i]);
+    for (uint32_t i = 0; rc == MR_OK && i < g->config->n_warnings; i++)
+        (void)fprintf(stderr, "millrace: warning: %s\n", g->config->warnings[i]);
     (void)fprintf(stderr, "millrace: configuration file '%s' syntax is %s\n", s->conf_file,
                   rc == MR_OK ? "ok" : "invalid");
-    mr_config_free(s->config);
+    if (rc == MR_OK)
+        mr_generation_close(g, NULL);
     return rc == MR_OK ? 0 : 1;
 }
 
@@ -143,105 +110,36 @@ free_config:
     return status;
 }
 
-static enum mr_result open_stats(struct start *s, struct mr_error *err)
-{
-    const char *host =
-        s->options.stats_addr != NULL ? s->options.stats_addr : s->config->stats_addr;
-    const uint32_t port =
-        s->options.stats_port != 0 ? s->options.stats_port : s->config->stats_port;
-    const struct mr_listen_options options = {.backlog = STATS_BACKLOG};
-    struct mr_addr addr;
-
-    enum mr_result rc = mr_addr_resolve(&addr, mr_slice_of(host), (uint16_t)port, err);
-    if (rc == MR_OK)
-        rc = mr_listen(&s->runtime.stats_fd, &addr, &options, err);
-    if (rc != MR_OK)
-        mr_error_prefix(err, "statistics port");
-    return rc;
-}
-
-static uint32_t worker_count(const struct start *s)
-{
-    const uint32_t configured = s->config->worker_processes;
-
-    if (s->options.workers >= 0 && s->options.workers < MR_AUTO)
-        return (uint32_t)s->options.workers;
-    if (s->options.workers < 0 && configured != MR_AUTO)
-        return configured;
-    return mr_usable_cpus();
-}
-
-/* What is left for clients of each worker's descriptors. */
-static enum mr_result budget(struct start *s, struct mr_error *err)
-{
-    const uint32_t limit = mr_raise_openfiles(s->config->max_openfiles);
-    uint64_t own = SPARE_FDS;
-
-    for (uint32_t i = 0; i < s->config->n_pools; i++)
-        own += (uint64_t)s->config->pools[i].servers.n * s->config->pools[i].server_connections +
-               s->config->pools[i].listens.n;
-    /* the master holds every worker's listeners and channel */
-    const uint64_t master = SPARE_FDS + (uint64_t)s->runtime.n_slots * (s->listeners.n + 2);
-    if (limit <= own || limit <= master)
-        return mr_fail(err, MR_ELIMIT,
-                       "the limit of open files (%u) is too low: servers, listeners and spare need "
-                       "%llu; raise it with ulimit -n or max_openfiles",
-                       limit, (unsigned long long)(own > master ? own : master));
-    s->runtime.max_clients = (uint32_t)(limit - own);
-    return MR_OK;
-}
-
-static enum mr_result open_slots(struct start *s, struct mr_error *err)
-{
-    struct mr_runtime *rt = &s->runtime;
-    const uint32_t workers = worker_count(s);
-    enum mr_result rc = MR_OK;
-
-    rt->config = s->config;
-    rt->single = workers == 0;
-    rt->n_slots = workers == 0 ? 1 : workers;
-    rt->started_us = mr_clock_wall_us();
-    rt->addresses = calloc(s->config->n_servers + 1, sizeof(*rt->addresses));
-    rt->slots = calloc(rt->n_slots, sizeof(*rt->slots));
-    MR_CHECK(rt->addresses != NULL && rt->slots != NULL);
-    for (uint32_t i = 0; i < rt->n_slots && rc == MR_OK; i++)
-        rc = mr_metrics_open(&rt->slots[i], s->config->n_pools, s->config->n_servers, err);
-    return rc;
-}
-
 /* Everything that can fail, while the terminal is still there to hear of it. */
 static enum mr_result prepare(struct start *s, struct mr_error *err)
 {
-    const char *log_file = s->options.log_file != NULL ? s->options.log_file : s->config->log_file;
-    const char *pid_file = s->options.pid_file != NULL ? s->options.pid_file : s->config->pid_file;
+    const struct mr_config *config = s->generation.config;
+    const char *log_file = s->options.log_file != NULL ? s->options.log_file : config->log_file;
+    const char *pid_file = s->options.pid_file != NULL ? s->options.pid_file : config->pid_file;
     enum mr_result rc;
 
-    mr_log_set_level(s->options.log_level >= 0 ? s->options.log_level : (int)s->config->log_level);
+    mr_log_set_level(s->options.log_level >= 0 ? s->options.log_level : (int)config->log_level);
     if ((rc = mr_log_open(log_file, err)) != MR_OK ||
-        (rc = mr_pidfile_lock(&s->pidfile, pid_file, err)) != MR_OK ||
-        (rc = choose_engine(s, err)) != MR_OK || (rc = open_slots(s, err)) != MR_OK)
+        (rc = mr_pidfile_lock(&s->pidfile, pid_file, err)) != MR_OK)
         return rc;
-    (void)mr_raise_openfiles(s->config->max_openfiles);
-    if ((rc = open_stats(s, err)) != MR_OK ||
-        (rc = mr_listeners_open(&s->listeners, s->config, s->runtime.n_slots, err)) != MR_OK)
-        return rc;
-    return budget(s, err);
+    return mr_generation_open(&s->generation, &s->options, NULL, err);
 }
 
 static void log_start(const struct start *s)
 {
+    const struct mr_generation *g = &s->generation;
     struct utsname u;
 
     if (uname(&u) < 0)
         memset(&u, 0, sizeof(u));
     mr_log(MR_LOG_NOTICE, "starting version=%s system=\"%s %s %s\" pid=%d conf=%s engine=%s",
            MR_VERSION, u.sysname, u.release, u.machine, (int)getpid(), s->conf_file,
-           s->runtime.engine);
-    if (s->engine_error.text[0] != '\0')
-        mr_log(MR_LOG_NOTICE, "engine_fallback engine=%s reason=\"%s\"", s->runtime.engine,
-               s->engine_error.text);
-    for (uint32_t i = 0; i < s->config->n_warnings; i++)
-        mr_log(MR_LOG_WARN, "conf_warning text=\"%s\"", s->config->warnings[i]);
+           g->runtime.engine);
+    if (g->engine_error.text[0] != '\0')
+        mr_log(MR_LOG_NOTICE, "engine_fallback engine=%s reason=\"%s\"", g->runtime.engine,
+               g->engine_error.text);
+    for (uint32_t i = 0; i < g->config->n_warnings; i++)
+        mr_log(MR_LOG_WARN, "conf_warning text=\"%s\"", g->config->warnings[i]);
 }
 
 static void on_ready(void *arg)
@@ -266,11 +164,12 @@ static void in_child(void *arg)
 /* A single process has a helper all the same when names must be resolved; it dies with us. */
 static int start_lone_resolver(struct start *s)
 {
+    struct mr_generation *g = &s->generation;
     struct mr_error err;
     const pid_t parent = getpid();
     int ends[2];
 
-    if (!mr_resolver_needed(s->config))
+    if (!mr_resolver_needed(g->config))
         return -1;
     if (mr_channel_open(ends, &err) != MR_OK) {
         mr_log(MR_LOG_ERR, "resolver_failed error=\"%s\"", err.text);
@@ -279,63 +178,54 @@ static int start_lone_resolver(struct start *s)
     if (fork() == 0) {
         (void)close(ends[0]);
         in_child(s);
-        mr_listeners_keep_slot(&s->listeners, UINT32_MAX);
-        (void)close(s->runtime.stats_fd);
+        mr_listeners_keep_slot(&g->listeners, UINT32_MAX);
+        (void)close(g->runtime.stats_fd);
         mr_log_set_role("resolver");
         (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (getppid() != parent)
             _exit(1);
-        exit(mr_resolver_run(s->config, ends[1]));
+        exit(mr_resolver_run(g->config, ends[1]));
     }
     (void)close(ends[1]);
     return ends[0];
 }
 
-static int serve(struct start *s)
+static int serve_alone(struct start *s)
 {
+    struct mr_generation *g = &s->generation;
+    const int channel = start_lone_resolver(s);
     struct mr_error err;
 
+    if (mr_become_user(g->config->user, g->config->group, &err) != MR_OK) {
+        mr_log(MR_LOG_EMERG, "user_failed error=\"%s\"", err.text);
+        return 1;
+    }
+    const struct mr_worker_setup setup = {.runtime = &g->runtime,
+                                          .listen_fds = g->listeners.fds,
+                                          .channel = channel,
+                                          .stats = STATS,
+                                          .on_ready = on_ready,
+                                          .on_ready_arg = s};
+    const int status = mr_worker_run(&setup);
+    mr_generation_close(g, NULL);
+    return status;
+}
+
+static int serve(struct start *s)
+{
     mr_catch_crashes();
     mr_block_signals();
-    if (s->runtime.single) {
-        const int channel = start_lone_resolver(s);
-        if (mr_become_user(s->config->user, s->config->group, &err) != MR_OK) {
-            mr_log(MR_LOG_EMERG, "user_failed error=\"%s\"", err.text);
-            return 1;
-        }
-        const struct mr_worker_setup setup = {.runtime = &s->runtime,
-                                              .listen_fds = s->listeners.fds,
-                                              .channel = channel,
-                                              .stats = STATS,
-                                              .on_ready = on_ready,
-                                              .on_ready_arg = s};
-        return mr_worker_run(&setup);
-    }
+    if (s->generation.runtime.single)
+        return serve_alone(s);
     mr_log_set_role("master");
-    const struct mr_master_setup setup = {.runtime = &s->runtime,
-                                          .listeners = &s->listeners,
+    const struct mr_master_setup setup = {.generation = &s->generation,
+                                          .options = &s->options,
+                                          .conf_file = s->conf_file,
                                           .stats = STATS,
                                           .on_ready = on_ready,
                                           .in_child = in_child,
                                           .arg = s};
     return mr_master_run(&setup);
-}
-
-static void release(struct start *s)
-{
-    struct mr_runtime *rt = &s->runtime;
-
-    if (s->listeners.fds != NULL)
-        mr_listeners_close(&s->listeners);
-    if (rt->stats_fd >= 0)
-        (void)close(rt->stats_fd);
-    for (uint32_t i = 0; i < rt->n_slots && rt->slots != NULL; i++)
-        if (rt->slots[i].head != NULL)
-            mr_metrics_close(&rt->slots[i]);
-    free(rt->slots);
-    free(rt->addresses);
-    mr_config_free(s->config);
-    mr_pidfile_remove(&s->pidfile);
 }
 
 static int run(struct start *s)
@@ -344,25 +234,18 @@ static int run(struct start *s)
     int status = 1;
 
     s->notify = -1;
-    s->runtime.stats_fd = -1;
-    if (load(s, &err) != MR_OK)
+    if (mr_generation_load(&s->generation, &s->options, s->conf_file, &err) != MR_OK)
         return complain(&err);
-    if (prepare(s, &err) != MR_OK) {
+    if (prepare(s, &err) != MR_OK ||
+        (s->options.daemonize && mr_daemonize(&s->notify, &err) != MR_OK) ||
+        mr_pidfile_write(&s->pidfile, &err) != MR_OK) {
         status = complain(&err);
-        goto release;
+        mr_generation_close(&s->generation, NULL);
+    } else {
+        log_start(s);
+        status = serve(s);
     }
-    if (s->options.daemonize && mr_daemonize(&s->notify, &err) != MR_OK) {
-        status = complain(&err);
-        goto release;
-    }
-    if (mr_pidfile_write(&s->pidfile, &err) != MR_OK) {
-        status = complain(&err);
-        goto release;
-    }
-    log_start(s);
-    status = serve(s);
-release:
-    release(s);
+    mr_pidfile_remove(&s->pidfile);
     return status;
 }
 

@@ -62,16 +62,26 @@ static void add_latency(struct mr_latency *sum, const struct mr_latency *l)
         sum->counts[i] += l->counts[i];
 }
 
+static void add_server(struct mr_server_metrics *sum, const struct mr_server_metrics *m)
+{
+    mr_metrics_add((uint64_t *)sum, (const uint64_t *)m, MR_SERVER_METRICS, MR_SERVER_METRIC_COUNT);
+    add_latency(&sum->server_latency, &m->server_latency);
+}
+
+static void add_pool(struct mr_pool_metrics *sum, const struct mr_pool_metrics *m)
+{
+    mr_metrics_add((uint64_t *)sum, (const uint64_t *)m, MR_POOL_METRICS, MR_POOL_METRIC_COUNT);
+    add_latency(&sum->request_latency, &m->request_latency);
+}
+
 static json_t *server_object(const struct source *s, uint32_t index)
 {
     struct mr_server_metrics sum = {0};
     json_t *object = json_object();
 
     for (uint32_t i = s->first; i < s->first + s->n; i++) {
-        const struct mr_server_metrics *m = &s->rt->slots[i].servers[index];
-        mr_metrics_add((uint64_t *)&sum, (const uint64_t *)m, MR_SERVER_METRICS,
-                       MR_SERVER_METRIC_COUNT);
-        add_latency(&sum.server_latency, &m->server_latency);
+        add_server(&sum, &s->rt->slots[i].servers[index]);
+        add_server(&sum, &s->rt->bases[i].servers[index]);
     }
     put_metrics(object, (const uint64_t *)&sum, MR_SERVER_METRICS, MR_SERVER_METRIC_COUNT);
     if (s->rt->config->meitu)
@@ -87,10 +97,8 @@ static json_t *pool_object(const struct source *s, uint32_t pool, uint32_t first
     json_t *servers = object;
 
     for (uint32_t i = s->first; i < s->first + s->n; i++) {
-        const struct mr_pool_metrics *m = &s->rt->slots[i].pools[pool];
-        mr_metrics_add((uint64_t *)&sum, (const uint64_t *)m, MR_POOL_METRICS,
-                       MR_POOL_METRIC_COUNT);
-        add_latency(&sum.request_latency, &m->request_latency);
+        add_pool(&sum, &s->rt->slots[i].pools[pool]);
+        add_pool(&sum, &s->rt->bases[i].pools[pool]);
     }
     put_metrics(object, (const uint64_t *)&sum, MR_POOL_METRICS, MR_POOL_METRIC_COUNT);
     if (config->meitu) {
@@ -113,9 +121,12 @@ static void put_process(json_t *object, const struct source *s)
     char host[256] = "unknown";
 
     (void)gethostname(host, sizeof(host) - 1);
-    for (uint32_t i = s->first; i < s->first + s->n; i++)
+    for (uint32_t i = s->first; i < s->first + s->n; i++) {
         mr_metrics_add((uint64_t *)&sum, (const uint64_t *)&rt->slots[i].head->process,
                        MR_PROCESS_METRICS, MR_PROCESS_METRIC_COUNT);
+        mr_metrics_add((uint64_t *)&sum, (const uint64_t *)&rt->bases[i].head->process,
+                       MR_PROCESS_METRICS, MR_PROCESS_METRIC_COUNT);
+    }
     put(object, "service", json_string("nutcracker")); /* collectors look for this name */
     put(object, "source", json_string(host));
     put(object, "version", json_string(MR_VERSION));

@@ -10,7 +10,7 @@
 
 #define MR_HISTOGRAM_SUB     16u /* buckets for each power of two */
 #define MR_HISTOGRAM_MAX_US  60000000u
-#define MR_HISTOGRAM_BUCKETS 368u
+#define MR_HISTOGRAM_BUCKETS 366u
 
 struct mr_histogram {
     uint64_t counts[MR_HISTOGRAM_BUCKETS];

@@ -1,6 +1,7 @@
 /* metrics.c - counters in shared memory. */
 #include "core/metrics.h"
 
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -64,6 +65,13 @@ void mr_metrics_close(struct mr_metrics *m)
     (void)munmap(m->head, m->size);
     (void)close(m->fd);
     *m = (struct mr_metrics){.fd = -1};
+}
+
+void mr_metrics_clear(struct mr_metrics *m)
+{
+    memset(&m->head->process, 0, sizeof(m->head->process));
+    memset(m->pools, 0, m->head->n_pools * sizeof(*m->pools));
+    memset(m->servers, 0, m->head->n_servers * sizeof(*m->servers));
 }
 
 static void reset(uint64_t *values, const struct mr_metric_desc *desc, size_t n)

@@ -88,6 +88,9 @@ enum mr_result mr_metrics_open(struct mr_metrics *m, uint32_t n_pools, uint32_t 
 
 void mr_metrics_close(struct mr_metrics *m);
 
+/** Sets every value to zero. */
+void mr_metrics_clear(struct mr_metrics *m);
+
 /** For a new worker in the slot: gauges start from zero, counters go on. */
 void mr_metrics_reset_gauges(struct mr_metrics *m);
 

@@ -84,6 +84,14 @@ static void send_output(struct mr_loop *loop, struct mr_stream *s)
     mr_stream_send_now(s);
 }
 
+/* Another process may keep the socket open, so closing it here would not take it out. */
+static bool rest(struct mr_loop *loop, struct mr_stream *s)
+{
+    const struct state *st = loop->engine_state;
+
+    return epoll_ctl(st->fd, EPOLL_CTL_DEL, s->fd, NULL) == 0 || errno == ENOENT;
+}
+
 static void *tag(struct mr_watch *w)
 {
     return (char *)w + WATCH_TAG;
@@ -121,7 +129,7 @@ static void receive(struct state *st, struct mr_stream *s)
 
 static void handle(struct state *st, struct mr_stream *s, uint32_t events)
 {
-    if (mr_stream_is_closed(s))
+    if (mr_stream_is_closed(s) || mr_stream_is_resting(s))
         return;
     if (mr_stream_wants_write(s) && events & (EPOLLOUT | EPOLLERR | EPOLLHUP))
         mr_stream_writable(s);
@@ -174,6 +182,7 @@ const struct mr_engine MR_ENGINE_EPOLL = {
     .add = add,
     .update = update,
     .release = release,
+    .rest = rest,
     .send = send_output,
     .watch = watch,
     .unwatch = unwatch,

@@ -38,15 +38,14 @@
 /* What a completion is about: the low bits of its user data; the rest is a pointer. */
 enum kind { NOTHING, RECV, POLL, SEND, WATCH };
 
-enum { /* bits of stream->flags */
-       RECEIVING = 1 << MR_STREAM_ENGINE_SHIFT,
-       RECV_CANCELLED = 1 << (MR_STREAM_ENGINE_SHIFT + 1),
-       POLLING = 1 << (MR_STREAM_ENGINE_SHIFT + 2),
-       POLL_CANCELLED = 1 << (MR_STREAM_ENGINE_SHIFT + 3),
-       SENDING = 1 << (MR_STREAM_ENGINE_SHIFT + 4),
-       FOR_HANGUP = 1 << (MR_STREAM_ENGINE_SHIFT + 5), /* what is polled for, instead of output */
+/* Bits of stream->flags. */
+enum {
+    RECEIVING = 1 << MR_STREAM_ENGINE_SHIFT,
+    RECV_CANCELLED = 1 << (MR_STREAM_ENGINE_SHIFT + 1),
+    POLLING = 1 << (MR_STREAM_ENGINE_SHIFT + 2),
+    POLL_CANCELLED = 1 << (MR_STREAM_ENGINE_SHIFT + 3),
+    FOR_HANGUP = 1 << (MR_STREAM_ENGINE_SHIFT + 4), /* what is polled for, instead of output */
 };
-#define IN_FLIGHT (RECEIVING | POLLING | SENDING)
 
 /* Bytes on their way out; the stream may gather more meanwhile. */
 struct send_op {
@@ -266,16 +265,32 @@ static void update(struct mr_loop *loop, struct mr_stream *s)
 /* A stream that does not want what has come: only its end is listened for. */
 static void stand_by(struct state *st, struct mr_stream *s)
 {
+    if (mr_stream_is_resting(s))
+        return;
     if (s->flags & RECEIVING)
         stop_receiving(st, s);
     else if (!(s->flags & POLLING))
         start_polling(st, s, 0);
 }
 
+static bool in_flight(const struct mr_stream *s)
+{
+    return s->flags & (RECEIVING | POLLING) || s->sending > 0;
+}
+
+static bool rest(struct mr_loop *loop, struct mr_stream *s)
+{
+    struct state *st = state_of(loop);
+
+    stop_receiving(st, s);
+    stop_polling(st, s);
+    return !in_flight(s);
+}
+
 /* A closed stream is let go once the kernel has answered for all that it was asked. */
 static void let_go(struct state *st, struct mr_stream *s)
 {
-    if (s->flags & IN_FLIGHT || s->fd < 0)
+    if (in_flight(s) || s->fd < 0)
         return;
     struct io_uring_sqe *sqe = next_sqe(st);
     io_uring_prep_close(sqe, s->fd);
@@ -307,7 +322,6 @@ static void send_output(struct mr_loop *loop, struct mr_stream *s)
     op->next = NULL;
     op->stream = s;
     mr_stream_sending(s, &op->bytes);
-    s->flags |= SENDING;
     const struct mr_slice bytes = mr_buf_slice(&op->bytes);
     op->res = (int32_t)bytes.len;
     *st->last_send = op;
@@ -323,7 +337,6 @@ static void on_sent(struct mr_loop *loop, struct send_op *op)
 {
     struct mr_stream *s = op->stream;
 
-    s->flags &= (uint16_t)~SENDING;
     mr_stream_sent(s, &op->bytes, op->res);
     if (mr_stream_is_closed(s))
         let_go(state_of(loop), s);
@@ -568,6 +581,7 @@ const struct mr_engine MR_ENGINE_URING = {
     .add = update,
     .update = update,
     .release = release,
+    .rest = rest,
     .send = send_output,
     .watch = watch,
     .unwatch = unwatch,

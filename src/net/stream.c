@@ -27,8 +27,9 @@ enum { /* the upper bits belong to the engine: MR_STREAM_ENGINE_SHIFT */
        SHUT = 1 << 7,      /* our side is shut down */
        SENDING = 1 << 8,   /* the engine is sending; `sending` tells how much */
        CORKED = 1 << 9,    /* the owner collects more output */
+       RESTING = 1 << 10,  /* the engine is to have nothing to do with it */
 };
-_Static_assert(CORKED < 1 << MR_STREAM_ENGINE_SHIFT, "the engine's bits are its own");
+_Static_assert(RESTING < 1 << MR_STREAM_ENGINE_SHIFT, "the engine's bits are its own");
 
 bool mr_stream_is_open(const struct mr_stream *s)
 {
@@ -59,17 +60,22 @@ bool mr_stream_unread(const struct mr_stream *s)
 
 bool mr_stream_wants_read(const struct mr_stream *s)
 {
-    return !(s->flags & (CONNECTING | PAUSED | EOF_SEEN | CLOSED));
+    return !(s->flags & (CONNECTING | PAUSED | EOF_SEEN | CLOSED | RESTING));
 }
 
 bool mr_stream_wants_write(const struct mr_stream *s)
 {
-    return s->flags & (CONNECTING | BLOCKED) && !(s->flags & CLOSED);
+    return s->flags & (CONNECTING | BLOCKED) && !(s->flags & (CLOSED | RESTING));
 }
 
 bool mr_stream_has_ended(const struct mr_stream *s)
 {
     return s->flags & EOF_SEEN;
+}
+
+bool mr_stream_is_resting(const struct mr_stream *s)
+{
+    return s->flags & RESTING;
 }
 
 bool mr_stream_is_finishing(const struct mr_stream *s)
@@ -268,6 +274,26 @@ void mr_stream_resume(struct mr_stream *s)
     }
 }
 
+bool mr_stream_rest(struct mr_stream *s)
+{
+    if (s->flags & CLOSED)
+        return false;
+    s->flags |= PAUSED | RESTING;
+    if (mr_list_linked(&s->resumed)) {
+        mr_list_del(&s->resumed);
+        s->loop->n_resumed--;
+    }
+    return s->loop->engine->rest(s->loop, s) && s->sending == 0;
+}
+
+void mr_stream_restore(struct mr_stream *s, struct mr_slice in, struct mr_slice out)
+{
+    if (in.len > 0)
+        keep(s, in.at, in.len);
+    if (out.len > 0)
+        mr_stream_write(s, out.at, out.len);
+}
+
 void mr_stream_peer_gone(struct mr_stream *s, int error)
 {
     if (s->flags & CLOSED)
@@ -356,7 +382,7 @@ static ssize_t send_iov(struct mr_stream *s, struct iovec *iov, size_t n)
 void mr_stream_flush(struct mr_stream *s)
 {
     s->flags &= (uint16_t)~DIRTY;
-    if (s->flags & (CLOSED | CONNECTING | SENDING | CORKED))
+    if (s->flags & (CLOSED | CONNECTING | SENDING | CORKED | RESTING))
         return;
     if (mr_buf_empty(&s->out))
         flushed(s);
@@ -468,7 +494,7 @@ static size_t write_through(struct mr_stream *s, const char *bytes, size_t len)
 /* The first large run of a turn may be the only one; more of them are better sent together. */
 static bool sends_at_once(const struct mr_stream *s, size_t len)
 {
-    if (len < DIRECT_BYTES || s->flags & (CONNECTING | BLOCKED | SENDING | CORKED))
+    if (len < DIRECT_BYTES || s->flags & (CONNECTING | BLOCKED | SENDING | CORKED | RESTING))
         return false;
     return !(s->flags & DIRTY) || mr_stream_pending(s) + len >= BATCH_BYTES;
 }

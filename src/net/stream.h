@@ -84,6 +84,16 @@ void mr_stream_want(struct mr_stream *s, size_t total);
 void mr_stream_close(struct mr_stream *s, int error);
 
 /**
+ * Asks the engine to let go of the socket, so that another process can go on with it; nothing is
+ * delivered or sent from now on. True once it has: call again after a turn until then. What is
+ * left in `in` and `out` travels with the descriptor; mr_stream_close then closes it here only.
+ */
+bool mr_stream_rest(struct mr_stream *s);
+
+/** For a stream just opened, paused, on a socket that comes from elsewhere: what came with it. */
+void mr_stream_restore(struct mr_stream *s, struct mr_slice in, struct mr_slice out);
+
+/**
  * Sends what is queued, then tells the peer that no more will come, and closes when the peer
  * closes. Input is thrown away from now on. The owner bounds the time.
  */

@@ -5,11 +5,12 @@
 
 #include <sys/types.h>
 
-#define MR_STREAM_ENGINE_SHIFT 10 /* bits of stream->flags from here on belong to the engine */
+#define MR_STREAM_ENGINE_SHIFT 11 /* bits of stream->flags from here on belong to the engine */
 
 bool mr_stream_wants_read(const struct mr_stream *s);
 bool mr_stream_wants_write(const struct mr_stream *s);
 bool mr_stream_has_ended(const struct mr_stream *s);    /* the peer sends no more */
+bool mr_stream_is_resting(const struct mr_stream *s);   /* see mr_stream_rest */
 bool mr_stream_is_finishing(const struct mr_stream *s); /* see mr_stream_finish */
 
 /**

@@ -26,6 +26,13 @@ struct mr_address_payload {
     struct mr_addr addr;
 };
 
+#define MR_HANDOVER_POOLS 1024u /* pools behind count as moving */
+
+struct mr_handover_payload {
+    uint8_t retired;                      /* the slot goes: accept on until TERMINATE */
+    uint8_t moves[MR_HANDOVER_POOLS / 8]; /* a bit for each pool whose keys move */
+};
+
 enum mr_message_type {
 #define X(name, payload) MR_MSG_##name##_TYPE,
 #include "proc/messages.def"

@@ -1,10 +1,15 @@
 /* listeners.c - every listening socket of a configuration. */
 #include "proc/listeners.h"
 
+#include "core/log.h"
 #include "net/listener.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/filter.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static bool is_unix(const struct mr_listen_config *listen)
@@ -12,23 +17,65 @@ static bool is_unix(const struct mr_listen_config *listen)
     return listen->addr.sa.any.sa_family == AF_UNIX;
 }
 
+static const struct mr_listen_config *listen_at(const struct mr_listeners *l, uint32_t index)
+{
+    uint32_t p = 0;
+
+    while (index >= l->config->pools[p].listens.n)
+        index -= l->config->pools[p++].listens.n;
+    return &l->config->pools[p].listens.at[index];
+}
+
+int mr_listeners_find(const struct mr_listeners *l, const struct mr_addr *addr)
+{
+    for (uint32_t i = 0; i < l->n; i++)
+        if (mr_addr_eq(&listen_at(l, i)->addr, addr))
+            return (int)i;
+    return -1;
+}
+
+/* The same socket as before, with what the configuration says of it now. */
+static enum mr_result take_over(int *fd, int old, const struct mr_pool_config *pool,
+                                const struct mr_listen_config *listen_config, struct mr_error *err)
+{
+    const int keepalive = pool->tcpkeepalive;
+
+    *fd = fcntl(old, F_DUPFD_CLOEXEC, 0);
+    if (*fd < 0)
+        return mr_fail_sys(err, "dup of a socket");
+    if (listen(*fd, (int)pool->backlog) < 0)
+        return mr_fail_sys(err, "listen on %s", listen_config->addr.text);
+    if (!is_unix(listen_config))
+        (void)setsockopt(*fd, SOL_SOCKET, SO_KEEPALIVE, &keepalive, sizeof(keepalive));
+    else if (listen_config->mode != 0 &&
+             chmod(listen_config->addr.sa.un.sun_path, (mode_t)listen_config->mode) < 0)
+        return mr_fail_sys(err, "chmod %o %s", (unsigned)listen_config->mode,
+                           listen_config->addr.text);
+    return MR_OK;
+}
+
 /* One address: a socket for each slot, or one for all. */
 static enum mr_result open_address(struct mr_listeners *l, uint32_t index,
                                    const struct mr_pool_config *pool,
-                                   const struct mr_listen_config *listen, struct mr_error *err)
+                                   const struct mr_listen_config *listen,
+                                   const struct mr_listeners *before, struct mr_error *err)
 {
+    /* REUSEPORT also for one worker: there may be more of them after a reload */
     const struct mr_listen_options options = {.backlog = (int)pool->backlog,
-                                              .reuse_port = l->n_slots > 1 || pool->reuseport,
+                                              .reuse_port = true,
                                               .keepalive = pool->tcpkeepalive,
                                               .mode = listen->mode};
+    const int old = before != NULL ? mr_listeners_find(before, &listen->addr) : -1;
     enum mr_result rc = MR_OK;
 
-    if (!pool->reuseport)
+    if (!pool->reuseport && old < 0)
         rc = mr_listen_probe(&listen->addr, err);
     for (uint32_t s = 0; s < l->n_slots && rc == MR_OK; s++) {
         int *fd = &l->fds[s * l->n + index];
         if (s > 0 && is_unix(listen))
             *fd = l->fds[index];
+        else if (old >= 0 && s < before->n_slots)
+            rc = take_over(fd, before->fds[s * before->n + (uint32_t)old], pool, listen, err);
         else
             rc = mr_listen(fd, &listen->addr, &options, err);
     }
@@ -38,7 +85,8 @@ static enum mr_result open_address(struct mr_listeners *l, uint32_t index,
 }
 
 enum mr_result mr_listeners_open(struct mr_listeners *l, const struct mr_config *config,
-                                 uint32_t n_slots, struct mr_error *err)
+                                 uint32_t n_slots, const struct mr_listeners *before,
+                                 struct mr_error *err)
 {
     enum mr_result rc = MR_OK;
     uint32_t index = 0;
@@ -52,11 +100,34 @@ enum mr_result mr_listeners_open(struct mr_listeners *l, const struct mr_config 
     for (uint32_t p = 0; p < config->n_pools; p++) {
         const struct mr_pool_config *pool = &config->pools[p];
         for (uint32_t i = 0; i < pool->listens.n && rc == MR_OK; i++)
-            rc = open_address(l, index++, pool, &pool->listens.at[i], err);
+            rc = open_address(l, index++, pool, &pool->listens.at[i], before, err);
     }
     if (rc != MR_OK)
-        mr_listeners_close(l);
+        mr_listeners_close(l, before);
     return rc;
+}
+
+/* Sockets of a group are numbered in the order of their bind, so those that stay come first. */
+void mr_listeners_steer(const struct mr_listeners *l, const struct mr_listeners *before)
+{
+    struct sock_filter code[] = {
+        {BPF_LD | BPF_W | BPF_ABS, 0, 0, (uint32_t)(SKF_AD_OFF + SKF_AD_RANDOM)},
+        {BPF_ALU | BPF_MOD | BPF_K, 0, 0, l->n_slots},
+        {BPF_RET | BPF_A, 0, 0, 0},
+    };
+    const struct sock_fprog program = {.len = MR_COUNT(code), .filter = code};
+
+    for (uint32_t i = 0; i < l->n; i++) {
+        const struct mr_listen_config *listen = listen_at(l, i);
+        if (is_unix(listen) || mr_listeners_find(before, &listen->addr) < 0)
+            continue;
+        if (before->n_slots <= l->n_slots)
+            (void)setsockopt(l->fds[i], SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, NULL, 0);
+        else if (setsockopt(l->fds[i], SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program,
+                            sizeof(program)) < 0)
+            mr_log(MR_LOG_WARN, "steer_failed listen=%s error=\"%s\"", listen->addr.text,
+                   strerror(errno));
+    }
 }
 
 static bool shared(const struct mr_listeners *l, uint32_t slot, uint32_t index)
@@ -84,14 +155,14 @@ void mr_listeners_keep_slot(struct mr_listeners *l, uint32_t slot)
             close_slot(l, s, slot);
 }
 
-void mr_listeners_close(struct mr_listeners *l)
+void mr_listeners_close(struct mr_listeners *l, const struct mr_listeners *heir)
 {
-    uint32_t index = 0;
-
-    for (uint32_t p = 0; p < l->config->n_pools; p++)
-        for (uint32_t i = 0; i < l->config->pools[p].listens.n; i++, index++)
-            if (is_unix(&l->config->pools[p].listens.at[i]) && l->fds[index] >= 0)
-                (void)unlink(l->config->pools[p].listens.at[i].addr.sa.un.sun_path);
+    for (uint32_t i = 0; i < l->n; i++) {
+        const struct mr_listen_config *listen = listen_at(l, i);
+        if (is_unix(listen) && l->fds[i] >= 0 &&
+            (heir == NULL || mr_listeners_find(heir, &listen->addr) < 0))
+            (void)unlink(listen->addr.sa.un.sun_path);
+    }
     for (uint32_t s = l->n_slots; s-- > 0;)
         close_slot(l, s, UINT32_MAX);
     free(l->fds);

@@ -10,12 +10,25 @@ struct mr_listeners {
     int *fds;   /* n_slots x n: slot s has fds[s * n] onwards; a unix socket is the same in all */
 };
 
-/** Opens everything or nothing. TCP addresses get a SO_REUSEPORT socket for each slot. */
+/**
+ * Opens everything or nothing. TCP addresses get a SO_REUSEPORT socket for each slot. The sockets
+ * that `before` (NULL for none) has for an address are shared with it: their queues go on.
+ */
 enum mr_result mr_listeners_open(struct mr_listeners *l, const struct mr_config *config,
-                                 uint32_t n_slots, struct mr_error *err) MR_MUST_USE;
+                                 uint32_t n_slots, const struct mr_listeners *before,
+                                 struct mr_error *err) MR_MUST_USE;
+
+/**
+ * Sends new TCP connections to the slots of `l` alone, when `before` has more of them. What is
+ * already in the queues of the others stays there to be accepted.
+ */
+void mr_listeners_steer(const struct mr_listeners *l, const struct mr_listeners *before);
+
+/** Index among the addresses of `l`, -1 when it does not listen there. */
+int mr_listeners_find(const struct mr_listeners *l, const struct mr_addr *addr);
 
 /** Closes every descriptor but those of one slot (UINT32_MAX: none is kept). */
 void mr_listeners_keep_slot(struct mr_listeners *l, uint32_t slot);
 
-/** Closes all and removes the files of unix sockets. */
-void mr_listeners_close(struct mr_listeners *l);
+/** Closes all and removes the files of unix sockets, but those that `heir` (or NULL) serves. */
+void mr_listeners_close(struct mr_listeners *l, const struct mr_listeners *heir);

@@ -8,42 +8,16 @@
 #include "core/log.h"
 #include "net/loop.h"
 #include "proc/process.h"
-#include "proc/resolver.h"
+#include "proc/reload.h"
 #include "proc/system.h"
-#include "proc/worker.h"
+#include "proc/team.h"
 
-#include <errno.h>
 #include <signal.h>
 #include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define QUICK_DEATH_US   1000000u /* a child that lived shorter may never live */
-#define QUICK_DEATHS     5u       /* in a row, before its restarts slow down */
-#define BACKOFF_FIRST_MS 100u
-#define BACKOFF_MAX_MS   10000u
-#define RESOLVE_WAIT_MS  2000u /* workers start without addresses after this */
-#define KILL_AFTER_MS    2000u /* for children that do not stop when told to */
-
-enum kind { WORKER, ADMIN, RESOLVER };
-
-static const char *const KIND_NAMES[] = {"worker", "admin", "resolver"};
-
-struct child {
-    struct master *master;
-    enum kind kind;
-    uint32_t index; /* of the slot */
-    pid_t pid;      /* 0: not running */
-    struct mr_watch channel;
-    struct mr_timer respawn;
-    uint64_t started_us;
-    uint32_t quick_deaths;
-    bool ready;
-};
+#define KILL_AFTER_MS 2000u /* for children that do not stop when told to */
 
 enum phase { STARTING, RUNNING, DRAINING, QUITTING };
 
@@ -51,269 +25,84 @@ struct master {
     const struct mr_master_setup *setup;
     struct mr_loop loop;
     struct mr_watch signals;
-    struct mr_timer resolve_wait;
     struct mr_timer kill_timer;
-    struct child *children; /* the workers, then the helpers */
-    uint32_t n_children;
+    struct mr_team_hooks hooks;
+    struct mr_team *team; /* that serves */
+    struct mr_reload reload;
     enum phase phase;
-    bool workers_started;
     bool got_child, got_hup, got_term, got_int, got_usr1, got_usr2;
     int level_change;
     int status;
 };
 
-static const struct mr_config *config_of(const struct master *m)
+/* The serving team and those beside it during a reload. */
+static uint32_t teams(const struct master *m, struct mr_team *all[3])
 {
-    return m->setup->runtime->config;
+    uint32_t n = 0;
+
+    all[n++] = m->team;
+    if (m->reload.incoming != NULL)
+        all[n++] = m->reload.incoming;
+    if (m->reload.outgoing != NULL)
+        all[n++] = m->reload.outgoing;
+    return n;
 }
 
 static void tell_all(struct master *m, struct mr_message *msg, int fd, int kind)
 {
-    struct mr_error err;
+    struct mr_team *all[3];
+    const uint32_t n = teams(m, all);
 
-    for (uint32_t i = 0; i < m->n_children; i++) {
-        const struct child *c = &m->children[i];
-        if (c->pid == 0 || (kind >= 0 && (int)c->kind != kind))
-            continue;
-        if (mr_channel_send(c->channel.fd, msg, fd, &err) != MR_OK)
-            mr_log(MR_LOG_WARN, "channel_send_failed child=%s/%u error=\"%s\"", KIND_NAMES[c->kind],
-                   c->index, err.text);
-    }
+    for (uint32_t i = 0; i < n; i++)
+        mr_team_tell(all[i], msg, fd, kind);
 }
 
-/* ---- in the child ---- */
-
-static void tell_ready(void *arg)
+static uint32_t alive(const struct master *m, int kind)
 {
-    mr_channel_tell(*(int *)arg, MR_MSG_READY_TYPE);
+    struct mr_team *all[3];
+    const uint32_t n = teams(m, all);
+    uint32_t sum = 0;
+
+    for (uint32_t i = 0; i < n; i++)
+        sum += mr_team_alive(all[i], kind);
+    return sum;
 }
 
-static void quit(struct mr_process *p)
+/* ---- what the teams tell ---- */
+
+static void in_child(void *arg, const struct mr_child *self)
 {
-    p->loop.stop = true;
-}
+    struct master *m = arg;
+    struct mr_team *all[3];
+    const uint32_t n = teams(m, all);
 
-static int run_admin(const struct master *m, int channel)
-{
-    struct mr_process p = {.channel = {.fd = channel}, .on_terminate = quit, .on_quit = quit};
-    struct mr_error err;
-
-    if (mr_process_init(&p, "epoll", &err) != MR_OK) {
-        mr_log(MR_LOG_EMERG, "admin_failed error=\"%s\"", err.text);
-        return 1;
-    }
-    void *stats = m->setup->stats.attach(&p.loop, m->setup->runtime);
-    mr_channel_tell(channel, MR_MSG_READY_TYPE);
-    mr_loop_run(&p.loop);
-    m->setup->stats.detach(stats);
-    mr_loop_turn(&p.loop, 0);
-    mr_process_fini(&p);
-    return 0;
-}
-
-static int run_worker(const struct master *m, uint32_t slot, int channel)
-{
-    const struct mr_worker_setup setup = {
-        .runtime = m->setup->runtime,
-        .slot = slot,
-        .listen_fds = &m->setup->listeners->fds[slot * m->setup->listeners->n],
-        .channel = channel,
-        .on_ready = tell_ready,
-        .on_ready_arg = &channel};
-
-    return mr_worker_run(&setup);
-}
-
-/* Gives back everything of the master that this child has no business with. */
-static void become(struct master *m, const struct child *self)
-{
-    struct mr_runtime *rt = m->setup->runtime;
-    char role[24];
-
-    (void)snprintf(role, sizeof(role), self->kind == WORKER ? "%s/%u" : "%s",
-                   KIND_NAMES[self->kind], self->index);
-    mr_log_set_role(role);
-    (void)prctl(PR_SET_NAME, role);
-    for (uint32_t i = 0; i < m->n_children; i++)
-        if (m->children[i].pid != 0)
-            (void)close(m->children[i].channel.fd);
+    for (uint32_t i = 0; i < n; i++)
+        mr_team_abandon(all[i], self);
     (void)close(m->signals.fd);
     mr_loop_abandon(&m->loop);
-    mr_listeners_keep_slot(m->setup->listeners, self->kind == WORKER ? self->index : UINT32_MAX);
-    if (self->kind != ADMIN)
-        (void)close(rt->stats_fd);
     m->setup->in_child(m->setup->arg);
 }
 
-static _Noreturn void child_main(struct master *m, const struct child *self, int channel,
-                                 pid_t master_pid)
+static void on_ready(void *arg, struct mr_child *child)
 {
-    const struct mr_config *config = config_of(m);
-    struct mr_error err;
-    int status = 1;
+    struct master *m = arg;
+    const struct mr_generation *g = &m->team->generation;
 
-    become(m, self);
-    if (mr_become_user(config->user, config->group, &err) != MR_OK) {
-        mr_log(MR_LOG_EMERG, "user_failed error=\"%s\"", err.text);
-        _exit(1);
-    }
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* after setuid, which clears it */
-    if (getppid() != master_pid)
-        _exit(1);
-    switch (self->kind) {
-    case WORKER:
-        status = run_worker(m, self->index, channel);
-        break;
-    case ADMIN:
-        status = run_admin(m, channel);
-        break;
-    case RESOLVER:
-        status = mr_resolver_run(config, channel);
-        break;
-    }
-    exit(status);
-}
-
-/* ---- children ---- */
-
-static void spawn(struct child *c);
-
-static void respawn(struct mr_timer *timer)
-{
-    spawn(MR_CONTAINER_OF(timer, struct child, respawn));
-}
-
-static void respawn_later(struct child *c)
-{
-    uint32_t delay = 0;
-
-    if (c->quick_deaths >= QUICK_DEATHS) {
-        const uint32_t doublings = c->quick_deaths - QUICK_DEATHS;
-        delay = doublings > 6 ? BACKOFF_MAX_MS : BACKOFF_FIRST_MS << doublings;
-        mr_log(MR_LOG_ERR, "child_keeps_dying child=%s/%u deaths=%u restart_in_ms=%u",
-               KIND_NAMES[c->kind], c->index, c->quick_deaths, delay);
-    }
-    if (delay == 0)
-        spawn(c);
-    else
-        mr_loop_timer(&c->master->loop, &c->respawn, delay);
-}
-
-static void start_workers(struct master *m)
-{
-    if (m->workers_started)
-        return;
-    m->workers_started = true;
-    mr_timer_cancel(&m->resolve_wait);
-    for (uint32_t i = 0; i < m->n_children; i++)
-        if (m->children[i].kind == WORKER)
-            spawn(&m->children[i]);
-}
-
-static void resolve_wait_over(struct mr_timer *timer)
-{
-    struct master *m = MR_CONTAINER_OF(timer, struct master, resolve_wait);
-
-    mr_log(MR_LOG_WARN, "resolve_slow waited_ms=%u", RESOLVE_WAIT_MS);
-    start_workers(m);
-}
-
-static void child_ready(struct child *c)
-{
-    struct master *m = c->master;
-
-    c->ready = true;
-    for (uint32_t i = 0; i < m->n_children; i++)
-        if (m->children[i].kind == WORKER && !m->children[i].ready)
-            return;
-    if (m->phase != STARTING)
+    mr_reload_ready(&m->reload, child);
+    if (m->phase != STARTING || !mr_team_ready(m->team))
         return;
     m->phase = RUNNING;
-    mr_log(MR_LOG_NOTICE, "started workers=%u pools=%u servers=%u layout=%s",
-           m->setup->runtime->n_slots, config_of(m)->n_pools, config_of(m)->n_servers,
-           config_of(m)->meitu ? "meitu" : "twemproxy");
+    mr_log(MR_LOG_NOTICE, "started workers=%u pools=%u servers=%u layout=%s", g->runtime.n_slots,
+           g->config->n_pools, g->config->n_servers, g->config->meitu ? "meitu" : "twemproxy");
     m->setup->on_ready(m->setup->arg);
 }
 
-static void handle_message(struct child *c, struct mr_message *msg)
+static void on_drained(void *arg, struct mr_child *child)
 {
-    struct master *m = c->master;
+    struct master *m = arg;
 
-    switch (msg->type) {
-    case MR_MSG_READY_TYPE:
-        child_ready(c);
-        break;
-    case MR_MSG_ADDRESS_TYPE:
-        if (msg->body.ADDRESS.server >= config_of(m)->n_servers)
-            break;
-        m->setup->runtime->addresses[msg->body.ADDRESS.server] = msg->body.ADDRESS.addr;
-        tell_all(m, msg, -1, WORKER);
-        break;
-    case MR_MSG_ROUND_DONE_TYPE:
-        start_workers(m);
-        break;
-    default:
-        break;
-    }
-}
-
-static void on_channel(struct mr_watch *watch)
-{
-    struct child *c = MR_CONTAINER_OF(watch, struct child, channel);
-    struct mr_message msg;
-    struct mr_error err;
-    enum mr_result rc;
-
-    while ((rc = mr_channel_recv(watch->fd, &msg, &err)) == MR_OK)
-        handle_message(c, &msg);
-    if (rc != MR_AGAIN)
-        mr_watch_stop(&c->master->loop, watch); /* SIGCHLD tells the rest */
-}
-
-static void spawn(struct child *c)
-{
-    struct master *m = c->master;
-    const pid_t master_pid = getpid();
-    struct mr_error err;
-    int ends[2];
-
-    c->ready = false;
-    c->started_us = m->loop.now_us;
-    if (mr_channel_open(ends, &err) != MR_OK) {
-        mr_log(MR_LOG_ERR, "spawn_failed child=%s/%u error=\"%s\"", KIND_NAMES[c->kind], c->index,
-               err.text);
-        mr_loop_timer(&m->loop, &c->respawn, BACKOFF_FIRST_MS);
-        return;
-    }
-    const pid_t pid = fork();
-    if (pid == 0) {
-        (void)close(ends[0]);
-        child_main(m, c, ends[1], master_pid);
-    }
-    (void)close(ends[1]);
-    if (pid < 0) {
-        mr_log(MR_LOG_ERR, "spawn_failed child=%s/%u error=\"fork: %s\"", KIND_NAMES[c->kind],
-               c->index, strerror(errno));
-        (void)close(ends[0]);
-        mr_loop_timer(&m->loop, &c->respawn, BACKOFF_FIRST_MS);
-        return;
-    }
-    c->pid = pid;
-    c->channel = (struct mr_watch){.on_ready = on_channel, .fd = ends[0]};
-    mr_watch_start(&m->loop, &c->channel);
-    mr_log(MR_LOG_INFO, "spawned child=%s/%u pid=%d", KIND_NAMES[c->kind], c->index, (int)pid);
-}
-
-static void log_death(const struct child *c, int status)
-{
-    const bool expected = c->master->phase >= DRAINING;
-
-    if (WIFSIGNALED(status))
-        mr_log(expected ? MR_LOG_NOTICE : MR_LOG_ERR, "child_died child=%s/%u pid=%d signal=%d",
-               KIND_NAMES[c->kind], c->index, (int)c->pid, WTERMSIG(status));
-    else
-        mr_log(expected ? MR_LOG_INFO : MR_LOG_ERR, "child_exited child=%s/%u pid=%d status=%d",
-               KIND_NAMES[c->kind], c->index, (int)c->pid, WEXITSTATUS(status));
+    (void)child;
+    mr_reload_drained(&m->reload);
 }
 
 static void stop_now(struct master *m, int status)
@@ -322,52 +111,34 @@ static void stop_now(struct master *m, int status)
 
     m->phase = QUITTING;
     m->status = status;
+    mr_reload_stop(&m->reload);
+    mr_team_leave(m->team);
     tell_all(m, &msg, -1, -1);
     mr_loop_timer(&m->loop, &m->kill_timer, KILL_AFTER_MS);
 }
 
-static void bury(struct child *c, int status)
+static bool on_death(void *arg, struct mr_child *child)
 {
-    struct master *m = c->master;
+    struct master *m = arg;
 
-    log_death(c, status);
-    mr_watch_stop(&m->loop, &c->channel);
-    (void)close(c->channel.fd);
-    c->pid = 0;
-    if (c->kind == WORKER) {
-        struct mr_metrics *metrics = &m->setup->runtime->slots[c->index];
-        mr_metrics_reset_gauges(metrics); /* what the dead had open is closed */
-        metrics->head->pid = 0;
-    }
-    if (m->phase == STARTING && c->kind == WORKER) {
-        mr_log(MR_LOG_EMERG, "start_failed child=worker/%u", c->index);
+    if (m->phase == STARTING && child->kind == MR_WORKER) {
+        mr_log(MR_LOG_EMERG, "start_failed child=worker/%u", child->index);
         stop_now(m, 1);
     }
-    if (m->phase >= DRAINING)
-        return;
-    const bool quick = m->loop.now_us - c->started_us < QUICK_DEATH_US;
-    c->quick_deaths = quick ? c->quick_deaths + 1 : 0;
-    respawn_later(c);
+    return m->phase < DRAINING && mr_reload_death(&m->reload, child);
 }
 
 static void reap(struct master *m)
 {
+    struct mr_team *all[3];
     pid_t pid;
     int status;
 
-    while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
-        for (uint32_t i = 0; i < m->n_children; i++)
-            if (m->children[i].pid == pid)
-                bury(&m->children[i], status);
-}
-
-static uint32_t alive(const struct master *m, bool workers_only)
-{
-    uint32_t n = 0;
-
-    for (uint32_t i = 0; i < m->n_children; i++)
-        n += m->children[i].pid != 0 && (!workers_only || m->children[i].kind == WORKER);
-    return n;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        const uint32_t n = teams(m, all);
+        for (uint32_t i = 0; i < n && !mr_team_bury(all[i], pid, status); i++)
+            ;
+    }
 }
 
 /* ---- signals and phases ---- */
@@ -391,24 +162,26 @@ static void on_signals(struct mr_watch *watch)
 static void kill_all(struct mr_timer *timer)
 {
     struct master *m = MR_CONTAINER_OF(timer, struct master, kill_timer);
+    struct mr_team *all[3];
+    const uint32_t n = teams(m, all);
 
-    for (uint32_t i = 0; i < m->n_children; i++)
-        if (m->children[i].pid != 0) {
-            mr_log(MR_LOG_WARN, "child_killed child=%s/%u pid=%d reason=does_not_stop",
-                   KIND_NAMES[m->children[i].kind], m->children[i].index, (int)m->children[i].pid);
-            (void)kill(m->children[i].pid, SIGKILL);
-        }
+    for (uint32_t i = 0; i < n; i++)
+        mr_team_kill(all[i]);
 }
 
 static void drain(struct master *m)
 {
-    const uint32_t limit_ms = config_of(m)->worker_shutdown_timeout_ms;
+    const uint32_t limit_ms = m->team->generation.config->worker_shutdown_timeout_ms;
     struct mr_message msg = {.type = MR_MSG_TERMINATE_TYPE};
+    struct mr_message go = {.type = MR_MSG_GO_TYPE};
 
     mr_log(MR_LOG_NOTICE, "stopping mode=graceful limit_ms=%u%s", limit_ms,
            limit_ms == 0 ? " (without limit)" : "");
     m->phase = DRAINING;
-    tell_all(m, &msg, -1, WORKER);
+    mr_reload_stop(&m->reload);
+    mr_team_leave(m->team);
+    tell_all(m, &go, -1, MR_WORKER); /* clients that a reload has brought over are answered too */
+    tell_all(m, &msg, -1, MR_WORKER);
     if (limit_ms > 0)
         mr_loop_timer(&m->loop, &m->kill_timer, (uint64_t)limit_ms + KILL_AFTER_MS);
 }
@@ -444,58 +217,46 @@ static bool act(struct master *m)
         reap(m);
     if (m->level_change != 0)
         change_level(m);
-    if (m->got_hup)
-        mr_log(MR_LOG_WARN, "reload_unavailable reason=\"this version cannot reload; restart to "
-                            "apply the configuration\"");
     if (m->got_hup || m->got_usr1)
         mr_reopen_log(pass_log_fd, m);
+    if (m->got_hup && m->phase == RUNNING)
+        mr_reload_begin(&m->reload);
+    else if (m->got_hup && m->phase == STARTING)
+        mr_log(MR_LOG_WARN, "reload_ignored reason=starting");
     if (m->got_usr2)
         mr_log(MR_LOG_WARN, "upgrade_unavailable reason=\"this version cannot hand over to "
                             "another binary\"");
-    if (m->got_term && m->phase < DRAINING)
-        drain(m);
-    if (m->got_int && m->phase < QUITTING) {
-        mr_log(MR_LOG_NOTICE, "stopping mode=at_once");
-        stop_now(m, 1);
-    }
     m->got_child = m->got_hup = m->got_term = m->got_int = m->got_usr1 = m->got_usr2 = false;
     m->level_change = 0;
-    if (m->phase == DRAINING && alive(m, true) == 0)
+    if (m->phase == RUNNING)
+        mr_reload_tidy(&m->reload);
+    if (m->phase == DRAINING && alive(m, MR_WORKER) == 0)
         stop_now(m, 0);
-    return !(m->phase == QUITTING && alive(m, false) == 0);
+    return !(m->phase == QUITTING && alive(m, -1) == 0);
 }
 
-static void add_child(struct master *m, enum kind kind, uint32_t index)
+static void fini(struct master *m)
 {
-    m->children[m->n_children++] =
-        (struct child){.master = m, .kind = kind, .index = index, .respawn = {.fire = respawn}};
-}
+    struct mr_team *all[3];
 
-static void start(struct master *m)
-{
-    const struct mr_runtime *rt = m->setup->runtime;
-    const bool resolver = mr_resolver_needed(rt->config);
-
-    m->children = calloc(rt->n_slots + 2, sizeof(*m->children));
-    MR_CHECK(m->children != NULL);
-    for (uint32_t i = 0; i < rt->n_slots; i++)
-        add_child(m, WORKER, i);
-    add_child(m, ADMIN, 0);
-    if (resolver)
-        add_child(m, RESOLVER, 0);
-    for (uint32_t i = rt->n_slots; i < m->n_children; i++)
-        spawn(&m->children[i]);
-    m->resolve_wait.fire = resolve_wait_over;
-    m->kill_timer.fire = kill_all;
-    if (resolver)
-        mr_loop_timer(&m->loop, &m->resolve_wait, RESOLVE_WAIT_MS);
-    else
-        start_workers(m);
+    mr_watch_stop(&m->loop, &m->signals);
+    (void)close(m->signals.fd);
+    mr_timer_cancel(&m->kill_timer);
+    for (uint32_t n = teams(m, all); n-- > 0;)
+        mr_team_free(all[n], NULL);
+    mr_loop_fini(&m->loop);
 }
 
 int mr_master_run(const struct mr_master_setup *setup)
 {
-    struct master m = {.setup = setup};
+    struct master m = {.setup = setup,
+                       .kill_timer = {.fire = kill_all},
+                       .hooks = {.in_child = in_child,
+                                 .on_ready = on_ready,
+                                 .on_drained = on_drained,
+                                 .on_death = on_death,
+                                 .arg = &m,
+                                 .stats = setup->stats}};
     struct mr_error err;
 
     if (mr_loop_init(&m.loop, "epoll", &err) != MR_OK) {
@@ -505,17 +266,18 @@ int mr_master_run(const struct mr_master_setup *setup)
     m.signals = (struct mr_watch){.on_ready = on_signals, .fd = mr_signal_fd()};
     MR_CHECK(m.signals.fd >= 0);
     mr_watch_start(&m.loop, &m.signals);
-    start(&m);
+    m.team = mr_team_new(setup->generation, &m.loop, &m.hooks);
+    m.reload = (struct mr_reload){.loop = &m.loop,
+                                  .hooks = &m.hooks,
+                                  .options = setup->options,
+                                  .conf_file = setup->conf_file,
+                                  .current = &m.team};
+    mr_team_start(m.team, true);
     do
         mr_loop_turn(&m.loop, -1);
     while (act(&m));
-    mr_watch_stop(&m.loop, &m.signals);
-    (void)close(m.signals.fd);
-    for (uint32_t i = 0; i < m.n_children; i++)
-        mr_timer_cancel(&m.children[i].respawn);
-    mr_timer_cancel(&m.kill_timer);
-    mr_loop_fini(&m.loop);
-    free(m.children);
-    mr_log(MR_LOG_NOTICE, "stopped status=%d", m.status);
-    return m.status;
+    const int status = m.status;
+    fini(&m);
+    mr_log(MR_LOG_NOTICE, "stopped status=%d", status);
+    return status;
 }

@@ -3,13 +3,14 @@
 
 #include "core/log.h"
 #include "proc/process.h"
-#include "session/service.h"
+#include "session/handover.h"
 
 #include <stddef.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#define DRAIN_TURN_MS 5 /* longest wait of a turn while draining */
+#define HANDOVER_TURN_MS 1
+#define DRAIN_TURN_MS    5 /* longest wait of a turn while draining */
 
 struct worker {
     struct mr_process process;
@@ -17,6 +18,11 @@ struct worker {
     struct mr_service *services; /* one for each pool */
     struct mr_client_budget budget;
     void *stats;
+    struct mr_handover_receiver *receivers; /* one for each way in */
+    int way_out;                            /* for our clients; -1 while they stay */
+    bool retired;                           /* others do not accept for this slot: we still do */
+    bool told_drained;
+    bool *moves;             /* pools whose keys move */
     uint64_t drain_until_us; /* 0: not draining; UINT64_MAX: without limit */
     int status;
 };
@@ -39,8 +45,10 @@ static void on_terminate(struct mr_process *p)
     if (w->drain_until_us != 0)
         return;
     w->drain_until_us = limit_us == 0 ? UINT64_MAX : p->loop.now_us + limit_us;
-    mr_log(MR_LOG_NOTICE, "worker_draining clients=%u limit_ms=%u", w->budget.n,
-           config_of(w)->worker_shutdown_timeout_ms);
+    mr_log(w->way_out >= 0 ? MR_LOG_INFO : MR_LOG_NOTICE, "worker_draining clients=%u limit_ms=%u",
+           w->budget.n, config_of(w)->worker_shutdown_timeout_ms);
+    if (w->way_out >= 0 && !w->retired)
+        return; /* the queues are the new workers' now */
     for (uint32_t i = 0; i < config_of(w)->n_pools; i++)
         mr_service_begin_drain(&w->services[i]);
 }
@@ -53,14 +61,91 @@ static void on_quit(struct mr_process *p)
     w->status = p->alone ? 1 : 0; /* twemproxy's status for an interrupt */
 }
 
+/* From now on clients leave; the new workers' accept in our place, but for a slot that goes. */
+static void start_handover(struct worker *w, const struct mr_message *msg)
+{
+    const struct mr_handover_payload *body = &msg->body.HANDOVER;
+    const uint32_t n_pools = config_of(w)->n_pools;
+
+    if (msg->fd < 0 || w->way_out >= 0)
+        return;
+    w->way_out = msg->fd;
+    w->retired = body->retired;
+    w->moves = calloc(n_pools, sizeof(*w->moves));
+    MR_CHECK(w->moves != NULL);
+    for (uint32_t i = 0; i < n_pools; i++) {
+        w->moves[i] = i >= MR_HANDOVER_POOLS || body->moves[i / 8] & 1u << (i % 8);
+        mr_service_hold(&w->services[i], w->retired);
+    }
+    mr_log(MR_LOG_INFO, "handover_begins clients=%u", w->budget.n);
+}
+
+/* Clients that can go do; false once all have gone and no more will come. */
+static bool hand_over(struct worker *w)
+{
+    const uint32_t n_pools = config_of(w)->n_pools;
+    bool quiet = true;
+    struct mr_error err;
+
+    for (uint32_t i = 0; i < n_pools; i++) {
+        if (mr_handover_clients(&w->services[i], w->way_out, &err) != MR_OK)
+            mr_log_limited(MR_LOG_WARN, "handover_delayed clients=%u error=\"%s\"", w->budget.n,
+                           err.text);
+        quiet = quiet && (!w->moves[i] || mr_service_quiet(&w->services[i]));
+    }
+    if (quiet && !w->told_drained) {
+        w->told_drained = true;
+        mr_channel_tell(w->process.channel.fd, MR_MSG_DRAINED_TYPE);
+    }
+    if (w->drain_until_us == 0)
+        return true;
+    if (w->process.loop.now_us >= w->drain_until_us) {
+        mr_log(MR_LOG_WARN, "worker_drain_timeout clients=%u", w->budget.n);
+        return false;
+    }
+    for (uint32_t i = 0; i < n_pools; i++)
+        if (!mr_service_empty(&w->services[i]))
+            return true;
+    return false;
+}
+
+static void abort_requests(struct worker *w)
+{
+    for (uint32_t i = 0; i < config_of(w)->n_pools && w->moves != NULL; i++)
+        if (w->moves[i])
+            mr_service_abort(&w->services[i]);
+}
+
+static void set_address(struct worker *w, const struct mr_message *msg);
+
 static void on_message(struct mr_process *p, const struct mr_message *msg)
 {
     struct worker *w = of_process(p);
-    const struct mr_config *config = config_of(w);
 
-    if (msg->type != MR_MSG_ADDRESS_TYPE)
-        return;
+    switch (msg->type) {
+    case MR_MSG_ADDRESS_TYPE:
+        set_address(w, msg);
+        break;
+    case MR_MSG_HANDOVER_TYPE:
+        start_handover(w, msg);
+        break;
+    case MR_MSG_ABORT_TYPE:
+        abort_requests(w);
+        break;
+    case MR_MSG_GO_TYPE:
+        for (uint32_t i = 0; i < config_of(w)->n_pools; i++)
+            mr_service_release(&w->services[i]);
+        break;
+    default:
+        break;
+    }
+}
+
+static void set_address(struct worker *w, const struct mr_message *msg)
+{
+    const struct mr_config *config = config_of(w);
     uint32_t index = msg->body.ADDRESS.server;
+
     for (uint32_t i = 0; i < config->n_pools; i++) {
         const uint32_t n = config->pools[i].servers.n;
         if (index < n) {
@@ -94,7 +179,8 @@ static void init_services(struct worker *w)
                                                .n_metrics = config->meitu ? 1 : rt->n_slots,
                                                .index = i,
                                                .listen_fds = &s->listen_fds[listen],
-                                               .shared_unix = rt->n_slots > 1};
+                                               .shared_unix = true,
+                                               .held = rt->held[i]};
         mr_service_init(&w->services[i], &setup);
         listen += pool->listens.n;
         server += pool->servers.n;
@@ -117,17 +203,35 @@ static bool drain(struct worker *w)
     return !empty;
 }
 
+static void take_clients_in(struct worker *w)
+{
+    const struct mr_worker_setup *s = w->setup;
+
+    w->receivers = calloc(s->n_ways + 1, sizeof(*w->receivers));
+    MR_CHECK(w->receivers != NULL);
+    for (uint32_t i = s->slot; i < s->n_ways; i += s->runtime->n_slots)
+        if (s->ways_in[i] >= 0)
+            mr_handover_receive(&w->receivers[i], &w->process.loop, s->ways_in[i], w->services,
+                                config_of(w)->n_pools);
+}
+
 static void serve(struct worker *w)
 {
     while (!w->process.loop.stop) {
-        mr_loop_turn(&w->process.loop, w->drain_until_us != 0 ? DRAIN_TURN_MS : -1);
-        if (w->drain_until_us != 0 && !drain(w))
+        const bool leaving = w->way_out >= 0;
+        const bool draining = w->drain_until_us != 0;
+        mr_loop_turn(&w->process.loop, leaving ? HANDOVER_TURN_MS : draining ? DRAIN_TURN_MS : -1);
+        if (leaving && !hand_over(w))
+            return;
+        if (!leaving && draining && !drain(w))
             return;
     }
 }
 
 static void fini(struct worker *w)
 {
+    for (uint32_t i = 0; i < w->setup->n_ways; i++)
+        mr_handover_stop(&w->receivers[i]);
     for (uint32_t i = 0; i < config_of(w)->n_pools; i++)
         mr_service_close(&w->services[i]);
     if (w->stats != NULL)
@@ -136,6 +240,10 @@ static void fini(struct worker *w)
     for (uint32_t i = 0; i < config_of(w)->n_pools; i++)
         mr_service_fini(&w->services[i]);
     free(w->services);
+    free(w->receivers);
+    free(w->moves);
+    if (w->way_out >= 0)
+        (void)close(w->way_out);
     mr_process_fini(&w->process);
 }
 
@@ -160,7 +268,7 @@ int mr_worker_run(const struct mr_worker_setup *setup)
 {
     const struct mr_runtime *rt = setup->runtime;
     struct mr_metrics *mine = &rt->slots[setup->slot];
-    struct worker w = {.setup = setup, .budget = {.max = rt->max_clients, .next_id = 1}};
+    struct worker w = {.setup = setup, .budget = {.max = rt->max_clients}, .way_out = -1};
 
     w.process.alone = rt->single;
     w.process.channel.fd = setup->channel;
@@ -169,11 +277,13 @@ int mr_worker_run(const struct mr_worker_setup *setup)
     w.process.on_message = on_message;
     if (!init_process(&w))
         return 1;
-    /* ids of different workers do not meet */
-    w.budget.next_id = ((uint64_t)setup->slot << 40) + 1;
+    /* ids of different workers do not meet, nor those of clients that came from earlier ones */
+    w.budget.next_id =
+        ((uint64_t)setup->slot << 40) + ((uint64_t)(rt->generation & 0xfffu) << 28) + 1;
     mr_metrics_reset_gauges(mine);
     mine->head->pid = (uint64_t)getpid();
     init_services(&w);
+    take_clients_in(&w);
     if (setup->stats.attach != NULL)
         w.stats = setup->stats.attach(&w.process.loop, rt);
     setup->on_ready(setup->on_ready_arg);

@@ -48,7 +48,7 @@ static bool expects_more_than(const struct mr_client *client, uint32_t part)
 
 static bool has_too_much(const struct mr_client *client)
 {
-    return client->n_requests >= client->service->config->max_pipeline ||
+    return client->service->held || client->n_requests >= client->service->config->max_pipeline ||
            client->inflight_bytes > INFLIGHT_BYTES || piled_up(client) > OUTPUT_PAUSE ||
            expects_more_than(client, 4);
 }
@@ -56,7 +56,8 @@ static bool has_too_much(const struct mr_client *client)
 /* Half of each limit: pausing and resuming must not alternate with every request. */
 static bool has_room(const struct mr_client *client)
 {
-    return client->n_requests <= client->service->config->max_pipeline / 2 &&
+    return !client->service->held &&
+           client->n_requests <= client->service->config->max_pipeline / 2 &&
            client->inflight_bytes <= INFLIGHT_BYTES / 2 && piled_up(client) <= OUTPUT_PAUSE / 2 &&
            !expects_more_than(client, 8);
 }
@@ -70,7 +71,7 @@ static void learn_size(struct mr_client *client, size_t len, bool done)
     }
 }
 
-static void resume_if_room(struct mr_client *client)
+void mr_client_resume(struct mr_client *client)
 {
     if (MR_UNLIKELY(mr_stream_is_paused(&client->stream)) && !client->closing && has_room(client))
         mr_stream_resume(&client->stream);
@@ -157,7 +158,7 @@ void mr_client_advance(struct mr_client *client)
     if (client->head == NULL && (client->eof || client->closing))
         mr_client_finish(client);
     else
-        resume_if_room(client);
+        mr_client_resume(client);
 }
 
 static void hold(struct mr_request *r, const char *bytes, size_t len)
@@ -331,7 +332,7 @@ static void on_eof(struct mr_stream *s)
 
 static void on_drain(struct mr_stream *s)
 {
-    resume_if_room(of_stream(s));
+    mr_client_resume(of_stream(s));
 }
 
 static void on_close(struct mr_stream *s, int error)
@@ -346,7 +347,9 @@ static void on_close(struct mr_stream *s, int error)
         if (r->state == MR_REQUEST_DONE) /* else its server's answer will free it */
             mr_request_free(r);
     }
-    if (error == 0 && (client->eof || client->quit))
+    if (client->moved)
+        ; /* neither side has ended it */
+    else if (error == 0 && (client->eof || client->quit))
         service->pool.metrics->client_eof++;
     else
         service->pool.metrics->client_err++;
@@ -365,18 +368,38 @@ static const struct mr_stream_ops OPS = {
     .on_close = on_close,
 };
 
-void mr_client_open(struct mr_service *service, int fd)
+static struct mr_client *add(struct mr_service *service, int fd)
 {
     struct mr_client *client = mr_slab_get_zeroed(&service->loop->slab, sizeof(*client));
 
     mr_stream_open(&client->stream, service->loop, &OPS, fd);
     client->service = service;
-    client->session.id = service->budget->next_id++;
-    client->session.authed = service->config->options.auth == NULL;
     client->active_ms = (uint32_t)(service->loop->now_us / 1000u);
     mr_list_append(&service->clients, &client->link);
     service->pool.metrics->client_connections++;
     service->pool.process->curr_connections++;
-    service->pool.process->total_connections++;
     service->budget->n++;
+    return client;
+}
+
+void mr_client_open(struct mr_service *service, int fd)
+{
+    struct mr_client *client = add(service, fd);
+
+    client->session.id = service->budget->next_id++;
+    client->session.authed = service->config->options.auth == NULL;
+    service->pool.process->total_connections++;
+}
+
+void mr_client_adopt(struct mr_service *service, int fd, const struct mr_session *session,
+                     struct mr_slice in, struct mr_slice out)
+{
+    struct mr_client *client = add(service, fd);
+
+    client->session = *session;
+    if (service->config->options.auth == NULL)
+        client->session.authed = true; /* there is no password any more */
+    mr_stream_pause(&client->stream);
+    mr_stream_restore(&client->stream, in, out);
+    mr_client_resume(client);
 }

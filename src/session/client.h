@@ -40,12 +40,20 @@ struct mr_client {
     bool closing;            /* close after the last reply of the line */
     bool lingering;          /* closed on our side */
     bool quit;               /* the client asked for the end */
+    bool moved;              /* goes on in another process */
     uint8_t stalls;          /* while lingering: looks without progress */
     uint32_t unsent;         /* while lingering: bytes that were still to be sent last time */
 };
 
 /** Adopts an accepted socket. */
 void mr_client_open(struct mr_service *service, int fd);
+
+/**
+ * Adopts a client that another process has served: `session` (its name is taken), the input that
+ * was not dispatched yet, the output that was not sent yet.
+ */
+void mr_client_adopt(struct mr_service *service, int fd, const struct mr_session *session,
+                     struct mr_slice in, struct mr_slice out);
 
 /** Puts a request at the end of the client's line. */
 struct mr_request *mr_client_add_request(struct mr_client *client, size_t bytes);
@@ -67,6 +75,9 @@ void mr_request_free(struct mr_request *request);
 
 /** Cuts the client when more piles up for it than its pool allows. */
 void mr_client_check_output(struct mr_client *client);
+
+/** Reads on where reading was paused and nothing speaks against it any more. */
+void mr_client_resume(struct mr_client *client);
 
 /** Ends the client, as if the network had failed. */
 void mr_client_cut(struct mr_client *client, int error);

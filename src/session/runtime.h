@@ -9,8 +9,11 @@ struct mr_loop;
 
 struct mr_runtime {
     const struct mr_config *config;
+    uint32_t generation;      /* counts the configurations that were in force */
     struct mr_metrics *slots; /* a metrics segment for each worker */
+    struct mr_metrics *bases; /* what was counted in each slot before this configuration */
     uint32_t n_slots;
+    bool *held;                /* pools whose keys move: they wait until the old map is at rest */
     bool single;               /* one process, no master */
     const char *engine;        /* of the workers' loops */
     bool engine_auto;          /* it was not asked for: a worker may fall back */

@@ -66,19 +66,23 @@ static void check_idle(struct mr_timer *timer)
     mr_loop_timer(service->loop, timer, limit / 4 + 1);
 }
 
-static void start_accepting(struct mr_service *service, const struct mr_service_setup *setup)
+static void start_accepting(struct mr_service *service)
 {
     const struct mr_listens *listens = &service->config->listens;
 
-    service->doors = calloc(listens->n, sizeof(*service->doors));
-    MR_CHECK(service->doors != NULL);
     for (uint32_t i = 0; i < listens->n; i++) {
         const bool is_unix = listens->at[i].addr.sa.any.sa_family == AF_UNIX;
         service->doors[i].service = service;
-        if (setup->listen_fds[i] >= 0)
-            mr_acceptor_start(&service->doors[i].acceptor, service->loop, setup->listen_fds[i],
-                              is_unix && setup->shared_unix, on_accept);
+        if (service->listen_fds[i] >= 0)
+            mr_acceptor_start(&service->doors[i].acceptor, service->loop, service->listen_fds[i],
+                              is_unix && service->shared_unix, on_accept);
     }
+}
+
+static void stop_accepting(struct mr_service *service)
+{
+    for (uint32_t i = 0; i < service->config->listens.n; i++)
+        mr_acceptor_stop(&service->doors[i].acceptor);
 }
 
 void mr_service_init(struct mr_service *service, const struct mr_service_setup *setup)
@@ -88,7 +92,10 @@ void mr_service_init(struct mr_service *service, const struct mr_service_setup *
                                    .budget = setup->budget,
                                    .all_metrics = setup->all_metrics,
                                    .n_metrics = setup->n_metrics,
-                                   .index = setup->index};
+                                   .index = setup->index,
+                                   .listen_fds = setup->listen_fds,
+                                   .shared_unix = setup->shared_unix,
+                                   .held = setup->held};
     mr_list_init(&service->clients);
     mr_list_init(&service->lingering);
     mr_pool_init(&service->pool, &setup->pool);
@@ -97,7 +104,39 @@ void mr_service_init(struct mr_service *service, const struct mr_service_setup *
     service->idle_timer.fire = check_idle;
     if (service->config->client_idle_timeout_ms > 0)
         mr_loop_timer(service->loop, &service->idle_timer, 1);
-    start_accepting(service, setup);
+    service->doors = calloc(service->config->listens.n, sizeof(*service->doors));
+    MR_CHECK(service->doors != NULL);
+    if (!service->held)
+        start_accepting(service);
+}
+
+void mr_service_hold(struct mr_service *service, bool keep_accepting)
+{
+    if (!keep_accepting)
+        stop_accepting(service);
+    service->held = true;
+    for (struct mr_list *link = service->clients.next; link != &service->clients; link = link->next)
+        mr_stream_pause(&MR_CONTAINER_OF(link, struct mr_client, link)->stream);
+}
+
+void mr_service_release(struct mr_service *service)
+{
+    if (!service->held)
+        return;
+    service->held = false;
+    start_accepting(service);
+    for (struct mr_list *link = service->clients.next; link != &service->clients; link = link->next)
+        mr_client_resume(MR_CONTAINER_OF(link, struct mr_client, link));
+}
+
+bool mr_service_quiet(const struct mr_service *service)
+{
+    return mr_pool_quiet(&service->pool);
+}
+
+void mr_service_abort(struct mr_service *service)
+{
+    mr_pool_close(&service->pool);
 }
 
 void mr_service_begin_drain(struct mr_service *service)
@@ -138,8 +177,7 @@ static void cut_all(struct mr_list *list)
 
 void mr_service_close(struct mr_service *service)
 {
-    for (uint32_t i = 0; i < service->config->listens.n; i++)
-        mr_acceptor_stop(&service->doors[i].acceptor);
+    stop_accepting(service);
     mr_timer_cancel(&service->idle_timer);
     cut_all(&service->clients);
     cut_all(&service->lingering);

@@ -35,6 +35,9 @@ struct mr_service {
     struct mr_timer idle_timer;
     struct mr_buf scratch; /* of the parser */
     struct mr_buf answer;  /* a local reply under construction */
+    bool held;             /* nothing is accepted or dispatched */
+    const int *listen_fds; /* borrowed */
+    bool shared_unix;      /* unix listeners are served by other workers too */
     uint32_t *part_of;     /* scratch of dispatch: server -> part, pool.n_servers entries */
 };
 
@@ -46,10 +49,27 @@ struct mr_service_setup {
     uint32_t index;        /* of the pool in the configuration */
     const int *listen_fds; /* borrowed, one for each listen of the pool; -1: not served here */
     bool shared_unix;      /* unix listeners are served by other workers too */
+    bool held;             /* starts held, see mr_service_release */
 };
 
-/** Connects to the servers where configured and starts to accept. */
+/** Connects to the servers where configured and, unless it is held, starts to accept. */
 void mr_service_init(struct mr_service *service, const struct mr_service_setup *setup);
+
+/**
+ * Dispatches nothing from now on, and unless told so accepts nothing; requests in flight go on to
+ * their replies. What clients send waits for mr_service_release, here or, after a handover, in
+ * another process.
+ */
+void mr_service_hold(struct mr_service *service, bool keep_accepting);
+
+/** Ends holding. */
+void mr_service_release(struct mr_service *service);
+
+/** True when no server owes a reply. */
+bool mr_service_quiet(const struct mr_service *service);
+
+/** Fails every request in flight: their time is over. */
+void mr_service_abort(struct mr_service *service);
 
 /** Accepts what is queued, then no more; from now on mr_service_drain ends clients. */
 void mr_service_begin_drain(struct mr_service *service);

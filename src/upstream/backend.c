@@ -58,7 +58,7 @@ static uint64_t timeout_us(const struct mr_backend *b)
     return (uint64_t)b->server->pool->config->timeout_ms * 1000u;
 }
 
-static bool idle(const struct mr_backend *b)
+bool mr_backend_idle(const struct mr_backend *b)
 {
     return b->head == NULL && b->skip == 0;
 }
@@ -279,7 +279,7 @@ static bool wants_batch(const struct mr_backend *b)
 
     if (setting == 0 || b->state != READY || mr_stream_pending(&b->stream) > 0)
         return false;
-    return setting != MR_AUTO || (b->near && !idle(b));
+    return setting != MR_AUTO || (b->near && !mr_backend_idle(b));
 }
 
 static void coalesce(struct mr_backend *b, size_t len)
@@ -349,7 +349,7 @@ static size_t on_data(struct mr_stream *s, const char *bytes, size_t len)
     }
     if (b->holding)
         end_hold(b);
-    if (b->retired && idle(b))
+    if (b->retired && mr_backend_idle(b))
         mr_backend_close(b, 0);
     return used;
 }
@@ -409,7 +409,7 @@ static void on_close(struct mr_stream *s, int error)
         server->slots[b->slot] = NULL;
     server->metrics->server_connections--;
     server->pool->process->curr_connections--;
-    count_close(b, error, idle(b));
+    count_close(b, error, mr_backend_idle(b));
     while (b->head != NULL) {
         struct mr_call *call = pop(b);
         call->ops->on_fail(call, close_reason(b, error));
@@ -494,7 +494,7 @@ void mr_backend_retire(struct mr_backend *b)
         return;
     b->retired = true;
     b->server->slots[b->slot] = NULL;
-    if (idle(b))
+    if (mr_backend_idle(b))
         mr_backend_close(b, 0);
 }
 

@@ -15,6 +15,9 @@ void mr_backend_send(struct mr_backend *b, struct mr_call *call, struct mr_slice
 /** False once it is closed and only waits to be freed. */
 bool mr_backend_usable(const struct mr_backend *b);
 
+/** True when the server owes no reply. */
+bool mr_backend_idle(const struct mr_backend *b);
+
 /** Takes no more requests; closes once it has answered those it has. */
 void mr_backend_retire(struct mr_backend *b);
 

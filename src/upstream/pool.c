@@ -221,6 +221,17 @@ void mr_pool_close(struct mr_pool *pool)
     }
 }
 
+bool mr_pool_quiet(const struct mr_pool *pool)
+{
+    for (uint32_t i = 0; i < pool->n_servers; i++) {
+        struct mr_backend *b = NULL;
+        while ((b = mr_backend_next(&pool->servers[i], b)) != NULL)
+            if (!mr_backend_idle(b))
+                return false;
+    }
+    return true;
+}
+
 void mr_pool_fini(struct mr_pool *pool)
 {
     for (uint32_t i = 0; i < pool->n_servers; i++) {

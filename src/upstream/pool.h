@@ -63,6 +63,9 @@ void mr_pool_init(struct mr_pool *pool, const struct mr_pool_setup *setup);
 void mr_pool_close(struct mr_pool *pool);
 void mr_pool_fini(struct mr_pool *pool);
 
+/** True when no server owes a reply, not even one to a request that has timed out. */
+bool mr_pool_quiet(const struct mr_pool *pool);
+
 /** Index of the key's server, or -1 when all servers are ejected. */
 int mr_pool_route(struct mr_pool *pool, struct mr_slice key);
 

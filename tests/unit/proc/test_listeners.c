@@ -45,7 +45,7 @@ static void a_child_keeps_its_slot(void **state)
 
     (void)state;
     load(free_port());
-    assert_int_equal(mr_listeners_open(&l, config, 3, &err), MR_OK);
+    assert_int_equal(mr_listeners_open(&l, config, 3, NULL, &err), MR_OK);
     assert_int_equal(l.n, 2);
     assert_int_not_equal(l.fds[0], l.fds[2]); /* TCP: one for each slot */
     assert_int_equal(l.fds[1], l.fds[3]);     /* unix: one for all */
@@ -71,18 +71,18 @@ static void a_failure_leaves_nothing_open(void **state)
 
     (void)state;
     load(port);
-    assert_int_equal(mr_listeners_open(&l, config, 2, &err), MR_OK);
-    assert_int_equal(mr_listeners_open(&second, config, 2, &err), MR_ESYS);
+    assert_int_equal(mr_listeners_open(&l, config, 2, NULL, &err), MR_OK);
+    assert_int_equal(mr_listeners_open(&second, config, 2, NULL, &err), MR_ESYS);
     assert_non_null(strstr(err.text, "pool 'p': bind to"));
     assert_int_equal(access(path, F_OK), 0); /* ours is still there */
     const int probe = open("/dev/null", O_RDONLY);
     close(probe);
     assert_true(probe <= l.fds[3] + 2);
-    mr_listeners_close(&l);
+    mr_listeners_close(&l, NULL);
     assert_int_not_equal(access(path, F_OK), 0);
-    assert_int_equal(mr_listeners_open(&second, config, 2, &err),
+    assert_int_equal(mr_listeners_open(&second, config, 2, NULL, &err),
                      MR_OK); /* the port is free again */
-    mr_listeners_close(&second);
+    mr_listeners_close(&second, NULL);
     mr_config_free(config);
 }
 

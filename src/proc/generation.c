@@ -1,0 +1,305 @@
+/* generation.c - one reading of the configuration and what belongs to it. */
+#include "proc/generation.h"
+
+#include "core/clock.h"
+#include "net/listener.h"
+#include "net/loop.h"
+#include "proc/system.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MBUF_HEADER   48u /* of twemproxy's chunks: what a key cannot use of them */
+#define SPARE_FDS     32u /* for the log, the channel, the engine and the like */
+#define STATS_BACKLOG 128
+
+/* ---- loading ---- */
+
+static enum mr_result choose_engine(struct mr_generation *g, const struct mr_options *options,
+                                    struct mr_error *err)
+{
+    const char *setting = options->engine != NULL ? options->engine : g->config->engine;
+
+    g->runtime.engine_auto = strcmp(setting, "auto") == 0;
+    g->runtime.engine = mr_loop_choose_engine(setting, &g->engine_error);
+    if (g->runtime.engine != NULL)
+        return MR_OK;
+    *err = g->engine_error;
+    mr_error_prefix(err, "engine");
+    return MR_ECONFIG;
+}
+
+enum mr_result mr_generation_load(struct mr_generation *g, const struct mr_options *options,
+                                  const char *conf_file, struct mr_error *err)
+{
+    *g = (struct mr_generation){.number = 1, .runtime = {.stats_fd = -1}};
+    enum mr_result rc =
+        mr_config_load(&g->config, conf_file, options->mbuf_size - MBUF_HEADER, err);
+
+    if (rc == MR_OK)
+        rc = mr_check_user(g->config->user, g->config->group, err);
+    if (rc != MR_OK)
+        mr_error_prefix(err, "conf");
+    else
+        rc = choose_engine(g, options, err);
+    if (rc != MR_OK) {
+        mr_config_free(g->config);
+        g->config = NULL;
+    }
+    return rc;
+}
+
+/* ---- opening ---- */
+
+static uint32_t worker_count(const struct mr_generation *g, const struct mr_options *options)
+{
+    const uint32_t configured = g->config->worker_processes;
+
+    if (options->workers >= 0 && options->workers < MR_AUTO)
+        return (uint32_t)options->workers;
+    if (options->workers < 0 && configured != MR_AUTO)
+        return configured;
+    return mr_usable_cpus();
+}
+
+static const struct mr_server_config *
+find_server(const struct mr_config *config, const struct mr_server_config *like, uint32_t *index)
+{
+    *index = 0;
+    for (uint32_t p = 0; p < config->n_pools; p++)
+        for (uint32_t i = 0; i < config->pools[p].servers.n; i++, (*index)++) {
+            const struct mr_server_config *s = &config->pools[p].servers.at[i];
+            if (s->host != NULL && like->host != NULL && strcmp(s->host, like->host) == 0 &&
+                s->port == like->port)
+                return s;
+        }
+    return NULL;
+}
+
+/* Names that were resolved need not be waited for again. */
+static void keep_addresses(struct mr_generation *g, const struct mr_generation *previous)
+{
+    uint32_t index = 0, old;
+
+    for (uint32_t p = 0; p < g->config->n_pools; p++)
+        for (uint32_t i = 0; i < g->config->pools[p].servers.n; i++, index++)
+            if (find_server(previous->config, &g->config->pools[p].servers.at[i], &old) != NULL)
+                g->runtime.addresses[index] = previous->runtime.addresses[old];
+}
+
+static enum mr_result open_slots(struct mr_generation *g, uint32_t workers,
+                                 const struct mr_generation *previous, struct mr_error *err)
+{
+    struct mr_runtime *rt = &g->runtime;
+    const uint32_t n_pools = g->config->n_pools, n_servers = g->config->n_servers;
+    enum mr_result rc = MR_OK;
+
+    rt->config = g->config;
+    rt->generation = g->number;
+    rt->single = workers == 0;
+    rt->n_slots = workers == 0 ? 1 : workers;
+    rt->started_us = previous != NULL ? previous->runtime.started_us : mr_clock_wall_us();
+    rt->addresses = calloc(n_servers + 1, sizeof(*rt->addresses));
+    rt->slots = calloc(rt->n_slots, sizeof(*rt->slots));
+    rt->bases = calloc(rt->n_slots, sizeof(*rt->bases));
+    rt->held = calloc(n_pools, sizeof(*rt->held));
+    MR_CHECK(rt->addresses != NULL && rt->slots != NULL && rt->bases != NULL && rt->held != NULL);
+    for (uint32_t i = 0; i < rt->n_slots && rc == MR_OK; i++) {
+        rc = mr_metrics_open(&rt->slots[i], n_pools, n_servers, err);
+        if (rc == MR_OK)
+            rc = mr_metrics_open(&rt->bases[i], n_pools, n_servers, err);
+    }
+    if (rc == MR_OK && previous != NULL)
+        keep_addresses(g, previous);
+    return rc;
+}
+
+static enum mr_result open_stats(struct mr_generation *g, const struct mr_options *options,
+                                 const struct mr_generation *previous, struct mr_error *err)
+{
+    const char *host = options->stats_addr != NULL ? options->stats_addr : g->config->stats_addr;
+    const uint32_t port = options->stats_port != 0 ? options->stats_port : g->config->stats_port;
+    const struct mr_listen_options plain = {.backlog = STATS_BACKLOG};
+
+    enum mr_result rc = mr_addr_resolve(&g->stats_addr, mr_slice_of(host), (uint16_t)port, err);
+    if (rc == MR_OK && previous != NULL && mr_addr_eq(&g->stats_addr, &previous->stats_addr)) {
+        g->runtime.stats_fd = fcntl(previous->runtime.stats_fd, F_DUPFD_CLOEXEC, 0);
+        if (g->runtime.stats_fd < 0)
+            rc = mr_fail_sys(err, "dup of a socket");
+    } else if (rc == MR_OK) {
+        rc = mr_listen(&g->runtime.stats_fd, &g->stats_addr, &plain, err);
+    }
+    if (rc != MR_OK)
+        mr_error_prefix(err, "statistics port");
+    return rc;
+}
+
+/* What is left for clients of each worker's descriptors. */
+static enum mr_result budget(struct mr_generation *g, struct mr_error *err)
+{
+    const struct mr_config *config = g->config;
+    const uint32_t limit = mr_raise_openfiles(config->max_openfiles);
+    uint64_t own = SPARE_FDS;
+
+    for (uint32_t i = 0; i < config->n_pools; i++)
+        own += (uint64_t)config->pools[i].servers.n * config->pools[i].server_connections +
+               config->pools[i].listens.n;
+    /* the master holds every worker's listeners, channel and segments, twice during a reload */
+    const uint64_t master = SPARE_FDS + 2 * (uint64_t)g->runtime.n_slots * (g->listeners.n + 5);
+    if (limit <= own || limit <= master)
+        return mr_fail(err, MR_ELIMIT,
+                       "the limit of open files (%u) is too low: servers, listeners and spare need "
+                       "%llu; raise it with ulimit -n or max_openfiles",
+                       limit, (unsigned long long)(own > master ? own : master));
+    g->runtime.max_clients = (uint32_t)(limit - own);
+    return MR_OK;
+}
+
+enum mr_result mr_generation_open(struct mr_generation *g, const struct mr_options *options,
+                                  const struct mr_generation *previous, struct mr_error *err)
+{
+    const struct mr_listeners *before = previous != NULL ? &previous->listeners : NULL;
+    const uint32_t workers = worker_count(g, options);
+    enum mr_result rc;
+
+    if (previous != NULL)
+        g->number = previous->number + 1;
+    if (previous != NULL && workers == 0)
+        return mr_fail(err, MR_ECONFIG,
+                       "a reload cannot change to a single process "
+                       "(worker_processes: 0); restart for that");
+    if ((rc = open_slots(g, workers, previous, err)) != MR_OK)
+        return rc;
+    (void)mr_raise_openfiles(g->config->max_openfiles);
+    if ((rc = open_stats(g, options, previous, err)) != MR_OK ||
+        (rc = mr_listeners_open(&g->listeners, g->config, g->runtime.n_slots, before, err)) !=
+            MR_OK)
+        return rc;
+    for (uint32_t i = 0; previous != NULL && i < g->config->n_pools; i++)
+        g->runtime.held[i] = mr_generation_moves_keys(&g->config->pools[i], previous);
+    return budget(g, err);
+}
+
+void mr_generation_close(struct mr_generation *g, const struct mr_generation *heir)
+{
+    struct mr_runtime *rt = &g->runtime;
+
+    if (g->listeners.fds != NULL)
+        mr_listeners_close(&g->listeners, heir != NULL ? &heir->listeners : NULL);
+    if (rt->stats_fd >= 0)
+        (void)close(rt->stats_fd);
+    for (uint32_t i = 0; i < rt->n_slots && rt->slots != NULL; i++) {
+        if (rt->slots[i].head != NULL)
+            mr_metrics_close(&rt->slots[i]);
+        if (rt->bases[i].head != NULL)
+            mr_metrics_close(&rt->bases[i]);
+    }
+    free(rt->slots);
+    free(rt->bases);
+    free(rt->held);
+    free(rt->addresses);
+    mr_config_free(g->config);
+    *g = (struct mr_generation){.runtime = {.stats_fd = -1}};
+}
+
+/* ---- two of them ---- */
+
+const struct mr_pool_config *mr_generation_pool(const struct mr_generation *g, const char *name)
+{
+    for (uint32_t i = 0; i < g->config->n_pools; i++)
+        if (strcmp(g->config->pools[i].name, name) == 0)
+            return &g->config->pools[i];
+    return NULL;
+}
+
+static bool same_text(const char *a, const char *b)
+{
+    return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
+bool mr_generation_moves_keys(const struct mr_pool_config *pool,
+                              const struct mr_generation *previous)
+{
+    const struct mr_pool_config *old = mr_generation_pool(previous, pool->name);
+
+    if (old == NULL)
+        return false; /* nobody has written through another map */
+    if (pool->protocol != old->protocol || pool->hash != old->hash ||
+        pool->distribution != old->distribution || pool->has_hash_tag != old->has_hash_tag ||
+        memcmp(pool->hash_tag, old->hash_tag, sizeof(pool->hash_tag)) != 0 ||
+        pool->redis_db != old->redis_db || pool->servers.n != old->servers.n ||
+        pool->cross_server != old->cross_server)
+        return true;
+    for (uint32_t i = 0; i < pool->servers.n; i++) {
+        const struct mr_server_config *a = &pool->servers.at[i], *b = &old->servers.at[i];
+        if (!same_text(a->name, b->name) || !same_text(a->host, b->host) || a->port != b->port ||
+            a->weight != b->weight || !mr_addr_eq(&a->addr, &b->addr))
+            return true;
+    }
+    return false;
+}
+
+static void add_latency(struct mr_latency *sum, const struct mr_latency *l)
+{
+    for (unsigned i = 0; i < MR_LATENCY_BUCKETS; i++)
+        sum->counts[i] += l->counts[i];
+}
+
+static void add_pool(struct mr_metrics *to, const struct mr_metrics *from, uint32_t to_pool,
+                     uint32_t from_pool)
+{
+    mr_metrics_add((uint64_t *)&to->pools[to_pool], (const uint64_t *)&from->pools[from_pool],
+                   MR_POOL_METRICS, MR_POOL_METRIC_COUNT);
+    add_latency(&to->pools[to_pool].request_latency, &from->pools[from_pool].request_latency);
+}
+
+static void add_server(struct mr_metrics *to, const struct mr_metrics *from, uint32_t to_server,
+                       uint32_t from_server)
+{
+    mr_metrics_add((uint64_t *)&to->servers[to_server],
+                   (const uint64_t *)&from->servers[from_server], MR_SERVER_METRICS,
+                   MR_SERVER_METRIC_COUNT);
+    add_latency(&to->servers[to_server].server_latency, &from->servers[from_server].server_latency);
+}
+
+/* Pools and servers are the same when their names are. */
+static void add_segment(struct mr_metrics *to, const struct mr_config *config,
+                        const struct mr_metrics *from, const struct mr_config *old)
+{
+    uint32_t server = 0;
+
+    mr_metrics_add((uint64_t *)&to->head->process, (const uint64_t *)&from->head->process,
+                   MR_PROCESS_METRICS, MR_PROCESS_METRIC_COUNT);
+    for (uint32_t p = 0; p < config->n_pools; server += config->pools[p++].servers.n) {
+        uint32_t old_server = 0;
+        for (uint32_t q = 0; q < old->n_pools; old_server += old->pools[q++].servers.n) {
+            const struct mr_servers *mine = &config->pools[p].servers;
+            const struct mr_servers *its = &old->pools[q].servers;
+            if (strcmp(config->pools[p].name, old->pools[q].name) != 0)
+                continue;
+            add_pool(to, from, p, q);
+            for (uint32_t i = 0; i < mine->n; i++)
+                for (uint32_t j = 0; j < its->n; j++)
+                    if (strcmp(mine->at[i].name, its->at[j].name) == 0)
+                        add_server(to, from, server + i, old_server + j);
+        }
+    }
+}
+
+void mr_generation_inherit_counters(struct mr_generation *g, const struct mr_generation *previous)
+{
+    struct mr_runtime *rt = &g->runtime;
+    const struct mr_runtime *old = &previous->runtime;
+
+    for (uint32_t i = 0; i < rt->n_slots; i++)
+        mr_metrics_clear(&rt->bases[i]);
+    for (uint32_t i = 0; i < old->n_slots; i++) {
+        struct mr_metrics *base = &rt->bases[i % rt->n_slots];
+        add_segment(base, g->config, &old->slots[i], previous->config);
+        add_segment(base, g->config, &old->bases[i], previous->config);
+    }
+    for (uint32_t i = 0; i < rt->n_slots; i++)
+        mr_metrics_reset_gauges(&rt->bases[i]); /* what was open is counted where it is now */
+}

@@ -1,0 +1,463 @@
+"""A reload: no client is dropped, no reply is wrong, no key is written through two maps at once.
+
+The quick version runs with the other tests; MILLRACE_RELOADS, MILLRACE_CLIENTS set the full one.
+"""
+
+import contextlib
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+from harness import (SLOW, Millrace, Raw, Redis, Scripted, command, free_port, pool_yaml,
+                     process_state, rss_kb, wait_for)
+
+RELOADS = int(os.environ.get("MILLRACE_RELOADS", "10"))
+CLIENTS = int(os.environ.get("MILLRACE_CLIENTS", "20"))
+
+
+def reload(m, seconds=10):
+    """HUP, and wait until the new configuration is in force."""
+    before = m.log_text().count(" reloaded ")
+    os.kill(m.pid, signal.SIGHUP)
+    wait_for(lambda: m.log_text().count(" reloaded ") > before, seconds, "reload")
+
+
+def refused(m, seconds=10):
+    """HUP on a file that cannot be; returns the reason."""
+    before = m.log_text().count("reload_failed")
+    os.kill(m.pid, signal.SIGHUP)
+    wait_for(lambda: m.log_text().count("reload_failed") > before, seconds, "refusal")
+    return re.findall(r'reload_failed reason="(.*?)" using=', m.log_text())[-1]
+
+
+def settled(m):
+    """The processes of earlier configurations are gone."""
+    wait_for(lambda: "generation_gone" in m.log_text().rsplit(" reloaded ", 1)[1], 10,
+             "end of the old workers")
+
+
+class Writer(threading.Thread):
+    """Writes tagged values with pipelines and checks every reply against what it wrote."""
+
+    def __init__(self, port, index):
+        super().__init__(daemon=True)
+        self.index, self.port = index, port
+        self.stop = False
+        self.wrong, self.dropped, self.requests = [], [], 0
+        self.acked = {}
+        self.longest = 0.0
+
+    def run(self):
+        try:
+            with Raw(self.port, timeout=20) as c:
+                n = 0
+                while not self.stop:
+                    n += 1
+                    self.one_round(c, n)
+        except (OSError, EOFError) as e:
+            self.dropped.append(repr(e))
+
+    def one_round(self, c, n):
+        keys = [f"c{self.index}-{(n + i) % 7}" for i in range(4)]
+        values = [f"{self.index}:{n}:{i}" for i in range(4)]
+        began = time.monotonic()
+        c.send(b"".join(command("SET", k, v) for k, v in zip(keys, values)) +
+               b"".join(command("ECHO", v) for v in values) +
+               command("SET", f"shared-{n % 5}", f"{self.index}:{n}"))
+        for k, v in zip(keys, values):
+            if (reply := c.reply()) != b"+OK":
+                self.wrong.append((k, reply))
+            else:
+                self.acked[k] = v.encode()
+        for v in values:
+            if (reply := c.reply()) != v.encode():
+                self.wrong.append((v, reply))
+        if (reply := c.reply()) != b"+OK":
+            self.wrong.append(("shared", reply))
+        self.requests += 9
+        self.longest = max(self.longest, time.monotonic() - began)
+
+
+class Monitor(threading.Thread):
+    """What a server was told to write, with its clock: (time, server, key, value)."""
+
+    def __init__(self, port, seen):
+        super().__init__(daemon=True)
+        self.raw, self.port, self.seen = Raw(port, timeout=3600), port, seen
+        assert self.raw.ask("MONITOR") == b"+OK"
+
+    def run(self):
+        with contextlib.suppress(OSError, EOFError):
+            while True:
+                line = self.raw.line().decode()
+                got = re.match(r'\+([\d.]+) \[.*?\] "SET" "(shared-\d+)"', line)
+                if got:
+                    self.seen.append((float(got[1]), self.port, got[2]))
+
+
+def test_reloads_under_load_drop_nothing_and_mix_nothing(start, redis4):
+    """Servers come and go; connections, replies and acknowledged writes stay."""
+    ports = [s.port for s in redis4]
+    m = start(Millrace, ports[:3], workers=2)
+    conf = m.conf.read_text()
+    other = conf.replace(f"   - 127.0.0.1:{ports[2]}:1", f"   - 127.0.0.1:{ports[3]}:1")
+    assert other != conf
+    seen = []
+    monitors = [Monitor(p, seen) for p in ports]
+    for t in monitors:
+        t.start()
+    pids = [m.pid]
+    writers = [Writer(m.port, i) for i in range(CLIENTS)]
+    for w in writers:
+        w.start()
+    for i in range(RELOADS):
+        m.conf.write_text(other if i % 2 == 0 else conf)
+        reload(m, 30)
+        time.sleep(0.05)
+    for w in writers:
+        w.stop = True
+    for w in writers:
+        w.join(30 * SLOW)
+    requests = sum(w.requests for w in writers)
+    print(f"{RELOADS} reloads, {CLIENTS} clients, {requests} requests, longest round "
+          f"{max(w.longest for w in writers) * 1000:.1f} ms")
+    assert [w.dropped for w in writers if w.dropped] == []
+    assert [w.wrong[:3] for w in writers if w.wrong] == []
+    assert requests > RELOADS * CLIENTS
+    # keys that stayed where they are: the last acknowledged write is there
+    stable = [s for s in redis4[:2]]
+    held = {}
+    for s in stable:
+        for k in s.ask("KEYS", "c*"):
+            held[k.decode()] = s.ask("GET", k)
+    acked = {k: v for w in writers for k, v in w.acked.items()}
+    settled(m)
+    with m.raw() as c:
+        for k, v in acked.items():
+            got = c.ask("GET", k)
+            if k in held and redis4[2].ask("EXISTS", k) == 0 and redis4[3].ask("EXISTS", k) == 0:
+                assert got == v, (k, got, v)
+    # a key changes its server at most once in a reload: old and new map never overlap
+    time.sleep(0.2)
+    for key in {k for _, _, k in seen}:
+        servers = [p for _, p, k in sorted(seen) if k == key]
+        switches = sum(a != b for a, b in zip(servers, servers[1:]))
+        assert switches <= RELOADS, (key, switches)
+    assert m.pid == pids[0] and m.pool()["client_err"] == 0
+
+
+def test_what_a_client_sent_before_a_reload_is_answered(start, redis1):
+    """A deep pipeline behind a slow server: requests in flight and those not yet read."""
+    m = start(Millrace, [redis1.port], workers=2)
+    with m.raw(timeout=30) as c:
+        assert c.ask("SET", "a", 1) == b"+OK"
+        redis1.ask("CLIENT", "PAUSE", 400)
+        c.send(b"".join(command("ECHO", f"v{i}") + command("GET", "a") for i in range(3000)))
+        os.kill(m.pid, signal.SIGHUP)
+        for i in range(3000):
+            assert c.reply() == f"v{i}".encode()
+            assert c.reply() == b"1"
+        wait_for(lambda: " reloaded " in m.log_text())
+        settled(m)
+        assert c.ask("GET", "a") == b"1"
+    assert m.pool()["client_err"] == 0
+
+
+def test_half_a_request_travels(start, redis1):
+    m = start(Millrace, [redis1.port], workers=2)
+    with m.raw(timeout=20) as c, m.raw(timeout=20) as big:
+        wire = command("SET", "half", "x" * 1000)
+        c.send(wire[:500])
+        value = os.urandom(3000000)
+        whole = command("SET", "big", value)
+        big.send(whole[:1500000])
+        time.sleep(0.2)
+        reload(m)
+        settled(m)
+        c.send(wire[500:])
+        big.send(whole[1500000:])
+        assert c.reply() == b"+OK" and big.reply() == b"+OK"
+        assert big.ask("GET", "big") == value
+
+
+def test_a_slow_reader_gets_the_rest_from_the_next_worker(start, redis1):
+    m = start(Millrace, [redis1.port], workers=1)
+    value = os.urandom(1000000)
+    with m.raw(timeout=30) as c:
+        assert c.ask("SET", "v", value) == b"+OK"
+        c.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        c.send(command("GET", "v") * 8)
+        time.sleep(0.3)
+        reload(m)
+        time.sleep(0.3)
+        for _ in range(8):
+            assert c.reply() == value
+        settled(m)
+        assert c.ask("PING") == b"+PONG"
+
+
+def test_the_session_travels(start, redis1):
+    m = start(Millrace, [redis1.port], workers=2, redis_auth="secret")
+    redis1.ask("CONFIG", "SET", "requirepass", "secret")
+    try:
+        with m.raw() as c:
+            assert c.ask("AUTH", "secret") == b"+OK"
+            assert c.ask("CLIENT", "SETNAME", "me") == b"+OK"
+            ident = c.ask("CLIENT", "ID")
+            reload(m)
+            assert c.ask("CLIENT", "GETNAME") == b"me"
+            assert c.ask("CLIENT", "ID") == ident
+            assert c.ask("SET", "a", 1) == b"+OK"
+    finally:
+        with Raw(redis1.port) as c:
+            c.ask("AUTH", "secret")
+            c.ask("CONFIG", "SET", "requirepass", "")
+
+
+def test_bad_configurations_change_nothing(start, redis1):
+    m = start(Millrace, [redis1.port], workers=2)
+    good = m.conf.read_text()
+    taken = socket.create_server(("127.0.0.1", 0))
+    bad = [good.replace("ketama", "kettle"), good + "  what: 1\n", "", "alpha: [", "\x00",
+           good.replace("  servers:\n", "  servers: 5\n  x:\n"),
+           good.replace(f"127.0.0.1:{m.port}", "127.0.0.1:%d" % taken.getsockname()[1]),
+           good.replace(f"127.0.0.1:{m.port}", "192.0.2.1:7777"),
+           "global: {worker_processes: 0}\n" + good, "global: {user: nobody-at-all}\n" + good]
+    children = m.child_pids()
+    with m.raw() as c:
+        fds = len(os.listdir(f"/proc/{m.pid}/fd"))
+        for text in bad:
+            m.conf.write_text(text)
+            if "worker_processes" in text:  # --workers, which wins, has to be told otherwise
+                continue
+            assert refused(m), text
+            assert c.ask("SET", "a", 1) == b"+OK"
+        m.conf.unlink()
+        assert "open" in refused(m) or "such file" in refused(m)
+        assert m.child_pids() == children
+        wait_for(lambda: len(os.listdir(f"/proc/{m.pid}/fd")) == fds)
+        m.conf.write_text(good.replace("ketama", "kettle"))
+        assert "conf.yml:" in refused(m) and "kettle" in refused(m)
+        m.conf.write_text(good)
+        reload(m)
+        assert c.ask("GET", "a") == b"1"
+    taken.close()
+
+
+def test_pools_and_listeners_come_and_go(start, redis4):
+    a, b, c_ = free_port(), free_port(), free_port()
+    first = (pool_yaml("one", f"127.0.0.1:{a}", [f"127.0.0.1:{redis4[0].port}:1"]) +
+             pool_yaml("two", f"127.0.0.1:{b}", [f"127.0.0.1:{redis4[1].port}:1"]))
+    second = (pool_yaml("three", f"127.0.0.1:{c_}", [f"127.0.0.1:{redis4[2].port}:1"]) +
+              pool_yaml("one", f"['127.0.0.1:{a}', '@DIR@/s.sock 0600']",
+                        [f"127.0.0.1:{redis4[0].port}:1"], backlog=1000))
+    m = start(Millrace, conf=first, workers=2)
+    with Raw(a) as one, Raw(b) as two:
+        assert one.ask("SET", "k", 1) == b"+OK" and two.ask("SET", "k", 2) == b"+OK"
+        m.conf.write_text(second.replace("@DIR@", str(m.dir)))
+        reload(m)
+        assert one.ask("GET", "k") == b"1"
+        assert two.rest() == b""  # its pool is gone
+        with Raw(c_) as three, Raw(str(m.dir / "s.sock")) as local:
+            assert three.ask("SET", "k", 3) == b"+OK"
+            assert local.ask("GET", "k") == b"1"
+        assert (m.dir / "s.sock").stat().st_mode & 0o777 == 0o600
+        settled(m)
+        with pytest.raises(ConnectionRefusedError):
+            Raw(b)
+        m.conf.write_text(first)
+        reload(m)
+        settled(m)
+        assert not (m.dir / "s.sock").exists()
+        with Raw(b) as again:
+            assert again.ask("GET", "k") == b"2"
+        assert one.ask("GET", "k") == b"1"
+
+
+def test_a_pool_whose_keys_stay_does_not_wait(start, redis1):
+    """The other pool's slow server holds its own clients up, nobody else's."""
+    slow_done = threading.Event()
+
+    def serve(conn, server):
+        while data := server.read(conn):
+            slow_done.wait(20)
+            conn.sendall(b"+OK\r\n" * data.count(b"SET"))
+
+    slow = start(Scripted, serve)
+    a, b = free_port(), free_port()
+    text = (pool_yaml("calm", f"127.0.0.1:{a}", [f"127.0.0.1:{redis1.port}:1"]) +
+            pool_yaml("moving", f"127.0.0.1:{b}", [f"127.0.0.1:{slow.port}:1"], timeout=15000))
+    m = start(Millrace, conf=text, workers=2)
+    with Raw(a, timeout=5) as calm, Raw(b, timeout=30) as moving, Raw(b, timeout=30) as waiting:
+        assert calm.ask("SET", "k", 1) == b"+OK"
+        moving.send(command("SET", "x", 1))
+        wait_for(lambda: slow.received)
+        m.conf.write_text(text.replace(f"127.0.0.1:{slow.port}:1", f"127.0.0.1:{redis1.port}:1"))
+        os.kill(m.pid, signal.SIGHUP)
+        wait_for(lambda: "reload_begins" in m.log_text())
+        time.sleep(0.3)
+        waiting.send(command("SET", "y", 2))
+        assert calm.ask("GET", "k") == b"1"  # already with the new workers
+        with Raw(a, timeout=5) as fresh:
+            assert fresh.ask("GET", "k") == b"1"
+        assert " reloaded " not in m.log_text()
+        assert redis1.ask("EXISTS", "y") == 0  # the new map is not in force
+        slow_done.set()
+        assert moving.reply() == b"+OK"
+        assert waiting.reply() == b"+OK" and redis1.ask("GET", "y") == b"2"
+        wait_for(lambda: " reloaded " in m.log_text())
+
+
+def test_a_request_that_is_never_answered_does_not_hold_a_reload_for_ever(start, redis1):
+    silent_server = start(Scripted, lambda conn, server: [None for _ in iter(
+        lambda: server.read(conn), b"")])
+    m = start(Millrace, [silent_server.port], timeout=300, workers=1)
+    conf = m.conf.read_text()
+    with m.raw(timeout=20) as c:
+        c.send(command("GET", "a"))
+        m.conf.write_text(conf.replace(f"127.0.0.1:{silent_server.port}", f"127.0.0.1:{redis1.port}"))
+        os.kill(m.pid, signal.SIGHUP)
+        assert c.reply().startswith(b"-ERR Connection timed out")
+        assert c.ask("SET", "a", 1) == b"+OK"
+    wait_for(lambda: " reloaded " in m.log_text())
+
+
+def test_counters_go_on(start, redis4):
+    m = start(Millrace, [redis4[0].port, redis4[1].port], workers=2)
+    name = f"127.0.0.1:{redis4[0].port}"
+    with m.raw() as c:
+        for i in range(200):
+            assert c.ask("SET", f"k{i}", i) == b"+OK"
+        before = m.pool()[name]["requests"]
+        assert before > 0
+        for _ in range(3):
+            reload(m)
+            settled(m)
+        assert m.pool()[name]["requests"] == before
+        assert m.pool()["client_connections"] == 1
+        for i in range(200):
+            assert c.ask("GET", f"k{i}") == str(i).encode()
+        assert m.pool()[name]["requests"] == 2 * before
+
+
+@pytest.mark.parametrize("path", [(3, 1, 3), (1, 4, 2)])
+def test_the_number_of_workers_changes_under_a_storm_of_connects(start, redis1, path):
+    """Nobody is refused, reset or left waiting; every connection gets its answer."""
+    m = start(Millrace, [redis1.port], workers=None)
+    text = m.conf.read_text()
+
+    def workers(n):
+        m.conf.write_text("global: {worker_processes: %d}\n" % n + text)
+
+    workers(path[0])
+    reload(m)
+    failures, done, stop = [], [0], threading.Event()
+
+    def storm():
+        while not stop.is_set():
+            try:
+                with Raw(m.port, timeout=10) as c:
+                    if c.ask("PING") != b"+PONG":
+                        failures.append("reply")
+                done[0] += 1
+            except (OSError, EOFError) as e:
+                failures.append(repr(e))
+
+    threads = [threading.Thread(target=storm, daemon=True) for _ in range(6)]
+    with m.raw(timeout=20) as c:
+        for t in threads:
+            t.start()
+        for n in path[1:] * 2:
+            workers(n)
+            reload(m)
+            wait_for(lambda n=n: len(m.child_pids()) == n, 15, f"{n} workers")
+            assert c.ask("PING") == b"+PONG"
+        stop.set()
+        for t in threads:
+            t.join(20)
+    print(done[0], "connections")
+    assert failures == [] and done[0] > 100
+
+
+def test_many_reloads_cost_the_master_nothing(start, redis1):
+    m = start(Millrace, [redis1.port], workers=2)
+    with m.raw() as c:
+        for _ in range(3):
+            reload(m)
+            settled(m)
+        fds, rss = len(os.listdir(f"/proc/{m.pid}/fd")), rss_kb(m.pid)
+        for _ in range(RELOADS):
+            reload(m)
+            settled(m)
+        assert len(os.listdir(f"/proc/{m.pid}/fd")) == fds
+        assert rss_kb(m.pid) - rss < 2000
+        assert len(m.child_pids()) == 2 and len(m.child_pids("admin")) == 1
+        assert c.ask("PING") == b"+PONG"
+
+
+def test_signals_during_a_reload(start, redis1):
+    """Hangups pile up into one more reload; TERM in the middle answers what was sent."""
+    m = start(Millrace, [redis1.port], workers=2)
+    with m.raw(timeout=20) as c:
+        for _ in range(20):
+            os.kill(m.pid, signal.SIGHUP)
+            time.sleep(0.003)
+        assert c.ask("SET", "a", 1) == b"+OK"
+        wait_for(lambda: m.log_text().count(" reloaded ") >= 2)
+        settled(m)
+        time.sleep(0.3)
+        settled(m)
+        before = m.log_text().count("handover_begins")
+        redis1.ask("CLIENT", "PAUSE", 300)
+        c.send(command("GET", "a") * 50)
+        os.kill(m.pid, signal.SIGHUP)
+        wait_for(lambda: m.log_text().count("handover_begins") > before)
+        os.kill(m.pid, signal.SIGTERM)
+        assert c.rest() == b"$1\r\n1\r\n" * 50
+    assert m.popen.wait(20 * SLOW) == 0
+
+
+def test_workers_that_die_during_a_reload(start, redis1):
+    m = start(Millrace, [redis1.port], workers=2)
+    for _ in range(5):
+        victim = m.child_pids()[0]
+        os.kill(m.pid, signal.SIGHUP)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+        time.sleep(0.2)
+        with m.raw(timeout=10) as c:
+            assert c.ask("PING") == b"+PONG"
+        wait_for(lambda: len(m.child_pids()) == 2, 10)
+
+
+def test_ten_thousand_clients_move_in_a_moment(start, redis1):
+    import resource
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    n = min(10000, most // 2 - 1000) if SLOW == 1 else 500
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    m = start(Millrace, [redis1.port], workers=2, backlog=4096)
+    clients = []
+    try:
+        for _ in range(n):
+            clients.append(socket.create_connection(("127.0.0.1", m.port)))
+        wait_for(lambda: m.pool()["client_connections"] == n, 20)
+        os.kill(m.pid, signal.SIGHUP)
+        wait_for(lambda: "generation_gone" in m.log_text(), 30)
+        print([line for line in m.log_text().splitlines() if " reloaded " in line])
+        for c in clients:
+            c.sendall(b"PING\r\n")
+        for c in clients:
+            c.settimeout(20)
+            assert c.recv(100) == b"+PONG\r\n"
+        assert m.pool()["client_connections"] == n
+    finally:
+        for c in clients:
+            c.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
