@@ -1,11 +1,13 @@
 /* main.c - the order of a start: options, configuration, sockets, then the processes. */
 #include "admin/stats_port.h"
+#include "config/diff.h"
 #include "core/log.h"
 #include "core/version.h"
 #include "proc/channel.h"
 #include "proc/daemon.h"
 #include "proc/generation.h"
 #include "proc/master.h"
+#include "proc/notify.h"
 #include "proc/options.h"
 #include "proc/pidfile.h"
 #include "proc/process.h"
@@ -49,6 +51,30 @@ static const char *default_conf_file(void)
     return PLACES[0];
 }
 
+static void print_line(void *arg, const char *text)
+{
+    uint32_t *n = arg;
+
+    (*n)++;
+    (void)printf("%s\n", text);
+}
+
+/* What a change from another file to this one will do. */
+static int print_diff(const struct start *s)
+{
+    struct mr_config *old;
+    struct mr_error err;
+    uint32_t n = 0;
+
+    if (mr_config_load(&old, s->options.diff_file, MR_KEY_BYTES_DEFAULT, &err) != MR_OK)
+        return complain(&err);
+    mr_config_diff(s->generation.config, old, print_line, &n);
+    if (n == 0)
+        (void)puts("nothing changes for keys, pools and listeners");
+    mr_config_free(old);
+    return 0;
+}
+
 static int test_conf(struct start *s)
 {
     struct mr_generation *g = &s->generation;
@@ -61,9 +87,12 @@ static int test_conf(struct start *s)
         (void)fprintf(stderr, "millrace: warning: %s\n", g->config->warnings[i]);
     (void)fprintf(stderr, "millrace: configuration file '%s' syntax is %s\n", s->conf_file,
                   rc == MR_OK ? "ok" : "invalid");
+    int status = rc == MR_OK ? 0 : 1;
+    if (rc == MR_OK && s->options.diff_file != NULL)
+        status = print_diff(s);
     if (rc == MR_OK)
         mr_generation_close(g, NULL);
-    return rc == MR_OK ? 0 : 1;
+    return status;
 }
 
 /* Meitu's -k: any prefix of a word, the empty one too, in this order. */
@@ -213,6 +242,7 @@ static int serve_alone(struct start *s)
 
 static int serve(struct start *s)
 {
+    mr_notify_init();
     mr_catch_crashes();
     mr_block_signals();
     if (s->generation.runtime.single)

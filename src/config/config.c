@@ -712,6 +712,7 @@ void mr_config_free(struct mr_config *config)
     free(config->user);
     free(config->group);
     free(config->engine);
+    free(config->worker_cpu_affinity);
     free(config->pid_file);
     free(config->log_file);
     free(config->stats_addr);

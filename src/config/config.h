@@ -83,6 +83,7 @@ struct mr_config {
     bool meitu; /* Meitu's layout: its defaults, and its shape of the statistics */
     uint32_t worker_processes;
     uint32_t worker_shutdown_timeout_ms;
+    uint32_t worker_hang_timeout_ms;
     uint32_t max_openfiles;
     uint32_t resolve_interval_ms;
     uint32_t log_level;
@@ -90,6 +91,7 @@ struct mr_config {
     char *user;
     char *group;
     char *engine;
+    char *worker_cpu_affinity;
     char *pid_file;
     char *log_file;
     char *stats_addr;

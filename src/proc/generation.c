@@ -42,9 +42,13 @@ enum mr_result mr_generation_load(struct mr_generation *g, const struct mr_optio
         rc = mr_check_user(g->config->user, g->config->group, err);
     if (rc != MR_OK)
         mr_error_prefix(err, "conf");
-    else
+    if (rc == MR_OK)
+        rc = mr_choose_cpus(g->config->worker_cpu_affinity, &g->runtime.cpus, &g->runtime.n_cpus,
+                            err);
+    if (rc == MR_OK)
         rc = choose_engine(g, options, err);
     if (rc != MR_OK) {
+        free(g->runtime.cpus);
         mr_config_free(g->config);
         g->config = NULL;
     }
@@ -199,6 +203,7 @@ void mr_generation_close(struct mr_generation *g, const struct mr_generation *he
     free(rt->slots);
     free(rt->bases);
     free(rt->held);
+    free(rt->cpus);
     free(rt->addresses);
     mr_config_free(g->config);
     *g = (struct mr_generation){.runtime = {.stats_fd = -1}};

@@ -7,6 +7,7 @@
 
 #include "core/log.h"
 #include "net/loop.h"
+#include "proc/notify.h"
 #include "proc/process.h"
 #include "proc/reload.h"
 #include "proc/system.h"
@@ -14,6 +15,7 @@
 
 #include <signal.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -26,6 +28,7 @@ struct master {
     struct mr_loop loop;
     struct mr_watch signals;
     struct mr_timer kill_timer;
+    struct mr_timer watchdog; /* of the supervisor */
     struct mr_team_hooks hooks;
     struct mr_team *team; /* that serves */
     struct mr_reload reload;
@@ -87,6 +90,7 @@ static void on_ready(void *arg, struct mr_child *child)
 {
     struct master *m = arg;
     const struct mr_generation *g = &m->team->generation;
+    char state[64];
 
     mr_reload_ready(&m->reload, child);
     if (m->phase != STARTING || !mr_team_ready(m->team))
@@ -94,6 +98,8 @@ static void on_ready(void *arg, struct mr_child *child)
     m->phase = RUNNING;
     mr_log(MR_LOG_NOTICE, "started workers=%u pools=%u servers=%u layout=%s", g->runtime.n_slots,
            g->config->n_pools, g->config->n_servers, g->config->meitu ? "meitu" : "twemproxy");
+    (void)snprintf(state, sizeof(state), "READY=1\nMAINPID=%d\nSTATUS=serving", (int)getpid());
+    mr_notify(state);
     m->setup->on_ready(m->setup->arg);
 }
 
@@ -109,6 +115,7 @@ static void stop_now(struct master *m, int status)
 {
     struct mr_message msg = {.type = MR_MSG_QUIT_TYPE};
 
+    mr_notify("STOPPING=1");
     m->phase = QUITTING;
     m->status = status;
     mr_reload_stop(&m->reload);
@@ -169,6 +176,13 @@ static void kill_all(struct mr_timer *timer)
         mr_team_kill(all[i]);
 }
 
+static void pet_watchdog(struct mr_timer *timer)
+{
+    mr_notify("WATCHDOG=1");
+    mr_loop_timer(&MR_CONTAINER_OF(timer, struct master, watchdog)->loop, timer,
+                  mr_notify_watchdog_ms());
+}
+
 static void drain(struct master *m)
 {
     const uint32_t limit_ms = m->team->generation.config->worker_shutdown_timeout_ms;
@@ -177,6 +191,7 @@ static void drain(struct master *m)
 
     mr_log(MR_LOG_NOTICE, "stopping mode=graceful limit_ms=%u%s", limit_ms,
            limit_ms == 0 ? " (without limit)" : "");
+    mr_notify("STOPPING=1\nSTATUS=finishing what clients have sent");
     m->phase = DRAINING;
     mr_reload_stop(&m->reload);
     mr_team_leave(m->team);
@@ -242,6 +257,7 @@ static void fini(struct master *m)
     mr_watch_stop(&m->loop, &m->signals);
     (void)close(m->signals.fd);
     mr_timer_cancel(&m->kill_timer);
+    mr_timer_cancel(&m->watchdog);
     for (uint32_t n = teams(m, all); n-- > 0;)
         mr_team_free(all[n], NULL);
     mr_loop_fini(&m->loop);
@@ -251,6 +267,7 @@ int mr_master_run(const struct mr_master_setup *setup)
 {
     struct master m = {.setup = setup,
                        .kill_timer = {.fire = kill_all},
+                       .watchdog = {.fire = pet_watchdog},
                        .hooks = {.in_child = in_child,
                                  .on_ready = on_ready,
                                  .on_drained = on_drained,
@@ -273,6 +290,8 @@ int mr_master_run(const struct mr_master_setup *setup)
                                   .conf_file = setup->conf_file,
                                   .current = &m.team};
     mr_team_start(m.team, true);
+    if (mr_notify_watchdog_ms() > 0)
+        mr_loop_timer(&m.loop, &m.watchdog, 0);
     do
         mr_loop_turn(&m.loop, -1);
     while (act(&m));

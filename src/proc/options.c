@@ -13,7 +13,7 @@
 #define MBUF_MIN     512u
 #define MBUF_MAX     16777216u
 
-enum { OPT_WORKERS = 256, OPT_ENGINE };
+enum { OPT_WORKERS = 256, OPT_ENGINE, OPT_DIFF };
 
 static const struct option LONG_OPTIONS[] = {
     {"help", no_argument, NULL, 'h'},
@@ -31,6 +31,7 @@ static const struct option LONG_OPTIONS[] = {
     {"mbuf-size", required_argument, NULL, 'm'},
     {"kill", required_argument, NULL, 'k'},
     {"workers", required_argument, NULL, OPT_WORKERS},
+    {"diff", required_argument, NULL, OPT_DIFF},
     {"engine", required_argument, NULL, OPT_ENGINE},
     {NULL, 0, NULL, 0},
 };
@@ -68,6 +69,7 @@ void mr_options_print_usage(void)
         "\n"
         "Other:\n"
         "  -t, --test-conf         check the configuration file, say what is wrong, and exit\n"
+        "      --diff=OLD          with -t: say what a change from the file OLD will do\n"
         "  -k, --kill=WORD         tell the process in the pid file to reload, reopen (its log),\n"
         "                          stop or shutdown\n"
         "  -h, --help              this text\n"
@@ -153,6 +155,8 @@ static enum mr_result missing_value(int opt, struct mr_error *err)
         return mr_fail(err, MR_ECONFIG, "option -m requires a non-zero number");
     case OPT_WORKERS:
         return mr_fail(err, MR_ECONFIG, "option --workers requires `auto` or a number up to 1024");
+    case OPT_DIFF:
+        return mr_fail(err, MR_ECONFIG, "option --diff requires a file name");
     case OPT_ENGINE:
         return mr_fail(err, MR_ECONFIG, "option --engine requires auto, epoll or io_uring");
     default:
@@ -194,6 +198,10 @@ static enum mr_result set(struct mr_options *o, int opt, struct mr_error *err)
         return set_mbuf(o, optarg, err);
     case OPT_WORKERS:
         return set_workers(o, optarg, err);
+    case OPT_DIFF:
+        o->diff_file = optarg;
+        o->test_conf = true;
+        return MR_OK;
     case OPT_ENGINE:
         o->engine = optarg;
         return MR_OK;

@@ -16,6 +16,7 @@ struct mr_options {
     uint32_t stats_port;    /* 0: from the configuration */
     uint32_t mbuf_size;     /* a key may be this long, less 48 bytes */
     int64_t workers;        /* -1: from the configuration */
+    const char *diff_file;  /* --diff; NULL for none */
     const char *engine;     /* NULL: what the file says */
     bool help;
     bool version;

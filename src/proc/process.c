@@ -73,6 +73,9 @@ static void handle_message(struct mr_process *p, const struct mr_message *msg)
     case MR_MSG_QUIT_TYPE:
         p->on_quit(p);
         break;
+    case MR_MSG_PING_TYPE:
+        mr_channel_tell(p->channel.fd, MR_MSG_PONG_TYPE);
+        break;
     case MR_MSG_LOG_LEVEL_TYPE:
         mr_log_set_level(msg->body.LOG_LEVEL.level);
         break;

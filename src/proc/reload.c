@@ -1,10 +1,10 @@
 /* reload.c - from one configuration to the next without losing a client. */
 #include "proc/reload.h"
 
+#include "config/diff.h"
 #include "core/clock.h"
 #include "core/log.h"
-#include "session/handover.h"
-
+#include "proc/notify.h"
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,6 +45,12 @@ static uint32_t count_missing(const struct mr_generation *in, const struct mr_ge
     return n;
 }
 
+static void log_change(void *arg, const char *text)
+{
+    (void)arg;
+    mr_log(MR_LOG_NOTICE, "reload_change text=\"%s\"", text);
+}
+
 static void apply_log(struct mr_reload *r, const struct mr_config *now, const struct mr_config *old)
 {
     const char *file = now->log_file != NULL ? now->log_file : "";
@@ -63,6 +69,7 @@ static void apply_log(struct mr_reload *r, const struct mr_config *now, const st
 static void fail(struct mr_reload *r, const char *reason)
 {
     mr_log(MR_LOG_ERR, "reload_failed reason=\"%s\" using=old_configuration", reason);
+    mr_notify("READY=1\nSTATUS=the last reload failed; the old configuration is in force");
     if (r->incoming != NULL) {
         struct mr_message msg = {.type = MR_MSG_QUIT_TYPE};
         mr_team_leave(r->incoming);
@@ -99,10 +106,12 @@ void mr_reload_begin(struct mr_reload *r)
         fail(r, err.text);
         return;
     }
+    mr_notify_reloading();
     mr_log(MR_LOG_NOTICE,
            "reload_begins generation=%u pools=%u moved=%u added=%u removed=%u workers=%u", g.number,
            g.config->n_pools, count_moved(&g), count_missing(old, &g), count_missing(&g, old),
            g.runtime.n_slots);
+    mr_config_diff(g.config, old->config, log_change, NULL);
     for (uint32_t i = 0; i < g.config->n_warnings; i++)
         mr_log(MR_LOG_WARN, "conf_warning text=\"%s\"", g.config->warnings[i]);
     r->step = MR_RELOAD_STARTING;
@@ -219,6 +228,7 @@ void mr_reload_drained(struct mr_reload *r)
            team->generation.number, team->generation.runtime.n_slots,
            team->generation.config->n_pools, (double)(now_us - r->paused_us) / 1e3,
            (double)(now_us - r->asked_us) / 1e3);
+    mr_notify("READY=1\nSTATUS=serving");
     if (r->outgoing->generation.runtime.n_slots > team->generation.runtime.n_slots)
         mr_loop_timer(r->loop, &r->timer, STRAY_MS); /* retired sockets may still get some */
     else

@@ -2,6 +2,7 @@
 #include "proc/system.h"
 
 #include "core/log.h"
+#include "core/number.h"
 
 #include <errno.h>
 #include <execinfo.h>
@@ -100,6 +101,86 @@ uint32_t mr_usable_cpus(void)
     if (quota > 0 && quota < n)
         n = quota;
     return n > 0 ? n : 1;
+}
+
+static bool next_number(const char **at, uint32_t *out)
+{
+    const size_t digits = strspn(*at, "0123456789");
+    uint64_t v;
+
+    if (!mr_parse_uint((struct mr_slice){*at, digits}, CPU_SETSIZE - 1, &v))
+        return false;
+    *at += digits;
+    *out = (uint32_t)v;
+    return true;
+}
+
+/* Reads a list such as `0,2,4-7` into a set. */
+static bool read_cpus(const char *at, cpu_set_t *set)
+{
+    uint32_t first, last;
+
+    CPU_ZERO(set);
+    for (;;) {
+        at += strspn(at, " ");
+        if (!next_number(&at, &first))
+            return false;
+        last = first;
+        if (*at == '-' && (at++, !next_number(&at, &last) || last < first))
+            return false;
+        for (uint32_t cpu = first; cpu <= last; cpu++)
+            CPU_SET(cpu, set);
+        at += strspn(at, " ");
+        if (*at == '\0')
+            return true;
+        at += *at == ','; /* a blank does as well */
+    }
+}
+
+enum mr_result mr_choose_cpus(const char *setting, uint16_t **cpus, uint32_t *n,
+                              struct mr_error *err)
+{
+    cpu_set_t allowed, wanted;
+
+    *cpus = NULL;
+    *n = 0;
+    if (strcmp(setting, "none") == 0)
+        return MR_OK;
+    if (sched_getaffinity(0, sizeof(allowed), &allowed) < 0)
+        return mr_fail_sys(err, "worker_cpu_affinity: sched_getaffinity");
+    if (strcmp(setting, "auto") == 0)
+        wanted = allowed;
+    else if (!read_cpus(setting, &wanted))
+        return mr_fail(err, MR_ECONFIG,
+                       "worker_cpu_affinity: \"%s\" is not known; allowed: none, auto, or a list "
+                       "of CPUs such as 0,2,4-7",
+                       setting);
+    *cpus = calloc((size_t)CPU_COUNT(&wanted) + 1, sizeof(**cpus));
+    MR_CHECK(*cpus != NULL);
+    for (uint32_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (!CPU_ISSET(cpu, &wanted))
+            continue;
+        if (!CPU_ISSET(cpu, &allowed)) {
+            free(*cpus);
+            *cpus = NULL;
+            return mr_fail(err, MR_ECONFIG,
+                           "worker_cpu_affinity: CPU %u may not be used by this process", cpu);
+        }
+        (*cpus)[(*n)++] = (uint16_t)cpu;
+    }
+    return MR_OK;
+}
+
+void mr_run_on_cpu(uint16_t cpu)
+{
+    cpu_set_t set;
+
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    if (sched_setaffinity(0, sizeof(set), &set) < 0)
+        mr_log(MR_LOG_WARN, "affinity_failed cpu=%u error=\"%s\"", cpu, strerror(errno));
+    else
+        mr_log(MR_LOG_INFO, "affinity cpu=%u", cpu);
 }
 
 /* ---- limits ---- */

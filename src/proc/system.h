@@ -9,6 +9,16 @@
 uint32_t mr_usable_cpus(void);
 
 /**
+ * CPUs by a setting: `none`, `auto`, or a list such as `0,2,4-7`. Only those of the affinity mask
+ * are allowed. *cpus is owned by the caller (free); *n is 0 for none.
+ */
+enum mr_result mr_choose_cpus(const char *setting, uint16_t **cpus, uint32_t *n,
+                              struct mr_error *err) MR_MUST_USE;
+
+/** Keeps this process on one CPU; logs when that fails. */
+void mr_run_on_cpu(uint16_t cpu);
+
+/**
  * Raises RLIMIT_NOFILE to `wanted` as far as it can be had; never lowers it.
  * @return the limit in force
  */

@@ -22,6 +22,7 @@
 #define QUICK_DEATHS     5u       /* in a row, before its restarts slow down */
 #define BACKOFF_FIRST_MS 100u
 #define BACKOFF_MAX_MS   10000u
+#define PINGS            4u    /* without an answer: the process hangs */
 #define RESOLVE_WAIT_MS  2000u /* workers start without addresses after this */
 
 const char *mr_child_kind_name(enum mr_child_kind kind)
@@ -64,6 +65,9 @@ static int run_admin(const struct mr_team *team, int channel)
 static int run_worker(const struct mr_team *team, uint32_t slot, int channel)
 {
     const struct mr_generation *g = &team->generation;
+
+    if (g->runtime.n_cpus > 0)
+        mr_run_on_cpu(g->runtime.cpus[slot % g->runtime.n_cpus]);
     const struct mr_worker_setup setup = {.runtime = &g->runtime,
                                           .slot = slot,
                                           .listen_fds = &g->listeners.fds[slot * g->listeners.n],
@@ -203,6 +207,9 @@ static void handle_message(struct mr_child *c, struct mr_message *msg)
         c->ready = true;
         team->hooks->on_ready(team->hooks->arg, c);
         break;
+    case MR_MSG_PONG_TYPE:
+        c->missed = 0;
+        break;
     case MR_MSG_DRAINED_TYPE:
         c->drained = true;
         team->hooks->on_drained(team->hooks->arg, c);
@@ -244,6 +251,7 @@ static void spawn(struct mr_child *c)
     int ends[2];
 
     c->ready = false;
+    c->missed = 0;
     c->started_us = loop->now_us;
     if (mr_channel_open(ends, &err) != MR_OK) {
         mr_log(MR_LOG_ERR, "spawn_failed child=%s/%u error=\"%s\"", mr_child_kind_name(c->kind),
@@ -269,6 +277,32 @@ static void spawn(struct mr_child *c)
     mr_watch_start(loop, &c->channel);
     mr_log(MR_LOG_INFO, "spawned child=%s/%u pid=%d", mr_child_kind_name(c->kind), c->index,
            (int)pid);
+}
+
+/* A process that answers no ping is stuck or stopped: its clients wait, so it is replaced. */
+static void check_pulse(struct mr_child *c)
+{
+    struct mr_message ping = {.type = MR_MSG_PING_TYPE};
+
+    if (c->pid == 0 || c->kind == MR_RESOLVER) /* looking up may take its time */
+        return;
+    if (c->missed < PINGS) {
+        c->missed++;
+        (void)mr_child_tell(c, &ping, -1);
+        return;
+    }
+    mr_log(MR_LOG_ERR, "child_hangs child=%s/%u pid=%d timeout_ms=%u", mr_child_kind_name(c->kind),
+           c->index, (int)c->pid, c->team->generation.config->worker_hang_timeout_ms);
+    (void)kill(c->pid, SIGKILL);
+}
+
+static void on_pulse(struct mr_timer *timer)
+{
+    struct mr_team *team = MR_CONTAINER_OF(timer, struct mr_team, pulse);
+
+    for (uint32_t i = 0; i < team->n_children; i++)
+        check_pulse(&team->children[i]);
+    mr_loop_timer(team->loop, timer, team->generation.config->worker_hang_timeout_ms / PINGS);
 }
 
 static void respawn(struct mr_timer *timer)
@@ -438,7 +472,11 @@ void mr_team_start_admin(struct mr_team *team)
 void mr_team_start(struct mr_team *team, bool with_admin)
 {
     struct mr_child *resolver = helper(team, MR_RESOLVER);
+    const uint32_t hang_ms = team->generation.config->worker_hang_timeout_ms;
 
+    team->pulse.fire = on_pulse;
+    if (hang_ms > 0)
+        mr_loop_timer(team->loop, &team->pulse, hang_ms / PINGS);
     if (with_admin)
         mr_team_start_admin(team);
     if (resolver == NULL) {
@@ -460,6 +498,7 @@ void mr_team_leave(struct mr_team *team)
 void mr_team_free(struct mr_team *team, const struct mr_generation *heir)
 {
     mr_team_leave(team);
+    mr_timer_cancel(&team->pulse);
     mr_team_ways_done(team);
     close_ways_out(team);
     free(team->ways_in);

@@ -20,6 +20,7 @@ struct mr_child {
     struct mr_timer respawn;
     uint64_t started_us;
     uint32_t quick_deaths;
+    uint32_t missed; /* pings in a row without an answer */
     bool ready;
     bool drained; /* while it hands its clients over: no request that matters is in flight */
 };
@@ -45,8 +46,9 @@ struct mr_team {
     struct mr_child *children; /* the workers, then the helpers */
     uint32_t n_children;
     struct mr_timer resolve_wait;
-    int *ways_in;  /* where clients of the slots of the team before come in; -1 for none */
-    int *ways_out; /* the other ends, until the old workers have them; then NULL */
+    struct mr_timer pulse; /* between two pings */
+    int *ways_in;          /* where clients of the slots of the team before come in; -1 for none */
+    int *ways_out;         /* the other ends, until the old workers have them; then NULL */
     uint32_t n_ways;
     bool workers_started;
     bool leaving; /* nobody who dies is replaced */

@@ -14,6 +14,8 @@ struct mr_runtime {
     struct mr_metrics *bases; /* what was counted in each slot before this configuration */
     uint32_t n_slots;
     bool *held;                /* pools whose keys move: they wait until the old map is at rest */
+    uint16_t *cpus;            /* the workers take them in turn */
+    uint32_t n_cpus;           /* 0: they run where the kernel puts them */
     bool single;               /* one process, no master */
     const char *engine;        /* of the workers' loops */
     bool engine_auto;          /* it was not asked for: a worker may fall back */

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import re
 import signal
 import socket
 import stat
@@ -560,3 +561,96 @@ def test_load_through_worker_kills(start, redis4):
     assert not wrong
     assert done[0] > 100
     wait_for(lambda: len(m.child_pids()) == 3)
+
+
+def test_a_worker_that_hangs_is_replaced(start, redis1):
+    """Stopped, it answers no ping; the others serve on, and its queue goes to the successor."""
+    conf = ("global: {worker_hang_timeout: %dms}\n" % int(400 * SLOW)) + pool_yaml(
+        "alpha", "127.0.0.1:@PORT@", [f"127.0.0.1:{redis1.port}:1"])
+    m = start(Millrace, conf=conf, workers=2)
+    before = m.child_pids()
+    os.kill(before[0], signal.SIGSTOP)
+    wait_for(lambda: process_state(before[0]) == "T")
+    waiting = [m.raw(timeout=20) for _ in range(20)]
+    for c in waiting:
+        c.send(command("SET", "a", 1))
+    wait_for(lambda: "child_hangs" in m.log_text(), 10)
+    assert [c.reply() for c in waiting] == [b"+OK"] * 20
+    wait_for(lambda: len(m.child_pids()) == 2 and before[0] not in m.child_pids())
+    assert before[1] in m.child_pids()
+    admin = m.child_pids("admin")[0]
+    os.kill(admin, signal.SIGSTOP)
+    wait_for(lambda: m.child_pids("admin") not in ([], [admin]), 10)
+    assert m.pool()["client_connections"] == 20
+
+
+def test_workers_keep_to_their_cpus(start, redis1):
+    allowed = sorted(os.sched_getaffinity(0))
+    text = pool_yaml("alpha", "127.0.0.1:@PORT@", [f"127.0.0.1:{redis1.port}:1"])
+    m = start(Millrace, conf="global: {worker_cpu_affinity: auto}\n" + text, workers=3)
+    masks = sorted(tuple(os.sched_getaffinity(p)) for p in m.child_pids())
+    assert masks == sorted((allowed[i % len(allowed)],) for i in range(3))
+    assert os.sched_getaffinity(m.pid) == set(allowed)
+    m.conf.write_text(m.conf.read_text().replace("auto", f"'{allowed[-1]}'"))
+    os.kill(m.pid, signal.SIGHUP)
+    wait_for(lambda: "generation_gone" in m.log_text(), 10)
+    assert {tuple(os.sched_getaffinity(p)) for p in m.child_pids()} == {(allowed[-1],)}
+
+
+@pytest.mark.parametrize("value", ["1023", "x", "1-", "3-1", "'0,,1'"])
+def test_a_bad_affinity_is_refused(redis1, tmp_path, value):
+    conf = tmp_path / "c.yml"
+    conf.write_text(f"global: {{worker_cpu_affinity: {value}}}\n" + pool_yaml(
+        "alpha", "127.0.0.1:1", [f"127.0.0.1:{redis1.port}:1"]))
+    out = run("-t", "-c", conf)
+    assert out.returncode == 1 and "worker_cpu_affinity" in out.stderr
+
+
+def test_the_supervisor_is_told(start, redis1, tmp_path):
+    """As systemd's Type=notify hears it: readiness, reload, watchdog, stop."""
+    import socket
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.bind(path)
+        s.settimeout(10 * SLOW)
+        m = start(Millrace, [redis1.port], workers=2,
+                  env={"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "200000"})
+        told = []
+
+        def until(word):
+            while not any(word in t for t in told):
+                told.append(s.recv(4096).decode())
+
+        until("READY=1")
+        assert any(f"MAINPID={m.pid}" in t for t in told)
+        until("WATCHDOG=1")
+        told.clear()
+        os.kill(m.pid, signal.SIGHUP)
+        until("RELOADING=1")
+        until("READY=1")
+        m.conf.write_text("nonsense")
+        told.clear()
+        os.kill(m.pid, signal.SIGHUP)
+        until("the last reload failed")
+        os.kill(m.pid, signal.SIGTERM)
+        until("STOPPING=1")
+        environment = pathlib.Path(f"/proc/{m.pid}/environ")
+        assert environment.exists() or not m.alive()
+
+
+def test_the_difference_of_two_files_is_told(redis1, tmp_path):
+    a, b = tmp_path / "a.yml", tmp_path / "b.yml"
+    servers = [f"10.0.0.{i}:6379:1" for i in range(1, 5)]
+    a.write_text(pool_yaml("one", "127.0.0.1:1", servers) + pool_yaml("old", "127.0.0.1:2", servers))
+    b.write_text(pool_yaml("one", "127.0.0.1:1", servers[:3]) +
+                 pool_yaml("new", "127.0.0.1:3", servers))
+    out = run("-t", "-c", b, "--diff", a)
+    assert out.returncode == 0
+    share = float(re.search(r"pool one: ([\d.]+) % of the keys move", out.stdout)[1])
+    assert 10 < share < 45  # a quarter of the ring, as ketama spreads it
+    for line in ("pool one: server removed: 10.0.0.4:6379:1", "pool added: new",
+                 "pool removed: old", "listener added: 127.0.0.1:3", "listener removed: 127.0.0.1:2"):
+        assert line in out.stdout
+    same = run("-t", "-c", a, "--diff", a)
+    assert same.stdout == "nothing changes for keys, pools and listeners\n"
+    assert run("-t", "-c", a, "--diff", tmp_path / "none").returncode == 1

@@ -396,7 +396,7 @@ def test_many_reloads_cost_the_master_nothing(start, redis1):
             reload(m)
             settled(m)
         assert len(os.listdir(f"/proc/{m.pid}/fd")) == fds
-        assert rss_kb(m.pid) - rss < 2000
+        assert SLOW > 1 or rss_kb(m.pid) - rss < 2000  # a sanitizer keeps what was freed
         assert len(m.child_pids()) == 2 and len(m.child_pids("admin")) == 1
         assert c.ask("PING") == b"+PONG"
 

@@ -1,0 +1,169 @@
+/* diff.c - what a change from one configuration to another will do. */
+#include "config/diff.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SAMPLE 20000u /* keys; the share is off by a percent at most */
+
+struct map {
+    const struct mr_pool_config *pool;
+    struct mr_ring_member *members;
+    struct mr_ring ring;
+    mr_hash_fn hash;
+};
+
+static bool open_map(struct map *m, const struct mr_pool_config *pool)
+{
+    struct mr_error err;
+
+    m->pool = pool;
+    m->members = mr_config_ring_members(pool);
+    m->hash = mr_hash_function(pool->hash);
+    if (mr_ring_build(&m->ring, pool->distribution, m->members, pool->servers.n, &err) == MR_OK)
+        return true;
+    free(m->members);
+    return false;
+}
+
+static void close_map(struct map *m)
+{
+    mr_ring_free(&m->ring);
+    free(m->members);
+}
+
+static const struct mr_server_config *find(const struct map *m, const char *key)
+{
+    if (m->pool->servers.n == 1)
+        return &m->pool->servers.at[0];
+    return &m->pool->servers.at[mr_ring_pick(&m->ring, m->hash(key, strlen(key)), 0)];
+}
+
+static bool same_server(const struct mr_server_config *a, const struct mr_server_config *b)
+{
+    if (strcmp(a->name, b->name) != 0 || a->port != b->port)
+        return false;
+    if ((a->host == NULL) != (b->host == NULL))
+        return false;
+    return a->host == NULL ? mr_addr_eq(&a->addr, &b->addr) : strcmp(a->host, b->host) == 0;
+}
+
+double mr_config_moved_share(const struct mr_pool_config *now, const struct mr_pool_config *before)
+{
+    struct map a, b;
+    uint32_t moved = 0;
+    char key[32];
+
+    if (now->redis_db != before->redis_db || now->protocol != before->protocol)
+        return 1;
+    if (!open_map(&a, now))
+        return 1;
+    if (!open_map(&b, before)) {
+        close_map(&a);
+        return 1;
+    }
+    for (uint32_t i = 0; i < SAMPLE; i++) {
+        /* spread over the hash, as real keys are; runs of alike ones are not */
+        (void)snprintf(key, sizeof(key), "%x-key-%u", i * 2654435761u, i);
+        moved += !same_server(find(&a, key), find(&b, key));
+    }
+    close_map(&a);
+    close_map(&b);
+    return (double)moved / SAMPLE;
+}
+
+/* ---- the sentences ---- */
+
+struct out {
+    void (*line)(void *arg, const char *text);
+    void *arg;
+};
+
+static void MR_PRINTF(2, 3) say(const struct out *o, const char *fmt, ...)
+{
+    char text[512];
+    va_list args;
+
+    va_start(args, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    o->line(o->arg, text);
+}
+
+static const struct mr_pool_config *pool_of(const struct mr_config *config, const char *name)
+{
+    for (uint32_t i = 0; i < config->n_pools; i++)
+        if (strcmp(config->pools[i].name, name) == 0)
+            return &config->pools[i];
+    return NULL;
+}
+
+static const struct mr_listen_config *listen_of(const struct mr_config *config,
+                                                const struct mr_listen_config *like)
+{
+    for (uint32_t i = 0; i < config->n_pools; i++)
+        for (uint32_t j = 0; j < config->pools[i].listens.n; j++)
+            if (mr_addr_eq(&config->pools[i].listens.at[j].addr, &like->addr))
+                return &config->pools[i].listens.at[j];
+    return NULL;
+}
+
+static bool has_server(const struct mr_pool_config *pool, const struct mr_server_config *like)
+{
+    for (uint32_t i = 0; i < pool->servers.n; i++)
+        if (same_server(&pool->servers.at[i], like))
+            return true;
+    return false;
+}
+
+static void diff_listens(const struct out *o, const struct mr_config *of,
+                         const struct mr_config *in, const char *what)
+{
+    for (uint32_t i = 0; i < of->n_pools; i++)
+        for (uint32_t j = 0; j < of->pools[i].listens.n; j++)
+            if (listen_of(in, &of->pools[i].listens.at[j]) == NULL)
+                say(o, "listener %s: %s (pool %s)", what, of->pools[i].listens.at[j].text,
+                    of->pools[i].name);
+}
+
+static void diff_pool(const struct out *o, const struct mr_pool_config *now,
+                      const struct mr_pool_config *before)
+{
+    for (uint32_t i = 0; i < now->servers.n; i++)
+        if (!has_server(before, &now->servers.at[i]))
+            say(o, "pool %s: server added: %s", now->name, now->servers.at[i].text);
+    for (uint32_t i = 0; i < before->servers.n; i++)
+        if (!has_server(now, &before->servers.at[i]))
+            say(o, "pool %s: server removed: %s", now->name, before->servers.at[i].text);
+    const double share = mr_config_moved_share(now, before);
+    if (share > 0)
+        say(o, "pool %s: %.1f %% of the keys move to another server", now->name, share * 100);
+    if (now->hash != before->hash || now->distribution != before->distribution)
+        say(o, "pool %s: hash or distribution changes", now->name);
+    if (now->has_hash_tag != before->has_hash_tag ||
+        memcmp(now->hash_tag, before->hash_tag, sizeof(now->hash_tag)) != 0)
+        say(o, "pool %s: hash_tag changes: keys that contain one move", now->name);
+}
+
+void mr_config_diff(const struct mr_config *now, const struct mr_config *before,
+                    void (*line)(void *arg, const char *text), void *arg)
+{
+    const struct out o = {line, arg};
+
+    if (now->worker_processes != before->worker_processes)
+        say(&o, "the number of workers changes");
+    for (uint32_t i = 0; i < now->n_pools; i++) {
+        const struct mr_pool_config *old = pool_of(before, now->pools[i].name);
+        if (old == NULL)
+            say(&o, "pool added: %s", now->pools[i].name);
+        else
+            diff_pool(&o, &now->pools[i], old);
+    }
+    for (uint32_t i = 0; i < before->n_pools; i++)
+        if (pool_of(now, before->pools[i].name) == NULL)
+            say(&o, "pool removed: %s; its clients are closed", before->pools[i].name);
+    diff_listens(&o, now, before, "added");
+    diff_listens(&o, before, now, "removed");
+}
