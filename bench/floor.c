@@ -319,7 +319,7 @@ static void set_up_ring(void)
     if (io_uring_queue_init_params(4096, &ring, &params) < 0)
         die("io_uring");
     memory = malloc((size_t)RING_BUFFERS * RING_BYTES);
-    void *at;
+    void *at = NULL;
     if (memory == NULL ||
         posix_memalign(&at, 4096, RING_BUFFERS * sizeof(struct io_uring_buf)) != 0)
         die("memory");
