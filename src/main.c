@@ -2,6 +2,7 @@
 #include "admin/stats_port.h"
 #include "config/diff.h"
 #include "core/log.h"
+#include "core/number.h"
 #include "core/version.h"
 #include "proc/channel.h"
 #include "proc/daemon.h"
@@ -13,9 +14,11 @@
 #include "proc/process.h"
 #include "proc/resolver.h"
 #include "proc/system.h"
+#include "proc/upgrade.h"
 #include "proc/worker.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,6 +32,10 @@ struct start {
     const char *conf_file;
     struct mr_generation generation;
     struct mr_pidfile pidfile;
+    struct mr_inheritance inheritance; /* from the process that this one replaces */
+    bool borrowed;                     /* the files on disk are that process's still */
+    char exe[4096];
+    char **argv;
     int notify; /* of the background start, -1 in the foreground */
 };
 
@@ -101,7 +108,11 @@ static int send_signal(const struct start *s)
     static const struct {
         const char *word;
         int signo;
-    } WORDS[] = {{"reload", SIGHUP}, {"reopen", SIGUSR1}, {"stop", SIGTERM}, {"shutdown", SIGTERM}};
+    } WORDS[] = {{"reload", SIGHUP},
+                 {"reopen", SIGUSR1},
+                 {"stop", SIGTERM},
+                 {"shutdown", SIGTERM},
+                 {"upgrade", SIGUSR2}};
     const char *word = s->options.kill_word;
     const char *path = s->options.pid_file;
     struct mr_config *config = NULL;
@@ -132,11 +143,17 @@ static int send_signal(const struct start *s)
                               strerror(errno));
             goto free_config;
         }
-    (void)fprintf(stderr, "millrace: option -k knows reload, reopen, stop and shutdown, not '%s'\n",
-                  word);
+    (void)fprintf(
+        stderr, "millrace: option -k knows reload, reopen, stop, shutdown and upgrade, not '%s'\n",
+        word);
 free_config:
     mr_config_free(config);
     return status;
+}
+
+static bool replaces(const struct start *s)
+{
+    return s->inheritance.link >= 0;
 }
 
 /* Everything that can fail, while the terminal is still there to hear of it. */
@@ -148,10 +165,32 @@ static enum mr_result prepare(struct start *s, struct mr_error *err)
     enum mr_result rc;
 
     mr_log_set_level(s->options.log_level >= 0 ? s->options.log_level : (int)config->log_level);
-    if ((rc = mr_log_open(log_file, err)) != MR_OK ||
-        (rc = mr_pidfile_lock(&s->pidfile, pid_file, err)) != MR_OK)
+    if ((rc = mr_log_open(log_file, err)) != MR_OK)
         return rc;
-    return mr_generation_open(&s->generation, &s->options, NULL, err);
+    if (s->inheritance.pidfile >= 0 && pid_file != NULL)
+        s->pidfile = (struct mr_pidfile){.path = pid_file, .fd = s->inheritance.pidfile};
+    else if ((rc = mr_pidfile_lock(&s->pidfile, pid_file, err)) != MR_OK)
+        return rc;
+    return mr_generation_open(&s->generation, &s->options,
+                              replaces(s) ? &s->inheritance.previous : NULL, err);
+}
+
+/* Takes what the process before gives, when it has started this one. */
+static enum mr_result inherit(struct start *s, struct mr_error *err)
+{
+    const char *number = getenv(MR_UPGRADE_ENV);
+    uint64_t fd;
+
+    s->inheritance.link = -1;
+    s->inheritance.pidfile = -1;
+    if (number == NULL)
+        return MR_OK;
+    const bool valid = mr_parse_uint(mr_slice_of(number), INT_MAX, &fd);
+    (void)unsetenv(MR_UPGRADE_ENV);
+    if (!valid)
+        return mr_fail(err, MR_ECONFIG, MR_UPGRADE_ENV " is for the program's own use");
+    s->borrowed = true;
+    return mr_inheritance_receive(&s->inheritance, (int)fd, err);
 }
 
 static void log_start(const struct start *s)
@@ -175,9 +214,21 @@ static void on_ready(void *arg)
 {
     struct start *s = arg;
 
+    struct mr_error err;
+
+    s->borrowed = false;
+    if (mr_pidfile_write(&s->pidfile, &err) != MR_OK)
+        mr_log(MR_LOG_ERR, "pid_file_failed error=\"%s\"", err.text);
     if (s->notify >= 0)
         mr_daemon_started(s->notify);
     s->notify = -1;
+}
+
+static void on_handed_over(void *arg)
+{
+    struct start *s = arg;
+
+    mr_pidfile_forget(&s->pidfile);
 }
 
 static void in_child(void *arg)
@@ -251,8 +302,13 @@ static int serve(struct start *s)
     const struct mr_master_setup setup = {.generation = &s->generation,
                                           .options = &s->options,
                                           .conf_file = s->conf_file,
+                                          .exe = s->exe,
+                                          .argv = s->argv,
+                                          .pidfile = &s->pidfile,
+                                          .inheritance = &s->inheritance,
                                           .stats = STATS,
                                           .on_ready = on_ready,
+                                          .on_handed_over = on_handed_over,
                                           .in_child = in_child,
                                           .arg = s};
     return mr_master_run(&setup);
@@ -266,22 +322,27 @@ static int run(struct start *s)
     s->notify = -1;
     if (mr_generation_load(&s->generation, &s->options, s->conf_file, &err) != MR_OK)
         return complain(&err);
-    if (prepare(s, &err) != MR_OK ||
-        (s->options.daemonize && mr_daemonize(&s->notify, &err) != MR_OK) ||
-        mr_pidfile_write(&s->pidfile, &err) != MR_OK) {
+    if (inherit(s, &err) != MR_OK || prepare(s, &err) != MR_OK ||
+        (s->options.daemonize && !replaces(s) && mr_daemonize(&s->notify, &err) != MR_OK) ||
+        (!replaces(s) && mr_pidfile_write(&s->pidfile, &err) != MR_OK)) {
         status = complain(&err);
-        mr_generation_close(&s->generation, NULL);
+        mr_generation_close(&s->generation, replaces(s) ? &s->inheritance.previous : NULL);
+        if (replaces(s))
+            mr_log(MR_LOG_EMERG, "start_failed error=\"%s\"", err.text);
     } else {
         log_start(s);
         status = serve(s);
     }
-    mr_pidfile_remove(&s->pidfile);
+    if (s->borrowed)
+        mr_pidfile_forget(&s->pidfile);
+    else
+        mr_pidfile_remove(&s->pidfile);
     return status;
 }
 
 int main(int argc, char **argv)
 {
-    struct start s = {.conf_file = NULL};
+    static struct start s;
     struct mr_error err;
 
     if (mr_options_parse(&s.options, argc, argv, &err) != MR_OK) {
@@ -291,6 +352,9 @@ int main(int argc, char **argv)
     }
     s.conf_file = s.options.conf_file != NULL ? s.options.conf_file : default_conf_file();
     s.pidfile.fd = -1;
+    s.argv = argv;
+    if (readlink("/proc/self/exe", s.exe, sizeof(s.exe) - 1) < 0)
+        (void)snprintf(s.exe, sizeof(s.exe), "%s", argv[0]);
     if (s.options.kill_word != NULL)
         return send_signal(&s);
     if (s.options.version || s.options.help || s.options.describe_stats) {

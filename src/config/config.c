@@ -629,6 +629,16 @@ static enum mr_result read_root(const struct reader *r, const struct mr_yaml *ro
     return check_listens_differ(r, root);
 }
 
+static char *copy_text(struct mr_slice text)
+{
+    char *copy = malloc(text.len + 1);
+
+    MR_CHECK(copy != NULL);
+    memcpy(copy, text.at, text.len);
+    copy[text.len] = '\0';
+    return copy;
+}
+
 enum mr_result mr_config_parse(struct mr_config **out, const char *path, struct mr_slice text,
                                uint32_t max_key_bytes, struct mr_error *err)
 {
@@ -646,6 +656,8 @@ enum mr_result mr_config_parse(struct mr_config **out, const char *path, struct 
         mr_config_free(config);
     else
         *out = config;
+    if (rc == MR_OK)
+        config->source = copy_text(text);
     return rc;
 }
 
@@ -711,6 +723,7 @@ void mr_config_free(struct mr_config *config)
     free(config->warnings);
     free(config->user);
     free(config->group);
+    free(config->source);
     free(config->engine);
     free(config->worker_cpu_affinity);
     free(config->pid_file);

@@ -98,6 +98,7 @@ struct mr_config {
     struct mr_pool_config *pools; /* sorted by length of name, then by name */
     uint32_t n_pools;
     uint32_t n_servers; /* of all pools */
+    char *source;       /* the text itself */
     char **warnings;    /* what the file cannot do although it seems to; one line each */
     uint32_t n_warnings;
 };

@@ -3,6 +3,7 @@
 
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define MAGIC   0x6d72736du
@@ -25,11 +26,25 @@ const struct mr_metric_desc MR_SERVER_METRICS[] = {
 #include "core/metrics.def"
 };
 
+static size_t segment_size(uint32_t n_pools, uint32_t n_servers)
+{
+    return sizeof(struct mr_metrics_head) + n_pools * sizeof(struct mr_pool_metrics) +
+           n_servers * sizeof(struct mr_server_metrics);
+}
+
+static void map_at(struct mr_metrics *m, int fd, struct mr_metrics_head *at, size_t size)
+{
+    m->fd = fd;
+    m->size = size;
+    m->head = at;
+    m->pools = (struct mr_pool_metrics *)(at + 1);
+    m->servers = (struct mr_server_metrics *)(m->pools + at->n_pools);
+}
+
 enum mr_result mr_metrics_open(struct mr_metrics *m, uint32_t n_pools, uint32_t n_servers,
                                struct mr_error *err)
 {
-    const size_t size = sizeof(struct mr_metrics_head) + n_pools * sizeof(struct mr_pool_metrics) +
-                        n_servers * sizeof(struct mr_server_metrics);
+    const size_t size = segment_size(n_pools, n_servers);
     enum mr_result rc;
 
     const int fd = memfd_create("millrace-metrics", MFD_CLOEXEC);
@@ -44,20 +59,40 @@ enum mr_result mr_metrics_open(struct mr_metrics *m, uint32_t n_pools, uint32_t 
         rc = mr_fail_sys(err, "mmap of the metrics segment");
         goto close_fd;
     }
-    m->fd = fd;
-    m->size = size;
-    m->head = at;
-    m->pools = (struct mr_pool_metrics *)(m->head + 1);
-    m->servers = (struct mr_server_metrics *)(m->pools + n_pools);
-    m->head->magic = MAGIC;
-    m->head->version = VERSION;
-    m->head->n_pools = n_pools;
-    m->head->n_servers = n_servers;
+    struct mr_metrics_head *head = at;
+    head->magic = MAGIC;
+    head->version = VERSION;
+    head->n_pools = n_pools;
+    head->n_servers = n_servers;
+    map_at(m, fd, head, size);
     return MR_OK;
 
 close_fd:
     (void)close(fd);
     return rc;
+}
+
+enum mr_result mr_metrics_attach(struct mr_metrics *m, int fd, uint32_t n_pools, uint32_t n_servers,
+                                 struct mr_error *err)
+{
+    const size_t size = segment_size(n_pools, n_servers);
+    struct stat st;
+
+    if (fstat(fd, &st) < 0)
+        return mr_fail_sys(err, "metrics segment");
+    if (st.st_size != (off_t)size)
+        return mr_fail(err, MR_EPROTO, "a metrics segment of %lld bytes, expected %zu",
+                       (long long)st.st_size, size);
+    struct mr_metrics_head *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (at == MAP_FAILED)
+        return mr_fail_sys(err, "mmap of a metrics segment");
+    if (at->magic != MAGIC || at->version != VERSION || at->n_pools != n_pools ||
+        at->n_servers != n_servers) {
+        (void)munmap(at, size);
+        return mr_fail(err, MR_EPROTO, "a metrics segment of another version");
+    }
+    map_at(m, fd, at, size);
+    return MR_OK;
 }
 
 void mr_metrics_close(struct mr_metrics *m)

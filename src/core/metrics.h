@@ -86,6 +86,10 @@ struct mr_metrics {
 enum mr_result mr_metrics_open(struct mr_metrics *m, uint32_t n_pools, uint32_t n_servers,
                                struct mr_error *err) MR_MUST_USE;
 
+/** Maps a segment of another process of the same program; takes the fd unless it fails. */
+enum mr_result mr_metrics_attach(struct mr_metrics *m, int fd, uint32_t n_pools, uint32_t n_servers,
+                                 struct mr_error *err) MR_MUST_USE;
+
 void mr_metrics_close(struct mr_metrics *m);
 
 /** Sets every value to zero. */

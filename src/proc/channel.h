@@ -33,6 +33,11 @@ struct mr_handover_payload {
     uint8_t moves[MR_HANDOVER_POOLS / 8]; /* a bit for each pool whose keys move */
 };
 
+struct mr_takeover_payload {
+    uint32_t slots;                       /* of the new master */
+    uint8_t moves[MR_HANDOVER_POOLS / 8]; /* a bit for each pool of the old one whose keys move */
+};
+
 enum mr_message_type {
 #define X(name, payload) MR_MSG_##name##_TYPE,
 #include "proc/messages.def"

@@ -32,9 +32,12 @@ struct master {
     struct mr_team_hooks hooks;
     struct mr_team *team; /* that serves */
     struct mr_reload reload;
+    struct mr_upgrade upgrade;
+    struct mr_watch link; /* to the master before this one, while it has clients */
     enum phase phase;
     bool got_child, got_hup, got_term, got_int, got_usr1, got_usr2;
     int level_change;
+    bool handed_back; /* an upgrade to this process failed: the old one has the files */
     int status;
 };
 
@@ -82,19 +85,24 @@ static void in_child(void *arg, const struct mr_child *self)
     for (uint32_t i = 0; i < n; i++)
         mr_team_abandon(all[i], self);
     (void)close(m->signals.fd);
+    if (m->link.active) {
+        (void)close(m->link.fd);
+        mr_inheritance_abandon(m->setup->inheritance);
+    }
+    if (m->upgrade.link.active)
+        (void)close(m->upgrade.link.fd);
     mr_loop_abandon(&m->loop);
     m->setup->in_child(m->setup->arg);
 }
 
-static void on_ready(void *arg, struct mr_child *child)
+static void stop_now(struct master *m, int status);
+
+/* This process serves. */
+static void started(struct master *m)
 {
-    struct master *m = arg;
     const struct mr_generation *g = &m->team->generation;
     char state[64];
 
-    mr_reload_ready(&m->reload, child);
-    if (m->phase != STARTING || !mr_team_ready(m->team))
-        return;
     m->phase = RUNNING;
     mr_log(MR_LOG_NOTICE, "started workers=%u pools=%u servers=%u layout=%s", g->runtime.n_slots,
            g->config->n_pools, g->config->n_servers, g->config->meitu ? "meitu" : "twemproxy");
@@ -103,12 +111,77 @@ static void on_ready(void *arg, struct mr_child *child)
     m->setup->on_ready(m->setup->arg);
 }
 
+/* The old master's workers have handed over all that the new map needs. */
+static void take_over(struct master *m)
+{
+    const struct mr_inheritance *in = m->setup->inheritance;
+
+    if (m->phase != STARTING)
+        return;
+    mr_reload_release(m->team);
+    mr_generation_inherit_counters(&m->team->generation, &in->previous);
+    started(m);
+}
+
+static void old_master_is_gone(struct master *m)
+{
+    struct mr_inheritance *in = m->setup->inheritance;
+
+    mr_watch_stop(&m->loop, &m->link);
+    if (!mr_team_ready(m->team)) {
+        mr_log(MR_LOG_EMERG, "start_failed reason=\"the old process has given the upgrade up\"");
+        m->handed_back = true;
+        stop_now(m, 1);
+    } else {
+        take_over(m); /* it died with its workers: nothing is in flight */
+        mr_generation_inherit_counters(&m->team->generation, &in->previous);
+        mr_log(MR_LOG_NOTICE, "upgraded old_binary=gone");
+    }
+    mr_team_ways_done(m->team);
+    if (!m->handed_back)
+        mr_inheritance_close(in, &m->team->generation);
+}
+
+static void on_link(struct mr_watch *watch)
+{
+    struct master *m = MR_CONTAINER_OF(watch, struct master, link);
+    struct mr_message msg;
+    struct mr_error err;
+    enum mr_result rc;
+
+    while (watch->active && (rc = mr_channel_recv(watch->fd, &msg, &err)) != MR_AGAIN) {
+        if (rc != MR_OK)
+            old_master_is_gone(m);
+        else if (msg.type == MR_MSG_DRAINED_TYPE)
+            take_over(m);
+    }
+}
+
+static void on_ready(void *arg, struct mr_child *child)
+{
+    struct master *m = arg;
+    const struct mr_generation *g = &m->team->generation;
+    struct mr_error err;
+
+    mr_reload_ready(&m->reload, child);
+    if (m->phase != STARTING || !mr_team_ready(m->team))
+        return;
+    if (!m->link.active) {
+        started(m);
+        return;
+    }
+    mr_listeners_steer(&g->listeners, &m->setup->inheritance->previous.listeners);
+    if (mr_inheritance_ready(m->setup->inheritance, g, &err) != MR_OK)
+        old_master_is_gone(m);
+}
+
 static void on_drained(void *arg, struct mr_child *child)
 {
     struct master *m = arg;
 
     (void)child;
     mr_reload_drained(&m->reload);
+    mr_upgrade_drained(&m->upgrade);
 }
 
 static void stop_now(struct master *m, int status)
@@ -119,6 +192,7 @@ static void stop_now(struct master *m, int status)
     m->phase = QUITTING;
     m->status = status;
     mr_reload_stop(&m->reload);
+    mr_upgrade_stop(&m->upgrade);
     mr_team_leave(m->team);
     tell_all(m, &msg, -1, -1);
     mr_loop_timer(&m->loop, &m->kill_timer, KILL_AFTER_MS);
@@ -130,8 +204,10 @@ static bool on_death(void *arg, struct mr_child *child)
 
     if (m->phase == STARTING && child->kind == MR_WORKER) {
         mr_log(MR_LOG_EMERG, "start_failed child=worker/%u", child->index);
+        m->handed_back = m->link.active;
         stop_now(m, 1);
     }
+    mr_upgrade_drained(&m->upgrade);
     return m->phase < DRAINING && mr_reload_death(&m->reload, child);
 }
 
@@ -143,6 +219,8 @@ static void reap(struct master *m)
 
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
         const uint32_t n = teams(m, all);
+        if (mr_upgrade_bury(&m->upgrade, pid, status))
+            continue;
         for (uint32_t i = 0; i < n && !mr_team_bury(all[i], pid, status); i++)
             ;
     }
@@ -194,6 +272,7 @@ static void drain(struct master *m)
     mr_notify("STOPPING=1\nSTATUS=finishing what clients have sent");
     m->phase = DRAINING;
     mr_reload_stop(&m->reload);
+    mr_upgrade_stop(&m->upgrade);
     mr_team_leave(m->team);
     tell_all(m, &go, -1, MR_WORKER); /* clients that a reload has brought over are answered too */
     tell_all(m, &msg, -1, MR_WORKER);
@@ -218,6 +297,24 @@ static void change_level(struct master *m)
     tell_all(m, &msg, -1, -1);
 }
 
+static void begin_reload(struct master *m)
+{
+    if (m->phase == RUNNING && m->upgrade.step == MR_UPGRADE_NONE)
+        mr_reload_begin(&m->reload);
+    else if (m->phase < DRAINING)
+        mr_log(MR_LOG_WARN, "reload_ignored reason=%s",
+               m->phase == STARTING ? "starting" : "upgrade_under_way");
+}
+
+static void begin_upgrade(struct master *m)
+{
+    if (m->phase == RUNNING && m->reload.step == MR_RELOAD_NONE && !m->link.active)
+        mr_upgrade_begin(&m->upgrade);
+    else if (m->phase < DRAINING)
+        mr_log(MR_LOG_WARN, "upgrade_ignored reason=%s",
+               m->phase == STARTING ? "starting" : "reload_or_upgrade_under_way");
+}
+
 /* What the signals of the last turn ask for, in this order. False when all is over. */
 static bool act(struct master *m)
 {
@@ -234,19 +331,18 @@ static bool act(struct master *m)
         change_level(m);
     if (m->got_hup || m->got_usr1)
         mr_reopen_log(pass_log_fd, m);
-    if (m->got_hup && m->phase == RUNNING)
-        mr_reload_begin(&m->reload);
-    else if (m->got_hup && m->phase == STARTING)
-        mr_log(MR_LOG_WARN, "reload_ignored reason=starting");
+    if (m->got_hup)
+        begin_reload(m);
     if (m->got_usr2)
-        mr_log(MR_LOG_WARN, "upgrade_unavailable reason=\"this version cannot hand over to "
-                            "another binary\"");
+        begin_upgrade(m);
     m->got_child = m->got_hup = m->got_term = m->got_int = m->got_usr1 = m->got_usr2 = false;
     m->level_change = 0;
     if (m->phase == RUNNING)
         mr_reload_tidy(&m->reload);
     if (m->phase == DRAINING && alive(m, MR_WORKER) == 0)
         stop_now(m, 0);
+    if (m->upgrade.step == MR_UPGRADE_GONE && m->phase == RUNNING && alive(m, -1) == 0)
+        return false;
     return !(m->phase == QUITTING && alive(m, -1) == 0);
 }
 
@@ -258,8 +354,21 @@ static void fini(struct master *m)
     (void)close(m->signals.fd);
     mr_timer_cancel(&m->kill_timer);
     mr_timer_cancel(&m->watchdog);
+    struct mr_inheritance *in = m->setup->inheritance;
+    mr_watch_stop(&m->loop, &m->link);
+    const bool handed_over = m->upgrade.step == MR_UPGRADE_GONE;
+    mr_upgrade_stop(&m->upgrade);
+    if (handed_over)
+        m->setup->on_handed_over(m->setup->arg);
+    /* files of unix sockets stay when another process serves them */
+    const struct mr_generation *heir = handed_over      ? &m->team->generation
+                                       : m->handed_back ? &in->previous
+                                                        : NULL;
     for (uint32_t n = teams(m, all); n-- > 0;)
-        mr_team_free(all[n], NULL);
+        if (all[n] != m->team)
+            mr_team_free(all[n], heir);
+    mr_team_free(m->team, heir);
+    mr_inheritance_close(in, heir);
     mr_loop_fini(&m->loop);
 }
 
@@ -284,12 +393,25 @@ int mr_master_run(const struct mr_master_setup *setup)
     MR_CHECK(m.signals.fd >= 0);
     mr_watch_start(&m.loop, &m.signals);
     m.team = mr_team_new(setup->generation, &m.loop, &m.hooks);
+    m.upgrade = (struct mr_upgrade){.loop = &m.loop,
+                                    .exe = setup->exe,
+                                    .argv = setup->argv,
+                                    .conf_file = setup->conf_file,
+                                    .pidfile = setup->pidfile,
+                                    .team = &m.team,
+                                    .link = {.fd = -1}};
+    if (setup->inheritance->link >= 0) {
+        const uint32_t n_ways = setup->inheritance->previous.runtime.n_slots;
+        mr_team_take_ways(m.team, setup->inheritance->ways_in, n_ways);
+        m.link = (struct mr_watch){.on_ready = on_link, .fd = setup->inheritance->link};
+        mr_watch_start(&m.loop, &m.link);
+    }
     m.reload = (struct mr_reload){.loop = &m.loop,
                                   .hooks = &m.hooks,
                                   .options = setup->options,
                                   .conf_file = setup->conf_file,
                                   .current = &m.team};
-    mr_team_start(m.team, true);
+    mr_team_start(m.team, !m.link.active);
     if (mr_notify_watchdog_ms() > 0)
         mr_loop_timer(&m.loop, &m.watchdog, 0);
     do

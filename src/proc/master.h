@@ -2,13 +2,19 @@
 #pragma once
 
 #include "proc/generation.h"
+#include "proc/upgrade.h"
 
 struct mr_master_setup {
     struct mr_generation *generation; /* taken */
     const struct mr_options *options; /* of the command line, for reloads */
     const char *conf_file;
+    const char *exe; /* path of this program, for an upgrade */
+    char **argv;
+    const struct mr_pidfile *pidfile;
+    struct mr_inheritance *inheritance; /* from the master before; its link is -1 for none */
     struct mr_stats_hook stats;
-    void (*on_ready)(void *arg); /* all workers are up for the first time */
+    void (*on_ready)(void *arg);       /* this process serves: write the pid file and the like */
+    void (*on_handed_over)(void *arg); /* another one does: leave its files alone */
     void (*in_child)(void *arg); /* in every new child: give back what only the master may hold */
     void *arg;
 };

@@ -15,6 +15,7 @@
 static struct sockaddr_un supervisor;
 static socklen_t supervisor_len; /* 0: there is none */
 static uint64_t watchdog_us;
+static char socket_path[sizeof(supervisor.sun_path)];
 
 void mr_notify_init(void)
 {
@@ -25,6 +26,7 @@ void mr_notify_init(void)
 
     if (path != NULL && (path[0] == '/' || path[0] == '@') &&
         strlen(path) < sizeof(supervisor.sun_path)) {
+        (void)snprintf(socket_path, sizeof(socket_path), "%s", path);
         supervisor.sun_family = AF_UNIX;
         memcpy(supervisor.sun_path, path, strlen(path));
         supervisor_len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
@@ -37,6 +39,18 @@ void mr_notify_init(void)
     (void)unsetenv("NOTIFY_SOCKET");
     (void)unsetenv("WATCHDOG_USEC");
     (void)unsetenv("WATCHDOG_PID");
+}
+
+void mr_notify_export(void)
+{
+    char usec[24];
+
+    if (supervisor_len == 0)
+        return;
+    (void)setenv("NOTIFY_SOCKET", socket_path, 1);
+    (void)snprintf(usec, sizeof(usec), "%llu", (unsigned long long)watchdog_us);
+    if (watchdog_us > 0)
+        (void)setenv("WATCHDOG_USEC", usec, 1);
 }
 
 void mr_notify(const char *state)

@@ -9,6 +9,9 @@
 /** Remembers the socket and takes it out of the environment, so that no child speaks for us. */
 void mr_notify_init(void);
 
+/** In a child that becomes the main process: puts back what mr_notify_init took. */
+void mr_notify_export(void);
+
 /** Sends state lines such as "READY=1"; failures are ignored, as sd_notify(3) suggests. */
 void mr_notify(const char *state);
 

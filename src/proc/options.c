@@ -71,7 +71,7 @@ void mr_options_print_usage(void)
         "  -t, --test-conf         check the configuration file, say what is wrong, and exit\n"
         "      --diff=OLD          with -t: say what a change from the file OLD will do\n"
         "  -k, --kill=WORD         tell the process in the pid file to reload, reopen (its log),\n"
-        "                          stop or shutdown\n"
+        "                          stop, shutdown or upgrade\n"
         "  -h, --help              this text\n"
         "  -V, --version           the version\n",
         stderr);

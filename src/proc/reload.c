@@ -127,7 +127,7 @@ void mr_reload_begin(struct mr_reload *r)
 
 /* ---- 3: clients move ---- */
 
-static uint32_t drain_limit_ms(const struct mr_config *config)
+uint32_t mr_reload_drain_limit_ms(const struct mr_config *config)
 {
     uint32_t limit = 0;
 
@@ -140,20 +140,24 @@ static uint32_t drain_limit_ms(const struct mr_config *config)
     return limit + MARGIN_MS;
 }
 
+void mr_reload_moves(uint8_t *bits, const struct mr_generation *now, const struct mr_config *before)
+{
+    for (uint32_t i = 0; i < before->n_pools && i < MR_HANDOVER_POOLS; i++) {
+        const struct mr_pool_config *pool = mr_generation_pool(now, before->pools[i].name);
+        if (pool == NULL || now->runtime.held[pool - now->config->pools])
+            bits[i / 8] |= (uint8_t)(1u << (i % 8));
+    }
+}
+
 static void tell_handover(struct mr_reload *r, struct mr_child *c)
 {
     const struct mr_generation *now = &(*r->current)->generation;
     struct mr_team *incoming = *r->current;
     struct mr_message msg = {.type = MR_MSG_HANDOVER_TYPE};
     struct mr_handover_payload *body = &msg.body.HANDOVER;
-    const struct mr_config *config = c->team->generation.config;
 
     body->retired = c->index >= now->runtime.n_slots;
-    for (uint32_t i = 0; i < config->n_pools && i < MR_HANDOVER_POOLS; i++) {
-        const struct mr_pool_config *pool = mr_generation_pool(now, config->pools[i].name);
-        if (pool == NULL || now->runtime.held[pool - now->config->pools])
-            body->moves[i / 8] |= (uint8_t)(1u << (i % 8));
-    }
+    mr_reload_moves(body->moves, now, c->team->generation.config);
     if (!mr_child_tell(c, &msg, incoming->ways_out[c->index]) && c->pid != 0)
         mr_log(MR_LOG_ERR, "handover_failed child=worker/%u", c->index);
 }
@@ -174,7 +178,7 @@ static void hand_over(struct mr_reload *r)
         if (old->children[i].kind == MR_WORKER)
             tell_handover(r, &old->children[i]);
     mr_team_ways_given(*r->current);
-    mr_loop_timer(r->loop, &r->timer, drain_limit_ms(old->generation.config));
+    mr_loop_timer(r->loop, &r->timer, mr_reload_drain_limit_ms(old->generation.config));
     mr_reload_drained(r); /* there may be nobody left who could say so */
 }
 
@@ -186,13 +190,14 @@ void mr_reload_ready(struct mr_reload *r, struct mr_child *child)
 
 /* ---- 4: the new map is in force ---- */
 
-static void release(struct mr_team *team)
+void mr_reload_release(struct mr_team *team)
 {
     struct mr_message go = {.type = MR_MSG_GO_TYPE};
     struct mr_runtime *rt = &team->generation.runtime;
 
     memset(rt->held, 0, team->generation.config->n_pools * sizeof(*rt->held));
     mr_team_tell(team, &go, -1, MR_WORKER);
+    mr_team_start_admin(team);
 }
 
 /* The old workers end when their last client has gone. */
@@ -217,11 +222,10 @@ void mr_reload_drained(struct mr_reload *r)
     r->step = MR_RELOAD_LEAVING;
     r->last_call = false;
     mr_timer_cancel(&r->timer);
-    release(team);
+    mr_reload_release(team);
     mr_generation_inherit_counters(&team->generation, &r->outgoing->generation);
     mr_team_tell(r->outgoing, &quit, -1, MR_ADMIN);
     mr_team_tell(r->outgoing, &quit, -1, MR_RESOLVER);
-    mr_team_start_admin(team);
     apply_log(r, team->generation.config, r->outgoing->generation.config);
     const uint64_t now_us = mr_clock_mono_us();
     mr_log(MR_LOG_NOTICE, "reloaded generation=%u workers=%u pools=%u paused_ms=%.3f took_ms=%.3f",

@@ -29,6 +29,16 @@ struct mr_reload {
     bool again;     /* asked for meanwhile */
 };
 
+/** How long requests in flight may hold a change of the configuration up, in milliseconds. */
+uint32_t mr_reload_drain_limit_ms(const struct mr_config *config);
+
+/** Sets a bit for each pool of `before` whose keys move, or which is gone, with `now`. */
+void mr_reload_moves(uint8_t *bits, const struct mr_generation *now,
+                     const struct mr_config *before);
+
+/** The new map is in force: releases the team's held pools and starts its admin process. */
+void mr_reload_release(struct mr_team *team);
+
 /** Begins, or notes that another one is wanted after the one that is under way. */
 void mr_reload_begin(struct mr_reload *r);
 

@@ -104,6 +104,12 @@ enum mr_result mr_team_open_ways(struct mr_team *team, uint32_t n, struct mr_err
     return MR_OK;
 }
 
+void mr_team_take_ways(struct mr_team *team, int *ways_in, uint32_t n)
+{
+    team->ways_in = ways_in;
+    team->n_ways = n;
+}
+
 void mr_team_ways_given(struct mr_team *team)
 {
     close_ways_out(team);

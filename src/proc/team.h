@@ -66,6 +66,9 @@ void mr_team_start_admin(struct mr_team *team);
 enum mr_result mr_team_open_ways(struct mr_team *team, uint32_t n,
                                  struct mr_error *err) MR_MUST_USE;
 
+/** Clients of `n` slots of another process come in here; takes the array and what is in it. */
+void mr_team_take_ways(struct mr_team *team, int *ways_in, uint32_t n);
+
 /** The old workers have their ends of the ways. */
 void mr_team_ways_given(struct mr_team *team);
 

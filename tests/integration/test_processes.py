@@ -335,7 +335,7 @@ def test_log_signals(start, redis1):
         m.log.rename(moved)
         os.kill(m.pid, signo)
         wait_for(m.log.exists)
-        assert word in wait_for(lambda: m.log_text() + moved.read_text())
+        wait_for(lambda: word in m.log_text() + moved.read_text(), what=word)
         moved.unlink()
         # the workers write to the new file as well
         m.stats()

@@ -1,0 +1,547 @@
+/* upgrade.c - from one binary to the next without losing a client. */
+#include "proc/upgrade.h"
+
+#include "core/log.h"
+#include "proc/notify.h"
+#include "proc/reload.h"
+#include "session/handover.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <poll.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define FORMAT     1u /* of the document; another one is refused */
+#define BATCH      200u
+#define FDS_MAX    1000000u
+#define START_MS   30000u /* for the new master's workers to be up */
+#define RECEIVE_MS 10000
+#define STRAY_MS   1000u
+#define MARGIN_MS  1000u
+
+/* ---- descriptors over the link ---- */
+
+static enum mr_result send_fds(int link, const int *fds, uint32_t n, struct mr_error *err)
+{
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(BATCH * sizeof(int))];
+    } control;
+    char byte = 'f';
+    struct iovec iov = {&byte, 1};
+
+    while (n > 0) {
+        const uint32_t batch = n < BATCH ? n : BATCH;
+        struct msghdr msg = {.msg_iov = &iov,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = CMSG_SPACE(batch * sizeof(int))};
+        memset(&control, 0, sizeof(control));
+        struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(batch * sizeof(int));
+        memcpy(CMSG_DATA(c), fds, batch * sizeof(int));
+        if (sendmsg(link, &msg, MSG_NOSIGNAL) < 0)
+            return mr_fail_sys(err, "send descriptors to the new process");
+        fds += batch;
+        n -= batch;
+    }
+    return MR_OK;
+}
+
+static uint32_t take_fds(struct msghdr *msg, int *fds, uint32_t max)
+{
+    uint32_t n = 0;
+
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c != NULL; c = CMSG_NXTHDR(msg, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        const uint32_t got = (uint32_t)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+        for (uint32_t i = 0; i < got; i++) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+            if (n < max)
+                fds[n++] = fd;
+            else
+                (void)close(fd);
+        }
+    }
+    return n;
+}
+
+static enum mr_result receive_fds(int link, int *fds, uint32_t n, struct mr_error *err)
+{
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(BATCH * sizeof(int))];
+    } control;
+    char byte;
+    struct iovec iov = {&byte, 1};
+
+    for (uint32_t got = 0; got < n;) {
+        struct pollfd p = {.fd = link, .events = POLLIN};
+        struct msghdr msg = {.msg_iov = &iov,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = sizeof(control.bytes)};
+        if (poll(&p, 1, RECEIVE_MS) <= 0)
+            return mr_fail(err, MR_ESYS, "the old process sends nothing");
+        if (recvmsg(link, &msg, MSG_CMSG_CLOEXEC) <= 0)
+            return mr_fail(err, MR_ESYS, "the old process is gone");
+        const uint32_t more = take_fds(&msg, fds + got, n - got);
+        if (more == 0)
+            return mr_fail(err, MR_EPROTO, "the old process sent no descriptors");
+        got += more;
+    }
+    return MR_OK;
+}
+
+/* ---- the document ---- */
+
+/* In this order: the document, statistics port, listeners, segments, ways, and the pid file. */
+static uint32_t collect(const struct mr_upgrade *u, const int *ways_in, int *fds)
+{
+    const struct mr_generation *g = &(*u->team)->generation;
+    const struct mr_runtime *rt = &g->runtime;
+    uint32_t n = 1;
+
+    fds[n++] = rt->stats_fd;
+    for (uint32_t i = 0; i < g->listeners.n * rt->n_slots; i++)
+        fds[n++] = g->listeners.fds[i];
+    for (uint32_t i = 0; i < rt->n_slots; i++) {
+        fds[n++] = rt->slots[i].fd;
+        fds[n++] = rt->bases[i].fd;
+        fds[n++] = ways_in[i];
+    }
+    if (u->pidfile->path != NULL)
+        fds[n++] = u->pidfile->fd;
+    return n;
+}
+
+static uint32_t fds_needed(uint32_t n_slots, uint32_t n_listens, bool pidfile)
+{
+    return 2 + n_slots * (n_listens + 3) + pidfile;
+}
+
+static int write_document(const struct mr_upgrade *u, uint32_t n_fds, struct mr_error *err)
+{
+    const struct mr_generation *g = &(*u->team)->generation;
+    json_t *doc = json_pack(
+        "{s:I, s:s, s:s, s:I, s:I, s:I, s:b, s:I}", "format", (json_int_t)FORMAT, "conf",
+        g->config->source, "conf_file", u->conf_file, "generation", (json_int_t)g->number, "slots",
+        (json_int_t)g->runtime.n_slots, "started_us", (json_int_t)g->runtime.started_us, "pidfile",
+        u->pidfile->path != NULL, "descriptors", (json_int_t)n_fds);
+    const int fd = memfd_create("millrace-upgrade", MFD_CLOEXEC);
+
+    if (doc == NULL || fd < 0 || json_dumpfd(doc, fd, JSON_COMPACT) != 0) {
+        (void)mr_fail_sys(err, "describe this process to the new one");
+        json_decref(doc);
+        if (fd >= 0)
+            (void)close(fd);
+        return -1;
+    }
+    json_decref(doc);
+    return fd;
+}
+
+static enum mr_result give(const struct mr_upgrade *u, int link, const int *ways_in,
+                           struct mr_error *err)
+{
+    const struct mr_generation *g = &(*u->team)->generation;
+    const uint32_t n = fds_needed(g->runtime.n_slots, g->listeners.n, u->pidfile->path != NULL);
+    int *fds = malloc(n * sizeof(*fds));
+
+    MR_CHECK(fds != NULL);
+    MR_CHECK(collect(u, ways_in, fds) == n);
+    fds[0] = write_document(u, n, err);
+    enum mr_result rc = fds[0] >= 0 ? send_fds(link, fds, 1, err) : MR_ESYS;
+    if (rc == MR_OK)
+        rc = send_fds(link, fds + 1, n - 1, err);
+    if (fds[0] >= 0)
+        (void)close(fds[0]);
+    free(fds);
+    return rc;
+}
+
+/* ---- the old master ---- */
+
+static void close_all(int *fds, uint32_t n)
+{
+    for (uint32_t i = 0; fds != NULL && i < n; i++)
+        if (fds[i] >= 0)
+            (void)close(fds[i]);
+    free(fds);
+}
+
+static uint32_t slots_of(const struct mr_upgrade *u)
+{
+    return (*u->team)->generation.runtime.n_slots;
+}
+
+static void close_link(struct mr_upgrade *u)
+{
+    mr_timer_cancel(&u->timer);
+    mr_watch_stop(u->loop, &u->link);
+    if (u->link.fd >= 0)
+        (void)close(u->link.fd);
+    u->link.fd = -1;
+    close_all(u->ways_out, slots_of(u));
+    u->ways_out = NULL;
+}
+
+/* The old service goes on; what had already been handed over is lost, as with any dead worker. */
+static void fail(struct mr_upgrade *u, const char *reason)
+{
+    mr_log(MR_LOG_ERR, "upgrade_failed reason=\"%s\" serving=old_binary", reason);
+    if (u->pid > 0)
+        (void)kill(u->pid, SIGKILL);
+    close_link(u);
+    if (u->step == MR_UPGRADE_DRAINING) {
+        (*u->team)->leaving = false;
+        mr_team_kill(*u->team); /* and replace: they have given their service away */
+    }
+    u->step = MR_UPGRADE_NONE;
+    mr_notify("READY=1\nSTATUS=the last upgrade failed; the old binary serves");
+}
+
+/* Ends when told; no old worker is left behind. */
+static void dismiss(struct mr_upgrade *u)
+{
+    struct mr_message msg = {.type = MR_MSG_TERMINATE_TYPE};
+    const uint32_t limit_ms = (*u->team)->generation.config->worker_shutdown_timeout_ms;
+
+    u->last_call = true;
+    mr_team_tell(*u->team, &msg, -1, MR_WORKER);
+    if (limit_ms > 0)
+        mr_loop_timer(u->loop, &u->timer, (uint64_t)limit_ms + MARGIN_MS);
+}
+
+static void step_over(struct mr_timer *timer)
+{
+    struct mr_upgrade *u = MR_CONTAINER_OF(timer, struct mr_upgrade, timer);
+    struct mr_message msg = {.type = MR_MSG_ABORT_TYPE};
+
+    if (u->step == MR_UPGRADE_STARTING) {
+        fail(u, "the new process does not get ready");
+    } else if (u->last_call) {
+        mr_team_kill(*u->team);
+    } else if (u->step == MR_UPGRADE_DRAINING) {
+        u->last_call = true;
+        mr_team_tell(*u->team, &msg, -1, MR_WORKER);
+        mr_loop_timer(u->loop, &u->timer, MARGIN_MS);
+    } else if (u->step == MR_UPGRADE_GONE) {
+        dismiss(u);
+    }
+}
+
+static void hand_over(struct mr_upgrade *u, const struct mr_takeover_payload *takeover)
+{
+    struct mr_team *team = *u->team;
+    char state[32];
+
+    (void)snprintf(state, sizeof(state), "MAINPID=%d", (int)u->pid);
+    mr_notify(state);
+    u->step = MR_UPGRADE_DRAINING;
+    u->last_call = false;
+    u->n_slots = takeover->slots;
+    mr_team_leave(team);
+    for (uint32_t i = 0; i < team->n_children; i++) {
+        struct mr_child *c = &team->children[i];
+        struct mr_message msg = {.type = MR_MSG_HANDOVER_TYPE};
+        if (c->kind != MR_WORKER)
+            continue;
+        msg.body.HANDOVER.retired = c->index >= takeover->slots;
+        memcpy(msg.body.HANDOVER.moves, takeover->moves, sizeof(takeover->moves));
+        (void)mr_child_tell(c, &msg, u->ways_out[c->index]);
+    }
+    close_all(u->ways_out, slots_of(u));
+    u->ways_out = NULL;
+    mr_loop_timer(u->loop, &u->timer, mr_reload_drain_limit_ms(team->generation.config));
+    mr_upgrade_drained(u); /* there may be nobody left who could say so */
+}
+
+void mr_upgrade_drained(struct mr_upgrade *u)
+{
+    struct mr_message drained = {.type = MR_MSG_DRAINED_TYPE};
+    struct mr_message quit = {.type = MR_MSG_QUIT_TYPE};
+    struct mr_error err;
+
+    if (u->step != MR_UPGRADE_DRAINING || !mr_team_drained(*u->team))
+        return;
+    if (mr_channel_send(u->link.fd, &drained, -1, &err) != MR_OK) {
+        fail(u, err.text);
+        return;
+    }
+    u->step = MR_UPGRADE_GONE;
+    u->last_call = false;
+    mr_timer_cancel(&u->timer);
+    mr_log(MR_LOG_NOTICE, "handed_over to_pid=%d", (int)u->pid);
+    mr_team_tell(*u->team, &quit, -1, MR_ADMIN);
+    mr_team_tell(*u->team, &quit, -1, MR_RESOLVER);
+    if (slots_of(u) > u->n_slots)
+        mr_loop_timer(u->loop, &u->timer, STRAY_MS); /* retired sockets may still get some */
+    else
+        dismiss(u);
+}
+
+static void on_link(struct mr_watch *watch)
+{
+    struct mr_upgrade *u = MR_CONTAINER_OF(watch, struct mr_upgrade, link);
+    struct mr_message msg;
+    struct mr_error err;
+    enum mr_result rc;
+
+    while (watch->active && (rc = mr_channel_recv(watch->fd, &msg, &err)) != MR_AGAIN) {
+        if (rc == MR_OK && msg.type == MR_MSG_TAKEOVER_TYPE && u->step == MR_UPGRADE_STARTING)
+            hand_over(u, &msg.body.TAKEOVER);
+        else if (rc != MR_OK && u->step == MR_UPGRADE_GONE)
+            mr_watch_stop(u->loop, watch);
+        else if (rc != MR_OK)
+            fail(u, "the new process has ended or does not understand this one; see its log");
+    }
+}
+
+static _Noreturn void become_new(const struct mr_upgrade *u, int link)
+{
+    char number[16];
+
+    (void)fcntl(link, F_SETFD, 0);
+    (void)snprintf(number, sizeof(number), "%d", link);
+    (void)setenv(MR_UPGRADE_ENV, number, 1);
+    mr_notify_export();
+    (void)execv(u->exe, u->argv);
+    mr_log(MR_LOG_ERR, "upgrade_failed exec=%s error=\"%s\"", u->exe, strerror(errno));
+    _exit(1);
+}
+
+static bool start_new(struct mr_upgrade *u, int *ways_in, struct mr_error *err)
+{
+    const uint32_t n = slots_of(u);
+    int ends[2];
+
+    u->ways_out = malloc(n * sizeof(int));
+    MR_CHECK(u->ways_out != NULL);
+    memset(u->ways_out, 0xff, n * sizeof(int));
+    memset(ways_in, 0xff, n * sizeof(int));
+    for (uint32_t i = 0; i < n; i++) {
+        if (mr_handover_open(ends, err) != MR_OK)
+            return false;
+        u->ways_out[i] = ends[0];
+        ways_in[i] = ends[1];
+    }
+    if (mr_channel_open(ends, err) != MR_OK)
+        return false;
+    u->pid = fork();
+    if (u->pid == 0)
+        become_new(u, ends[1]);
+    (void)close(ends[1]);
+    u->link = (struct mr_watch){.on_ready = on_link, .fd = ends[0]};
+    mr_watch_start(u->loop, &u->link);
+    if (u->pid < 0) {
+        (void)mr_fail_sys(err, "fork");
+        return false;
+    }
+    return give(u, ends[0], ways_in, err) == MR_OK;
+}
+
+void mr_upgrade_begin(struct mr_upgrade *u)
+{
+    struct mr_error err;
+
+    if (u->step != MR_UPGRADE_NONE) {
+        mr_log(MR_LOG_WARN, "upgrade_ignored reason=under_way");
+        return;
+    }
+    mr_log(MR_LOG_NOTICE, "upgrade_begins exe=%s", u->exe);
+    mr_notify_reloading();
+    int *ways_in = malloc(slots_of(u) * sizeof(int));
+    MR_CHECK(ways_in != NULL);
+    u->step = MR_UPGRADE_STARTING;
+    u->timer.fire = step_over;
+    u->link.fd = -1;
+    mr_loop_timer(u->loop, &u->timer, START_MS);
+    if (!start_new(u, ways_in, &err))
+        fail(u, err.text);
+    close_all(ways_in, slots_of(u)); /* the new process has them */
+}
+
+bool mr_upgrade_bury(struct mr_upgrade *u, pid_t pid, int status)
+{
+    if (pid != u->pid)
+        return false;
+    (void)status;
+    u->pid = 0;
+    if (u->step == MR_UPGRADE_STARTING || u->step == MR_UPGRADE_DRAINING)
+        fail(u, "the new process has ended; see its log");
+    return true;
+}
+
+void mr_upgrade_stop(struct mr_upgrade *u)
+{
+    if (u->step == MR_UPGRADE_STARTING)
+        fail(u, "stopping");
+    close_link(u);
+}
+
+/* ---- the new master ---- */
+
+static enum mr_result read_document(int fd, json_t **doc, struct mr_error *err)
+{
+    json_error_t why;
+
+    if (lseek(fd, 0, SEEK_SET) < 0)
+        return mr_fail_sys(err, "read what the old process says");
+    *doc = json_loadfd(fd, JSON_REJECT_DUPLICATES, &why);
+    if (*doc == NULL)
+        return mr_fail(err, MR_EPROTO, "what the old process says is not understood: %s", why.text);
+    if (json_integer_value(json_object_get(*doc, "format")) != FORMAT) {
+        json_decref(*doc);
+        return mr_fail(
+            err, MR_EPROTO,
+            "the running version hands over in another format (%lld, this one knows %u); "
+            "stop and start instead",
+            (long long)json_integer_value(json_object_get(*doc, "format")), FORMAT);
+    }
+    return MR_OK;
+}
+
+static uint64_t number_of(const json_t *doc, const char *key)
+{
+    const json_int_t v = json_integer_value(json_object_get(doc, key));
+
+    return v < 0 ? 0 : (uint64_t)v;
+}
+
+/* Counters of another layout start over; everything else goes on. */
+static void attach(struct mr_metrics *m, int fd, const struct mr_config *config)
+{
+    struct mr_error err;
+
+    if (mr_metrics_attach(m, fd, config->n_pools, config->n_servers, &err) == MR_OK)
+        return;
+    mr_log(MR_LOG_WARN, "counters_lost error=\"%s\"", err.text);
+    (void)close(fd);
+    MR_CHECK(mr_metrics_open(m, config->n_pools, config->n_servers, &err) == MR_OK);
+}
+
+static void take(struct mr_inheritance *in, const int *fds, bool pidfile)
+{
+    struct mr_generation *g = &in->previous;
+    struct mr_runtime *rt = &g->runtime;
+
+    rt->stats_fd = *fds++;
+    g->stats_addr.len = sizeof(g->stats_addr.sa);
+    if (getsockname(rt->stats_fd, &g->stats_addr.sa.any, &g->stats_addr.len) < 0)
+        g->stats_addr.len = 0;
+    g->listeners.config = g->config;
+    g->listeners.n_slots = rt->n_slots;
+    for (uint32_t i = 0; i < g->config->n_pools; i++)
+        g->listeners.n += g->config->pools[i].listens.n;
+    g->listeners.fds = malloc(rt->n_slots * g->listeners.n * sizeof(int));
+    in->ways_in = malloc(rt->n_slots * sizeof(int));
+    rt->slots = calloc(rt->n_slots, sizeof(*rt->slots));
+    rt->bases = calloc(rt->n_slots, sizeof(*rt->bases));
+    rt->addresses = calloc(g->config->n_servers + 1, sizeof(*rt->addresses));
+    MR_CHECK(g->listeners.fds != NULL && in->ways_in != NULL && rt->slots != NULL &&
+             rt->bases != NULL && rt->addresses != NULL);
+    for (uint32_t i = 0; i < g->listeners.n * rt->n_slots; i++)
+        g->listeners.fds[i] = *fds++;
+    for (uint32_t i = 0; i < rt->n_slots; i++) {
+        attach(&rt->slots[i], *fds++, g->config);
+        attach(&rt->bases[i], *fds++, g->config);
+        in->ways_in[i] = *fds++;
+    }
+    in->pidfile = pidfile ? *fds : -1;
+}
+
+static enum mr_result receive_all(struct mr_inheritance *in, const json_t *doc,
+                                  struct mr_error *err)
+{
+    struct mr_generation *g = &in->previous;
+    const char *conf = json_string_value(json_object_get(doc, "conf"));
+    const char *file = json_string_value(json_object_get(doc, "conf_file"));
+    const bool pidfile = json_is_true(json_object_get(doc, "pidfile"));
+    uint32_t n_listens = 0;
+
+    if (conf == NULL || file == NULL)
+        return mr_fail(err, MR_EPROTO, "the old process does not tell its configuration");
+    enum mr_result rc =
+        mr_config_parse(&g->config, file, mr_slice_of(conf), MR_KEY_BYTES_DEFAULT, err);
+    if (rc != MR_OK) {
+        mr_error_prefix(err, "configuration of the running version");
+        return rc;
+    }
+    for (uint32_t i = 0; i < g->config->n_pools; i++)
+        n_listens += g->config->pools[i].listens.n;
+    g->number = (uint32_t)number_of(doc, "generation");
+    g->runtime.config = g->config;
+    g->runtime.n_slots = (uint32_t)number_of(doc, "slots");
+    g->runtime.started_us = number_of(doc, "started_us");
+    const uint64_t n = number_of(doc, "descriptors");
+    if (g->runtime.n_slots == 0 || n > FDS_MAX ||
+        n != fds_needed(g->runtime.n_slots, n_listens, pidfile))
+        return mr_fail(err, MR_EPROTO, "the old process sends other descriptors than it should");
+    int *fds = malloc(n * sizeof(*fds));
+    MR_CHECK(fds != NULL);
+    rc = receive_fds(in->link, fds, (uint32_t)n - 1, err);
+    if (rc == MR_OK)
+        take(in, fds, pidfile);
+    free(fds);
+    return rc;
+}
+
+enum mr_result mr_inheritance_receive(struct mr_inheritance *in, int fd, struct mr_error *err)
+{
+    json_t *doc;
+    int doc_fd;
+
+    *in = (struct mr_inheritance){
+        .link = fd, .pidfile = -1, .previous = {.runtime = {.stats_fd = -1}}};
+    (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+    enum mr_result rc = receive_fds(fd, &doc_fd, 1, err);
+    if (rc != MR_OK)
+        return rc;
+    rc = read_document(doc_fd, &doc, err);
+    (void)close(doc_fd);
+    if (rc != MR_OK)
+        return rc;
+    rc = receive_all(in, doc, err);
+    json_decref(doc);
+    return rc;
+}
+
+enum mr_result mr_inheritance_ready(const struct mr_inheritance *in,
+                                    const struct mr_generation *now, struct mr_error *err)
+{
+    struct mr_message msg = {.type = MR_MSG_TAKEOVER_TYPE};
+
+    msg.body.TAKEOVER.slots = now->runtime.n_slots;
+    mr_reload_moves(msg.body.TAKEOVER.moves, now, in->previous.config);
+    return mr_channel_send(in->link, &msg, -1, err);
+}
+
+void mr_inheritance_abandon(struct mr_inheritance *in)
+{
+    mr_listeners_keep_slot(&in->previous.listeners, UINT32_MAX);
+    (void)close(in->previous.runtime.stats_fd);
+}
+
+void mr_inheritance_close(struct mr_inheritance *in, const struct mr_generation *heir)
+{
+    if (in->link < 0)
+        return;
+    (void)close(in->link);
+    in->link = -1;
+    mr_generation_close(&in->previous, heir);
+}

@@ -1,0 +1,243 @@
+"""USR2: a new binary goes on with the sockets, the counters and the clients of the old one.
+
+The quick version runs with the other tests; MILLRACE_UPGRADES, MILLRACE_CLIENTS set the full one.
+"""
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+
+import pytest
+from harness import (BINARY, SLOW, Millrace, Raw, Redis, command, free_port, pool_yaml, wait_for)
+from test_reload import Writer
+
+UPGRADES = int(os.environ.get("MILLRACE_UPGRADES", "5"))
+CLIENTS = int(os.environ.get("MILLRACE_CLIENTS", "20"))
+PR_SET_CHILD_SUBREAPER = 36
+
+
+@pytest.fixture(autouse=True)
+def adopt_orphans():
+    """The new master's parent is the old one; when that has gone it becomes our child."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    yield
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+class Upgradable(Millrace):
+    def __init__(self, *args, **kwargs):
+        self.first = None
+        extra = list(kwargs.pop("args", ()))
+        self.pid_path = None
+        super().__init__(*args, args=extra, **kwargs)
+        self.first = self.popen
+
+    def upgrade(self, seconds=20):
+        old = self.pid
+        before = self.log_text().count(" upgraded ")
+        os.kill(old, signal.SIGUSR2)
+        wait_for(lambda: self.log_text().count(" upgraded ") > before, seconds, "upgrade")
+        self.pid = int(self.log_text().rsplit("handed_over to_pid=", 1)[1].split()[0])
+        assert self.pid != old
+        if old == self.popen.pid:
+            assert self.popen.wait(20 * SLOW) == 0
+        else:
+            assert os.waitpid(old, 0)[1] == 0
+
+    def kill(self, signo=signal.SIGKILL):
+        if self.pid == self.popen.pid:
+            return super().kill(signo)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signo)
+        with contextlib.suppress(ChildProcessError):
+            return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return 0
+
+    def alive(self):
+        if self.pid == self.popen.pid:
+            return super().alive()
+        return os.path.exists(f"/proc/{self.pid}")
+
+
+def test_upgrades_under_load(start, redis4):
+    m = start(Upgradable, [s.port for s in redis4[:3]], workers=2)
+    writers = [Writer(m.port, i) for i in range(CLIENTS)]
+    for w in writers:
+        w.start()
+    for _ in range(UPGRADES):
+        m.upgrade()
+        time.sleep(0.05)
+    for w in writers:
+        w.stop = True
+    for w in writers:
+        w.join(30 * SLOW)
+    requests = sum(w.requests for w in writers)
+    print(f"{UPGRADES} upgrades, {CLIENTS} clients, {requests} requests, longest round "
+          f"{max(w.longest for w in writers) * 1000:.1f} ms")
+    assert [w.dropped for w in writers if w.dropped] == []
+    assert [w.wrong[:3] for w in writers if w.wrong] == []
+    assert requests > UPGRADES * CLIENTS
+    with m.raw() as c:
+        for w in writers:
+            for k, v in w.acked.items():
+                assert c.ask("GET", k) == v
+
+
+def test_everything_goes_along(start, redis1, tmp_path):
+    """Counters, pid file, unix socket, session, half a request, a changed configuration."""
+    pid_file = tmp_path / "pid"
+    unix, other = tmp_path / "s.sock", free_port()
+    text = pool_yaml("alpha", f"['127.0.0.1:@PORT@', '{unix}']", [f"127.0.0.1:{redis1.port}:1"])
+    m = start(Upgradable, conf=text, workers=2, args=["-p", pid_file])
+    first = m.pid
+    name = f"127.0.0.1:{redis1.port}"
+    with m.raw() as c, Raw(str(unix)) as local:
+        ident = c.ask("CLIENT", "ID")
+        for i in range(100):
+            assert c.ask("SET", f"k{i}", i) == b"+OK"
+        wire = command("SET", "half", "x" * 100)
+        local.send(wire[:50])
+        time.sleep(0.1)
+        before = m.pool()[name]["requests"]
+        m.conf.write_text(m.conf.read_text() + pool_yaml(
+            "beta", f"127.0.0.1:{other}", [f"127.0.0.1:{redis1.port}:1"]))
+        m.upgrade()
+        assert pid_file.read_text() == str(m.pid) != str(first)
+        assert c.ask("CLIENT", "ID") == ident
+        local.send(wire[50:])
+        assert local.reply() == b"+OK"
+        assert m.pool()[name]["requests"] == before + 1
+        assert m.pool()["client_connections"] == 2
+        with Raw(other) as beta, Raw(str(unix)) as again:
+            assert beta.ask("GET", "k7") == b"7" and again.ask("GET", "half") == b"x" * 100
+        m.upgrade()
+        assert c.ask("GET", "k9") == b"9"
+        os.kill(m.pid, signal.SIGHUP)  # the new one reloads as any
+        wait_for(lambda: " reloaded " in m.log_text())
+        assert c.ask("GET", "k9") == b"9"
+    assert m.stop() == 0
+    assert not unix.exists() and not pid_file.exists()
+
+
+def test_fewer_workers_after_an_upgrade(start, redis1):
+    m = start(Upgradable, conf="global: {worker_processes: 3}\n" + pool_yaml(
+        "alpha", "127.0.0.1:@PORT@", [f"127.0.0.1:{redis1.port}:1"]), workers=None)
+    failures, stop, done = [], threading.Event(), [0]
+
+    def storm():
+        while not stop.is_set():
+            try:
+                with Raw(m.port, timeout=10) as c:
+                    assert c.ask("PING") == b"+PONG"
+                done[0] += 1
+            except (OSError, EOFError, AssertionError) as e:
+                failures.append(repr(e))
+
+    threads = [threading.Thread(target=storm, daemon=True) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for n in (1, 4, 2):
+        m.conf.write_text(m.conf.read_text().replace(
+            m.conf.read_text().split("}")[0], "global: {worker_processes: %d" % n))
+        m.upgrade()
+        wait_for(lambda n=n: len(m.child_pids()) == n)
+    stop.set()
+    for t in threads:
+        t.join(20)
+    assert failures == [] and done[0] > 50
+
+
+def refused(m, seconds=20):
+    before = m.log_text().count("upgrade_failed")
+    os.kill(m.pid, signal.SIGUSR2)
+    wait_for(lambda: m.log_text().count("upgrade_failed") > before, seconds, "refusal")
+
+
+def test_a_new_binary_that_fails_changes_nothing(start, redis1, tmp_path):
+    """A bad configuration, a program that ends, one that hangs, none at all: the old one serves."""
+    binary = tmp_path / "millrace"
+    shutil.copy(BINARY, binary)
+    import harness
+    keep, harness.BINARY = harness.BINARY, str(binary)
+    pid_file = tmp_path / "pid"
+    try:
+        m = start(Upgradable, [redis1.port], workers=2, args=["-p", pid_file],
+                  listen="['127.0.0.1:@PORT@', '@DIR@/s.sock']")
+    finally:
+        harness.BINARY = keep
+    good = m.conf.read_text()
+    children, fds = m.child_pids(), len(os.listdir(f"/proc/{m.pid}/fd"))
+    with m.raw() as c, Raw(str(m.dir / "s.sock")) as local:
+        assert c.ask("SET", "a", 1) == b"+OK"
+        m.conf.write_text(good.replace("ketama", "kettle"))
+        refused(m)
+        m.conf.write_text(good)
+        binary.unlink()
+        for script in ("#!/bin/false\n", "#!/bin/sh\nexit 0\n", "not a program", None):
+            if script is not None:
+                binary.write_text(script)
+                binary.chmod(0o755)
+            refused(m)
+            assert c.ask("GET", "a") == b"1" and local.ask("GET", "a") == b"1"
+            with m.raw() as fresh:
+                assert fresh.ask("GET", "a") == b"1"
+            with contextlib.suppress(FileNotFoundError):
+                binary.unlink()
+        assert m.child_pids() == children
+        wait_for(lambda: len(os.listdir(f"/proc/{m.pid}/fd")) == fds)
+        assert pid_file.read_text() == str(m.pid)
+        shutil.copy(BINARY, binary)
+        m.upgrade()
+        assert c.ask("GET", "a") == b"1" and local.ask("GET", "a") == b"1"
+
+
+def test_the_new_master_dies_before_it_serves(start, redis1):
+    m = start(Upgradable, [redis1.port], workers=2)
+    with m.raw(timeout=20) as c:
+        assert c.ask("SET", "a", 1) == b"+OK"
+        redis1.ask("CLIENT", "PAUSE", 1000)  # holds DRAINED up
+        c.send(command("GET", "a"))
+        m.conf.write_text(m.conf.read_text().replace("fnv1a_64", "murmur"))
+        os.kill(m.pid, signal.SIGUSR2)
+        wait_for(lambda: m.log_text().count("spawned child=worker/1") >= 2)
+        time.sleep(0.1)
+        new = [int(p) for p in os.listdir("/proc") if p.isdigit() and parent(p) == m.pid and
+               comm(p) == "millrace"]
+        assert len(new) == 1
+        os.kill(new[0], signal.SIGKILL)
+        wait_for(lambda: "upgrade_failed" in m.log_text())
+    wait_for(lambda: len(m.child_pids()) == 2)
+    with m.raw(timeout=20) as again:
+        assert again.ask("GET", "a") == b"1"
+    m.upgrade()
+    with m.raw() as again:
+        assert again.ask("GET", "a") == b"1"
+
+
+def parent(pid):
+    with contextlib.suppress(OSError):
+        return int(open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[1])
+    return 0
+
+
+def comm(pid):
+    with contextlib.suppress(OSError):
+        return open(f"/proc/{pid}/comm").read().strip()
+    return ""
+
+
+def test_a_stray_environment_is_refused(redis1, tmp_path):
+    conf = tmp_path / "c.yml"
+    conf.write_text(pool_yaml("alpha", f"127.0.0.1:{free_port()}", [f"127.0.0.1:{redis1.port}:1"]))
+    import subprocess
+    for value in ("x", "99"):
+        out = subprocess.run([BINARY, "-c", conf, "-s", str(free_port())], capture_output=True,
+                             text=True, timeout=20 * SLOW,
+                             env={**os.environ, "MILLRACE_UPGRADE": value})
+        assert out.returncode == 1 and out.stderr.startswith("millrace: ")
