@@ -35,6 +35,7 @@ enum type {
     TAG,
     CROSS,
     ENGINE,
+    ACCEPT,
     PROTOCOL,
     LISTEN,
     SERVERS,
@@ -224,6 +225,9 @@ static enum mr_result set_text(const struct reader *r, const struct key *k,
     if (k->type == ENGINE && strcmp(value->text, "auto") != 0 &&
         strcmp(value->text, "epoll") != 0 && strcmp(value->text, "io_uring") != 0)
         return bad_value(r, k, value, "is not an engine; allowed: auto, epoll, io_uring");
+    if (k->type == ACCEPT && strcmp(value->text, "auto") != 0 &&
+        strcmp(value->text, "reuseport") != 0 && strcmp(value->text, "exclusive") != 0)
+        return bad_value(r, k, value, "is not known; allowed: auto, reuseport, exclusive");
     free(*field);
     *field = strdup(value->text);
     MR_CHECK(*field != NULL);
@@ -333,6 +337,7 @@ static enum mr_result set(const struct reader *r, const struct key *k, const str
     case SIZE:
         return set_uint(r, k, value, field);
     case TEXT:
+    case ACCEPT:
     case ENGINE:
         return set_text(r, k, value, field);
     case HASH:
@@ -726,6 +731,7 @@ void mr_config_free(struct mr_config *config)
     free(config->source);
     free(config->engine);
     free(config->worker_cpu_affinity);
+    free(config->accept);
     free(config->pid_file);
     free(config->log_file);
     free(config->stats_addr);

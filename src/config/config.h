@@ -92,6 +92,8 @@ struct mr_config {
     char *group;
     char *engine;
     char *worker_cpu_affinity;
+    char *accept;
+    bool accept_balance;
     char *pid_file;
     char *log_file;
     char *stats_addr;

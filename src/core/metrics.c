@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #define MAGIC   0x6d72736du
-#define VERSION 1u
+#define VERSION 2u
 
 #define ROW(name, kind, help) {#name, MR_METRIC_##kind, help},
 

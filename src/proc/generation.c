@@ -5,6 +5,7 @@
 #include "net/listener.h"
 #include "net/loop.h"
 #include "proc/system.h"
+#include "session/handover.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -120,6 +121,42 @@ static enum mr_result open_slots(struct mr_generation *g, uint32_t workers,
     return rc;
 }
 
+/* Ways for connections from worker to worker. */
+static enum mr_result open_balance(struct mr_generation *g, struct mr_error *err)
+{
+    struct mr_runtime *rt = &g->runtime;
+    const size_t bytes = rt->n_slots * sizeof(int);
+
+    if (rt->n_slots < 2 || !g->config->accept_balance)
+        return MR_OK;
+    rt->balance_in = malloc(bytes);
+    rt->balance_out = malloc(bytes);
+    MR_CHECK(rt->balance_in != NULL && rt->balance_out != NULL);
+    memset(rt->balance_in, 0xff, bytes);
+    memset(rt->balance_out, 0xff, bytes);
+    for (uint32_t i = 0; i < rt->n_slots; i++) {
+        int ends[2];
+        const enum mr_result rc = mr_handover_open(ends, err);
+        if (rc != MR_OK)
+            return rc;
+        rt->balance_in[i] = ends[0];
+        rt->balance_out[i] = ends[1];
+    }
+    return MR_OK;
+}
+
+void mr_generation_keep_balance(struct mr_generation *g, uint32_t slot)
+{
+    struct mr_runtime *rt = &g->runtime;
+
+    for (uint32_t i = 0; i < rt->n_slots && rt->balance_in != NULL; i++) {
+        if (i != slot && rt->balance_in[i] >= 0)
+            (void)close(rt->balance_in[i]);
+        if (slot == UINT32_MAX && rt->balance_out[i] >= 0)
+            (void)close(rt->balance_out[i]);
+    }
+}
+
 static enum mr_result open_stats(struct mr_generation *g, const struct mr_options *options,
                                  const struct mr_generation *previous, struct mr_error *err)
 {
@@ -151,7 +188,8 @@ static enum mr_result budget(struct mr_generation *g, struct mr_error *err)
         own += (uint64_t)config->pools[i].servers.n * config->pools[i].server_connections +
                config->pools[i].listens.n;
     /* the master holds every worker's listeners, channel and segments, twice during a reload */
-    const uint64_t master = SPARE_FDS + 2 * (uint64_t)g->runtime.n_slots * (g->listeners.n + 5);
+    const uint64_t master = SPARE_FDS + 2 * (uint64_t)g->runtime.n_slots * (g->listeners.n + 7);
+    own += g->runtime.n_slots;
     if (limit <= own || limit <= master)
         return mr_fail(err, MR_ELIMIT,
                        "the limit of open files (%u) is too low: servers, listeners and spare need "
@@ -159,6 +197,11 @@ static enum mr_result budget(struct mr_generation *g, struct mr_error *err)
                        limit, (unsigned long long)(own > master ? own : master));
     g->runtime.max_clients = (uint32_t)(limit - own);
     return MR_OK;
+}
+
+static bool accepts_shared(const struct mr_generation *g)
+{
+    return strcmp(g->config->accept, "exclusive") == 0;
 }
 
 enum mr_result mr_generation_open(struct mr_generation *g, const struct mr_options *options,
@@ -170,11 +213,14 @@ enum mr_result mr_generation_open(struct mr_generation *g, const struct mr_optio
 
     if (previous != NULL)
         g->number = previous->number + 1;
+    if (previous != NULL && accepts_shared(g) != accepts_shared(previous))
+        return mr_fail(err, MR_ECONFIG, "a reload cannot change `accept`; restart for that");
     if (previous != NULL && workers == 0)
         return mr_fail(err, MR_ECONFIG,
                        "a reload cannot change to a single process "
                        "(worker_processes: 0); restart for that");
-    if ((rc = open_slots(g, workers, previous, err)) != MR_OK)
+    if ((rc = open_slots(g, workers, previous, err)) != MR_OK ||
+        (rc = open_balance(g, err)) != MR_OK)
         return rc;
     (void)mr_raise_openfiles(g->config->max_openfiles);
     if ((rc = open_stats(g, options, previous, err)) != MR_OK ||
@@ -200,6 +246,9 @@ void mr_generation_close(struct mr_generation *g, const struct mr_generation *he
         if (rt->bases[i].head != NULL)
             mr_metrics_close(&rt->bases[i]);
     }
+    mr_generation_keep_balance(g, UINT32_MAX);
+    free(rt->balance_in);
+    free(rt->balance_out);
     free(rt->slots);
     free(rt->bases);
     free(rt->held);

@@ -32,6 +32,9 @@ enum mr_result mr_generation_open(struct mr_generation *g, const struct mr_optio
 /** Frees everything; files of unix sockets stay for those that `heir` (NULL for none) serves. */
 void mr_generation_close(struct mr_generation *g, const struct mr_generation *heir);
 
+/** In a child: closes the ways between workers but those of one slot (UINT32_MAX: all). */
+void mr_generation_keep_balance(struct mr_generation *g, uint32_t slot);
+
 /** True when keys of the pool may be found elsewhere than with the pool of that name before. */
 bool mr_generation_moves_keys(const struct mr_pool_config *pool,
                               const struct mr_generation *previous);

@@ -17,6 +17,12 @@ static bool is_unix(const struct mr_listen_config *listen)
     return listen->addr.sa.any.sa_family == AF_UNIX;
 }
 
+/* One socket for all workers. */
+static bool is_shared(const struct mr_config *config, const struct mr_listen_config *listen)
+{
+    return is_unix(listen) || strcmp(config->accept, "exclusive") == 0;
+}
+
 static const struct mr_listen_config *listen_at(const struct mr_listeners *l, uint32_t index)
 {
     uint32_t p = 0;
@@ -72,9 +78,9 @@ static enum mr_result open_address(struct mr_listeners *l, uint32_t index,
         rc = mr_listen_probe(&listen->addr, err);
     for (uint32_t s = 0; s < l->n_slots && rc == MR_OK; s++) {
         int *fd = &l->fds[s * l->n + index];
-        if (s > 0 && is_unix(listen))
+        if (s > 0 && is_shared(l->config, listen))
             *fd = l->fds[index];
-        else if (old >= 0 && s < before->n_slots)
+        else if (old >= 0 && (s < before->n_slots))
             rc = take_over(fd, before->fds[s * before->n + (uint32_t)old], pool, listen, err);
         else
             rc = mr_listen(fd, &listen->addr, &options, err);
@@ -119,7 +125,7 @@ void mr_listeners_steer(const struct mr_listeners *l, const struct mr_listeners 
 
     for (uint32_t i = 0; i < l->n; i++) {
         const struct mr_listen_config *listen = listen_at(l, i);
-        if (is_unix(listen) || mr_listeners_find(before, &listen->addr) < 0)
+        if (is_shared(l->config, listen) || mr_listeners_find(before, &listen->addr) < 0)
             continue;
         if (before->n_slots <= l->n_slots)
             (void)setsockopt(l->fds[i], SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, NULL, 0);

@@ -140,6 +140,8 @@ void mr_team_abandon(struct mr_team *team, const struct mr_child *self)
         team->ways_in[i] = -1;
     }
     close_ways_out(team);
+    mr_generation_keep_balance(&team->generation,
+                               mine && self->kind == MR_WORKER ? self->index : UINT32_MAX);
     mr_listeners_keep_slot(&team->generation.listeners,
                            mine && self->kind == MR_WORKER ? self->index : UINT32_MAX);
     if (!mine || self->kind != MR_ADMIN)
@@ -376,6 +378,7 @@ static void bury(struct mr_child *c, int status)
         struct mr_metrics *metrics = &team->generation.runtime.slots[c->index];
         mr_metrics_reset_gauges(metrics); /* what the dead had open is closed */
         metrics->head->pid = 0;
+        metrics->head->clients = 0;
     }
     if (!team->hooks->on_death(team->hooks->arg, c) || team->leaving)
         return;

@@ -3,10 +3,12 @@
 
 #include "core/log.h"
 #include "proc/process.h"
+#include "session/balance.h"
 #include "session/handover.h"
 
 #include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #define HANDOVER_TURN_MS 1
@@ -19,6 +21,8 @@ struct worker {
     struct mr_client_budget budget;
     void *stats;
     struct mr_handover_receiver *receivers; /* one for each way in */
+    struct mr_handover_receiver newcomers;  /* connections that other workers have accepted */
+    struct mr_balance balance;              /* ways NULL: none */
     int way_out;                            /* for our clients; -1 while they stay */
     bool retired;                           /* others do not accept for this slot: we still do */
     bool told_drained;
@@ -106,7 +110,7 @@ static bool hand_over(struct worker *w)
     for (uint32_t i = 0; i < n_pools; i++)
         if (!mr_service_empty(&w->services[i]))
             return true;
-    return false;
+    return mr_handover_waiting(&w->newcomers);
 }
 
 static void abort_requests(struct worker *w)
@@ -168,19 +172,22 @@ static void init_services(struct worker *w)
     MR_CHECK(w->services != NULL);
     for (uint32_t i = 0; i < config->n_pools; i++) {
         const struct mr_pool_config *pool = &config->pools[i];
-        const struct mr_service_setup setup = {.pool = {.loop = &w->process.loop,
-                                                        .config = pool,
-                                                        .addresses = &rt->addresses[server],
-                                                        .metrics = &mine->pools[i],
-                                                        .server_metrics = &mine->servers[server],
-                                                        .process = &mine->head->process},
-                                               .budget = &w->budget,
-                                               .all_metrics = config->meitu ? mine : rt->slots,
-                                               .n_metrics = config->meitu ? 1 : rt->n_slots,
-                                               .index = i,
-                                               .listen_fds = &s->listen_fds[listen],
-                                               .shared_unix = true,
-                                               .held = rt->held[i]};
+        const struct mr_service_setup setup = {
+            .pool = {.loop = &w->process.loop,
+                     .config = pool,
+                     .addresses = &rt->addresses[server],
+                     .metrics = &mine->pools[i],
+                     .server_metrics = &mine->servers[server],
+                     .process = &mine->head->process},
+            .budget = &w->budget,
+            .all_metrics = config->meitu ? mine : rt->slots,
+            .n_metrics = config->meitu ? 1 : rt->n_slots,
+            .index = i,
+            .listen_fds = &s->listen_fds[listen],
+            .balance = w->balance.ways != NULL ? &w->balance : NULL,
+            .shared_tcp = strcmp(config->accept, "exclusive") == 0,
+            .shared_unix = true,
+            .held = rt->held[i]};
         mr_service_init(&w->services[i], &setup);
         listen += pool->listens.n;
         server += pool->servers.n;
@@ -190,7 +197,7 @@ static void init_services(struct worker *w)
 /* One step of draining; false when nothing is left to do, or the time is over. */
 static bool drain(struct worker *w)
 {
-    bool empty = true;
+    bool empty = !mr_handover_waiting(&w->newcomers);
 
     for (uint32_t i = 0; i < config_of(w)->n_pools; i++) {
         mr_service_drain(&w->services[i]);
@@ -207,6 +214,11 @@ static void take_clients_in(struct worker *w)
 {
     const struct mr_worker_setup *s = w->setup;
 
+    if (s->runtime->balance_in != NULL) {
+        mr_handover_receive(&w->newcomers, &w->process.loop, s->runtime->balance_in[s->slot],
+                            w->services, config_of(w)->n_pools);
+        w->newcomers.due = &s->runtime->slots[s->slot].head->clients_due;
+    }
     w->receivers = calloc(s->n_ways + 1, sizeof(*w->receivers));
     MR_CHECK(w->receivers != NULL);
     for (uint32_t i = s->slot; i < s->n_ways; i += s->runtime->n_slots)
@@ -230,6 +242,7 @@ static void serve(struct worker *w)
 
 static void fini(struct worker *w)
 {
+    mr_handover_stop(&w->newcomers);
     for (uint32_t i = 0; i < w->setup->n_ways; i++)
         mr_handover_stop(&w->receivers[i]);
     for (uint32_t i = 0; i < config_of(w)->n_pools; i++)
@@ -282,6 +295,11 @@ int mr_worker_run(const struct mr_worker_setup *setup)
         ((uint64_t)setup->slot << 40) + ((uint64_t)(rt->generation & 0xfffu) << 28) + 1;
     mr_metrics_reset_gauges(mine);
     mine->head->pid = (uint64_t)getpid();
+    w.budget.clients = &mine->head->clients;
+    mine->head->clients = 0;
+    if (rt->balance_out != NULL)
+        w.balance = (struct mr_balance){
+            .slots = rt->slots, .n = rt->n_slots, .mine = setup->slot, .ways = rt->balance_out};
     init_services(&w);
     take_clients_in(&w);
     if (setup->stats.attach != NULL)

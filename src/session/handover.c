@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -19,6 +20,7 @@
 #define PER_TURN  256u   /* clients taken in one after the other */
 #define NAME_MAX_ 255u
 #define FIELD_MAX MR_BUF_MAX
+#define FRESH     2u /* just accepted: nothing is known of it but its pool */
 #define AUTHED    1u
 
 /* Followed by the pool's name, the client's name, input and output. */
@@ -72,7 +74,7 @@ static bool pack(const struct mr_client *client, struct mr_slab *slab, struct mr
            append(out, slab, unsent.at, unsent.len);
 }
 
-static enum mr_result send_chunk(int channel, const char *bytes, size_t len, int fd,
+static enum mr_result send_chunk(int channel, const char *bytes, size_t len, int fd, bool wait,
                                  struct mr_error *err)
 {
     union {
@@ -96,7 +98,7 @@ static enum mr_result send_chunk(int channel, const char *bytes, size_t len, int
         if (errno == EINTR)
             continue;
         /* ETOOMANYREFS: too many descriptors on their way, the other side has to take some */
-        if (errno != EAGAIN && errno != ENOBUFS && errno != ETOOMANYREFS)
+        if (!wait || (errno != EAGAIN && errno != ENOBUFS && errno != ETOOMANYREFS))
             return mr_fail_sys(err, "send a client");
         if (errno == ETOOMANYREFS)
             (void)usleep(1000);
@@ -119,11 +121,29 @@ static enum mr_result send_client(struct mr_client *client, int channel, struct 
     struct mr_slice left = mr_buf_slice(&bytes);
     for (int fd = client->stream.fd; left.len > 0 && rc == MR_OK; fd = -1) {
         const size_t n = left.len < CHUNK ? left.len : CHUNK;
-        rc = send_chunk(channel, left.at, n, fd, err);
+        rc = send_chunk(channel, left.at, n, fd, true, err);
         left = (struct mr_slice){left.at + n, left.len - n};
     }
     mr_buf_clear(&bytes, slab);
     return rc;
+}
+
+enum mr_result mr_handover_new(const struct mr_service *service, int channel, int fd,
+                               struct mr_error *err)
+{
+    const char *pool = service->config->name;
+    struct {
+        struct head head;
+        char pool[NAME_MAX_];
+    } packed = {.head = {.magic = MAGIC,
+                         .version = VERSION,
+                         .flags = FRESH,
+                         .head_bytes = sizeof(struct head),
+                         .pool_bytes = (uint32_t)strlen(pool)}};
+
+    memcpy(packed.pool, pool, packed.head.pool_bytes);
+    return send_chunk(channel, (const char *)&packed, sizeof(struct head) + packed.head.pool_bytes,
+                      fd, false, err);
 }
 
 /* At a request boundary, and not on its way out. */
@@ -186,14 +206,17 @@ static void unpack(struct mr_handover_receiver *r)
         mr_log_limited(MR_LOG_NOTICE, "client_not_taken pool=%.*s reason=pool_removed",
                        (int)pool.len, pool.at);
         (void)close(r->fd);
+    } else if (head.flags & FRESH) {
+        mr_service_admit(service, r->fd);
     } else {
         const struct mr_session session = {.id = head.id,
                                            .authed = (head.flags & AUTHED) != 0,
                                            .name =
                                                name.len > 0 ? strndup(name.at, name.len) : NULL};
         mr_client_adopt(service, r->fd, &session, in, out);
-        r->received++;
     }
+    if (head.flags & FRESH && r->due != NULL)
+        (void)__atomic_sub_fetch(r->due, 1, __ATOMIC_RELAXED);
     r->fd = -1;
     mr_buf_clear(&r->bytes, &r->loop->slab);
 }
@@ -284,6 +307,13 @@ void mr_handover_receive(struct mr_handover_receiver *r, struct mr_loop *loop, i
                                        .n_services = n_services,
                                        .fd = -1};
     mr_watch_start(loop, &r->watch);
+}
+
+bool mr_handover_waiting(const struct mr_handover_receiver *r)
+{
+    int n = 0;
+
+    return r->watch.active && ioctl(r->watch.fd, FIONREAD, &n) == 0 && n > 0;
 }
 
 void mr_handover_stop(struct mr_handover_receiver *r)

@@ -22,13 +22,17 @@ enum mr_result mr_handover_open(int ends[2], struct mr_error *err) MR_MUST_USE;
 enum mr_result mr_handover_clients(struct mr_service *service, int channel,
                                    struct mr_error *err) MR_MUST_USE;
 
+/** Gives a connection that was just accepted to another worker; the fd stays ours. Never waits. */
+enum mr_result mr_handover_new(const struct mr_service *service, int channel, int fd,
+                               struct mr_error *err) MR_MUST_USE;
+
 /** Takes clients in. */
 struct mr_handover_receiver {
     struct mr_watch watch;
     struct mr_loop *loop;
     struct mr_service *services; /* borrowed: those that clients may belong to */
     uint32_t n_services;
-    uint32_t received;
+    int64_t *due;        /* counted down for each new connection; NULL for none */
     int fd;              /* of the client that is coming in, -1 between two */
     struct mr_buf bytes; /* of it, so far */
     size_t total;        /* of it */
@@ -37,6 +41,9 @@ struct mr_handover_receiver {
 /** `channel` is taken. */
 void mr_handover_receive(struct mr_handover_receiver *r, struct mr_loop *loop, int channel,
                          struct mr_service *services, uint32_t n_services);
+
+/** True while clients wait to be taken in. */
+bool mr_handover_waiting(const struct mr_handover_receiver *r);
 
 /** Stops; fine for one that has stopped by itself since the other side is gone. */
 void mr_handover_stop(struct mr_handover_receiver *r);

@@ -2,6 +2,7 @@
 #include "session/service.h"
 
 #include "core/log.h"
+#include "session/balance.h"
 #include "session/client.h"
 
 #include <errno.h>
@@ -40,14 +41,21 @@ static void refuse(struct mr_service *service, int fd)
                    service->config->name, (unsigned long long)pool_clients(service));
 }
 
-static void on_accept(struct mr_acceptor *a, int fd)
+void mr_service_admit(struct mr_service *service, int fd)
 {
-    struct mr_service *service = MR_CONTAINER_OF(a, struct mr_door, acceptor)->service;
-
     if (over_limit(service))
         refuse(service, fd);
     else
         mr_client_open(service, fd);
+}
+
+static void on_accept(struct mr_acceptor *a, int fd)
+{
+    struct mr_service *service = MR_CONTAINER_OF(a, struct mr_door, acceptor)->service;
+
+    if (service->balance != NULL && mr_balance_pass(service->balance, service, fd))
+        return;
+    mr_service_admit(service, fd);
 }
 
 static void check_idle(struct mr_timer *timer)
@@ -75,7 +83,7 @@ static void start_accepting(struct mr_service *service)
         service->doors[i].service = service;
         if (service->listen_fds[i] >= 0)
             mr_acceptor_start(&service->doors[i].acceptor, service->loop, service->listen_fds[i],
-                              is_unix && service->shared_unix, on_accept);
+                              is_unix ? service->shared_unix : service->shared_tcp, on_accept);
     }
 }
 
@@ -94,6 +102,8 @@ void mr_service_init(struct mr_service *service, const struct mr_service_setup *
                                    .n_metrics = setup->n_metrics,
                                    .index = setup->index,
                                    .listen_fds = setup->listen_fds,
+                                   .balance = setup->balance,
+                                   .shared_tcp = setup->shared_tcp,
                                    .shared_unix = setup->shared_unix,
                                    .held = setup->held};
     mr_list_init(&service->clients);
@@ -115,6 +125,7 @@ void mr_service_hold(struct mr_service *service, bool keep_accepting)
     if (!keep_accepting)
         stop_accepting(service);
     service->held = true;
+    service->balance = NULL;
     for (struct mr_list *link = service->clients.next; link != &service->clients; link = link->next)
         mr_stream_pause(&MR_CONTAINER_OF(link, struct mr_client, link)->stream);
 }
@@ -141,6 +152,7 @@ void mr_service_abort(struct mr_service *service)
 
 void mr_service_begin_drain(struct mr_service *service)
 {
+    service->balance = NULL; /* the others may be gone first */
     for (uint32_t i = 0; i < service->config->listens.n; i++)
         mr_acceptor_drain(&service->doors[i].acceptor);
 }

@@ -9,8 +9,9 @@
 
 /** Clients of one worker, all pools together. */
 struct mr_client_budget {
-    uint32_t n;   /* connected */
-    uint32_t max; /* what the descriptors allow */
+    uint32_t n;        /* connected */
+    uint64_t *clients; /* told there as well, for other workers to see */
+    uint32_t max;      /* what the descriptors allow */
     uint64_t next_id;
 };
 
@@ -33,12 +34,14 @@ struct mr_service {
     struct mr_list lingering; /* closed on our side: they get the rest, then they have to close */
     struct mr_timer linger_timer;
     struct mr_timer idle_timer;
-    struct mr_buf scratch; /* of the parser */
-    struct mr_buf answer;  /* a local reply under construction */
-    bool held;             /* nothing is accepted or dispatched */
-    const int *listen_fds; /* borrowed */
-    bool shared_unix;      /* unix listeners are served by other workers too */
-    uint32_t *part_of;     /* scratch of dispatch: server -> part, pool.n_servers entries */
+    struct mr_buf scratch;            /* of the parser */
+    struct mr_buf answer;             /* a local reply under construction */
+    bool held;                        /* nothing is accepted or dispatched */
+    const int *listen_fds;            /* borrowed */
+    const struct mr_balance *balance; /* borrowed; NULL: what is accepted here stays here */
+    bool shared_tcp;                  /* TCP listeners are served by other workers too */
+    bool shared_unix;                 /* and unix listeners */
+    uint32_t *part_of; /* scratch of dispatch: server -> part, pool.n_servers entries */
 };
 
 struct mr_service_setup {
@@ -48,8 +51,10 @@ struct mr_service_setup {
     uint32_t n_metrics;
     uint32_t index;        /* of the pool in the configuration */
     const int *listen_fds; /* borrowed, one for each listen of the pool; -1: not served here */
-    bool shared_unix;      /* unix listeners are served by other workers too */
-    bool held;             /* starts held, see mr_service_release */
+    const struct mr_balance *balance; /* see struct mr_service */
+    bool shared_tcp;
+    bool shared_unix;
+    bool held; /* starts held, see mr_service_release */
 };
 
 /** Connects to the servers where configured and, unless it is held, starts to accept. */
@@ -70,6 +75,9 @@ bool mr_service_quiet(const struct mr_service *service);
 
 /** Fails every request in flight: their time is over. */
 void mr_service_abort(struct mr_service *service);
+
+/** Makes a client of a new connection, or turns it away when a limit is reached. Takes the fd. */
+void mr_service_admit(struct mr_service *service, int fd);
 
 /** Accepts what is queued, then no more; from now on mr_service_drain ends clients. */
 void mr_service_begin_drain(struct mr_service *service);

@@ -57,7 +57,8 @@ static void start(const char *more)
     assert_int_equal(mr_config_parse(&config, "t", mr_slice_of(yaml), 1000, &err), MR_OK);
     assert_int_equal(mr_metrics_open(&metrics, 1, 1, &err), MR_OK);
     assert_int_equal(mr_loop_init(&loop, test_engine(), &err), MR_OK);
-    budget = (struct mr_client_budget){.max = 100, .next_id = 1};
+    static uint64_t clients;
+    budget = (struct mr_client_budget){.max = 100, .next_id = 1, .clients = &clients};
     const struct mr_service_setup setup = {.pool = {.loop = &loop,
                                                     .config = &config->pools[0],
                                                     .metrics = metrics.pools,
