@@ -226,8 +226,9 @@ static enum mr_result set_text(const struct reader *r, const struct key *k,
         strcmp(value->text, "epoll") != 0 && strcmp(value->text, "io_uring") != 0)
         return bad_value(r, k, value, "is not an engine; allowed: auto, epoll, io_uring");
     if (k->type == ACCEPT && strcmp(value->text, "auto") != 0 &&
-        strcmp(value->text, "reuseport") != 0 && strcmp(value->text, "exclusive") != 0)
-        return bad_value(r, k, value, "is not known; allowed: auto, reuseport, exclusive");
+        strcmp(value->text, "reuseport") != 0 && strcmp(value->text, "exclusive") != 0 &&
+        strcmp(value->text, "mutex") != 0)
+        return bad_value(r, k, value, "is not known; allowed: auto, reuseport, exclusive, mutex");
     free(*field);
     *field = strdup(value->text);
     MR_CHECK(*field != NULL);

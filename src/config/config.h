@@ -94,6 +94,7 @@ struct mr_config {
     char *worker_cpu_affinity;
     char *accept;
     bool accept_balance;
+    uint32_t accept_threshold; /* or MR_AUTO */
     char *pid_file;
     char *log_file;
     char *stats_addr;

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #define MBUF_HEADER   48u /* of twemproxy's chunks: what a key cannot use of them */
@@ -94,6 +95,11 @@ static void keep_addresses(struct mr_generation *g, const struct mr_generation *
                 g->runtime.addresses[index] = previous->runtime.addresses[old];
 }
 
+static bool accepts_shared(const struct mr_generation *g)
+{
+    return strcmp(g->config->accept, "exclusive") == 0 || strcmp(g->config->accept, "mutex") == 0;
+}
+
 static enum mr_result open_slots(struct mr_generation *g, uint32_t workers,
                                  const struct mr_generation *previous, struct mr_error *err)
 {
@@ -104,6 +110,7 @@ static enum mr_result open_slots(struct mr_generation *g, uint32_t workers,
     rt->config = g->config;
     rt->generation = g->number;
     rt->single = workers == 0;
+    rt->accepts_shared = accepts_shared(g);
     rt->n_slots = workers == 0 ? 1 : workers;
     rt->started_us = previous != NULL ? previous->runtime.started_us : mr_clock_wall_us();
     rt->addresses = calloc(n_servers + 1, sizeof(*rt->addresses));
@@ -119,6 +126,18 @@ static enum mr_result open_slots(struct mr_generation *g, uint32_t workers,
     if (rc == MR_OK && previous != NULL)
         keep_addresses(g, previous);
     return rc;
+}
+
+static enum mr_result open_turnstile(struct mr_generation *g, struct mr_error *err)
+{
+    if (strcmp(g->config->accept, "mutex") != 0)
+        return MR_OK;
+    void *at =
+        mmap(NULL, sizeof(uint64_t), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED)
+        return mr_fail_sys(err, "memory for the accept mutex");
+    g->runtime.accept_holder = at;
+    return MR_OK;
 }
 
 /* Ways for connections from worker to worker. */
@@ -199,11 +218,6 @@ static enum mr_result budget(struct mr_generation *g, struct mr_error *err)
     return MR_OK;
 }
 
-static bool accepts_shared(const struct mr_generation *g)
-{
-    return strcmp(g->config->accept, "exclusive") == 0;
-}
-
 enum mr_result mr_generation_open(struct mr_generation *g, const struct mr_options *options,
                                   const struct mr_generation *previous, struct mr_error *err)
 {
@@ -220,7 +234,7 @@ enum mr_result mr_generation_open(struct mr_generation *g, const struct mr_optio
                        "a reload cannot change to a single process "
                        "(worker_processes: 0); restart for that");
     if ((rc = open_slots(g, workers, previous, err)) != MR_OK ||
-        (rc = open_balance(g, err)) != MR_OK)
+        (rc = open_turnstile(g, err)) != MR_OK || (rc = open_balance(g, err)) != MR_OK)
         return rc;
     (void)mr_raise_openfiles(g->config->max_openfiles);
     if ((rc = open_stats(g, options, previous, err)) != MR_OK ||
@@ -232,6 +246,25 @@ enum mr_result mr_generation_open(struct mr_generation *g, const struct mr_optio
     return budget(g, err);
 }
 
+static void close_runtime(struct mr_runtime *rt)
+{
+    for (uint32_t i = 0; i < rt->n_slots && rt->slots != NULL; i++) {
+        if (rt->slots[i].head != NULL)
+            mr_metrics_close(&rt->slots[i]);
+        if (rt->bases[i].head != NULL)
+            mr_metrics_close(&rt->bases[i]);
+    }
+    if (rt->accept_holder != NULL)
+        (void)munmap(rt->accept_holder, sizeof(*rt->accept_holder));
+    free(rt->balance_in);
+    free(rt->balance_out);
+    free(rt->slots);
+    free(rt->bases);
+    free(rt->held);
+    free(rt->cpus);
+    free(rt->addresses);
+}
+
 void mr_generation_close(struct mr_generation *g, const struct mr_generation *heir)
 {
     struct mr_runtime *rt = &g->runtime;
@@ -240,20 +273,8 @@ void mr_generation_close(struct mr_generation *g, const struct mr_generation *he
         mr_listeners_close(&g->listeners, heir != NULL ? &heir->listeners : NULL);
     if (rt->stats_fd >= 0)
         (void)close(rt->stats_fd);
-    for (uint32_t i = 0; i < rt->n_slots && rt->slots != NULL; i++) {
-        if (rt->slots[i].head != NULL)
-            mr_metrics_close(&rt->slots[i]);
-        if (rt->bases[i].head != NULL)
-            mr_metrics_close(&rt->bases[i]);
-    }
     mr_generation_keep_balance(g, UINT32_MAX);
-    free(rt->balance_in);
-    free(rt->balance_out);
-    free(rt->slots);
-    free(rt->bases);
-    free(rt->held);
-    free(rt->cpus);
-    free(rt->addresses);
+    close_runtime(rt);
     mr_config_free(g->config);
     *g = (struct mr_generation){.runtime = {.stats_fd = -1}};
 }

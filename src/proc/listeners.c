@@ -20,7 +20,8 @@ static bool is_unix(const struct mr_listen_config *listen)
 /* One socket for all workers. */
 static bool is_shared(const struct mr_config *config, const struct mr_listen_config *listen)
 {
-    return is_unix(listen) || strcmp(config->accept, "exclusive") == 0;
+    return is_unix(listen) || strcmp(config->accept, "exclusive") == 0 ||
+           strcmp(config->accept, "mutex") == 0;
 }
 
 static const struct mr_listen_config *listen_at(const struct mr_listeners *l, uint32_t index)
@@ -80,7 +81,7 @@ static enum mr_result open_address(struct mr_listeners *l, uint32_t index,
         int *fd = &l->fds[s * l->n + index];
         if (s > 0 && is_shared(l->config, listen))
             *fd = l->fds[index];
-        else if (old >= 0 && (s < before->n_slots))
+        else if (old >= 0 && s < before->n_slots)
             rc = take_over(fd, before->fds[s * before->n + (uint32_t)old], pool, listen, err);
         else
             rc = mr_listen(fd, &listen->addr, &options, err);

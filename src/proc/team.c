@@ -7,6 +7,7 @@
 #include "proc/system.h"
 #include "proc/worker.h"
 #include "session/handover.h"
+#include "session/turnstile.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -369,6 +370,8 @@ static void bury(struct mr_child *c, int status)
 {
     struct mr_team *team = c->team;
 
+    const pid_t pid = c->pid;
+
     log_death(c, status);
     mr_watch_stop(team->loop, &c->channel);
     (void)close(c->channel.fd);
@@ -378,6 +381,8 @@ static void bury(struct mr_child *c, int status)
         struct mr_metrics *metrics = &team->generation.runtime.slots[c->index];
         mr_metrics_reset_gauges(metrics); /* what the dead had open is closed */
         metrics->head->pid = 0;
+        if (team->generation.runtime.accept_holder != NULL)
+            mr_turnstile_free(team->generation.runtime.accept_holder, (uint64_t)pid);
         metrics->head->clients = 0;
     }
     if (!team->hooks->on_death(team->hooks->arg, c) || team->leaving)

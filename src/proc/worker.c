@@ -5,6 +5,7 @@
 #include "proc/process.h"
 #include "session/balance.h"
 #include "session/handover.h"
+#include "session/turnstile.h"
 
 #include <stddef.h>
 #include <stdlib.h>
@@ -12,7 +13,8 @@
 #include <unistd.h>
 
 #define HANDOVER_TURN_MS 1
-#define DRAIN_TURN_MS    5 /* longest wait of a turn while draining */
+#define RETRY_ACCEPT_MS  100 /* a worker that may not accept tries again */
+#define DRAIN_TURN_MS    5   /* longest wait of a turn while draining */
 
 struct worker {
     struct mr_process process;
@@ -22,6 +24,7 @@ struct worker {
     void *stats;
     struct mr_handover_receiver *receivers; /* one for each way in */
     struct mr_handover_receiver newcomers;  /* connections that other workers have accepted */
+    struct mr_turnstile turnstile;          /* holder NULL: none */
     struct mr_balance balance;              /* ways NULL: none */
     int way_out;                            /* for our clients; -1 while they stay */
     bool retired;                           /* others do not accept for this slot: we still do */
@@ -172,22 +175,23 @@ static void init_services(struct worker *w)
     MR_CHECK(w->services != NULL);
     for (uint32_t i = 0; i < config->n_pools; i++) {
         const struct mr_pool_config *pool = &config->pools[i];
-        const struct mr_service_setup setup = {
-            .pool = {.loop = &w->process.loop,
-                     .config = pool,
-                     .addresses = &rt->addresses[server],
-                     .metrics = &mine->pools[i],
-                     .server_metrics = &mine->servers[server],
-                     .process = &mine->head->process},
-            .budget = &w->budget,
-            .all_metrics = config->meitu ? mine : rt->slots,
-            .n_metrics = config->meitu ? 1 : rt->n_slots,
-            .index = i,
-            .listen_fds = &s->listen_fds[listen],
-            .balance = w->balance.ways != NULL ? &w->balance : NULL,
-            .shared_tcp = strcmp(config->accept, "exclusive") == 0,
-            .shared_unix = true,
-            .held = rt->held[i]};
+        const struct mr_service_setup setup = {.pool = {.loop = &w->process.loop,
+                                                        .config = pool,
+                                                        .addresses = &rt->addresses[server],
+                                                        .metrics = &mine->pools[i],
+                                                        .server_metrics = &mine->servers[server],
+                                                        .process = &mine->head->process},
+                                               .budget = &w->budget,
+                                               .all_metrics = config->meitu ? mine : rt->slots,
+                                               .n_metrics = config->meitu ? 1 : rt->n_slots,
+                                               .index = i,
+                                               .listen_fds = &s->listen_fds[listen],
+                                               .balance =
+                                                   w->balance.ways != NULL ? &w->balance : NULL,
+                                               .shared_tcp = w->setup->runtime->accepts_shared,
+                                               .by_turns = w->turnstile.holder != NULL,
+                                               .shared_unix = true,
+                                               .held = rt->held[i]};
         mr_service_init(&w->services[i], &setup);
         listen += pool->listens.n;
         server += pool->servers.n;
@@ -227,12 +231,29 @@ static void take_clients_in(struct worker *w)
                                 config_of(w)->n_pools);
 }
 
+/* One turn of the loop; where workers accept by turns, with a try to be the one. */
+static void turn(struct worker *w, int max_wait_ms)
+{
+    bool mine;
+
+    if (w->turnstile.holder == NULL) {
+        mr_loop_turn(&w->process.loop, max_wait_ms);
+        return;
+    }
+    mine = mr_turnstile_enter(&w->turnstile, w->services, config_of(w)->n_pools);
+    if (!mine && (max_wait_ms < 0 || max_wait_ms > RETRY_ACCEPT_MS))
+        max_wait_ms = RETRY_ACCEPT_MS;
+    mr_loop_turn(&w->process.loop, max_wait_ms);
+    if (mine)
+        mr_turnstile_leave(&w->turnstile);
+}
+
 static void serve(struct worker *w)
 {
     while (!w->process.loop.stop) {
         const bool leaving = w->way_out >= 0;
         const bool draining = w->drain_until_us != 0;
-        mr_loop_turn(&w->process.loop, leaving ? HANDOVER_TURN_MS : draining ? DRAIN_TURN_MS : -1);
+        turn(w, leaving ? HANDOVER_TURN_MS : draining ? DRAIN_TURN_MS : -1);
         if (leaving && !hand_over(w))
             return;
         if (!leaving && draining && !drain(w))
@@ -277,6 +298,13 @@ static bool init_process(struct worker *w)
     return false;
 }
 
+static uint32_t accept_threshold(const struct mr_runtime *rt)
+{
+    const uint32_t configured = rt->config->accept_threshold;
+
+    return configured != MR_AUTO ? configured : rt->max_clients - rt->max_clients / 8;
+}
+
 int mr_worker_run(const struct mr_worker_setup *setup)
 {
     const struct mr_runtime *rt = setup->runtime;
@@ -300,6 +328,10 @@ int mr_worker_run(const struct mr_worker_setup *setup)
     if (rt->balance_out != NULL)
         w.balance = (struct mr_balance){
             .slots = rt->slots, .n = rt->n_slots, .mine = setup->slot, .ways = rt->balance_out};
+    if (rt->accept_holder != NULL)
+        w.turnstile = (struct mr_turnstile){.holder = rt->accept_holder,
+                                            .pid = (uint64_t)getpid(),
+                                            .threshold = accept_threshold(rt)};
     init_services(&w);
     take_clients_in(&w);
     if (setup->stats.attach != NULL)

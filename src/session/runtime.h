@@ -13,6 +13,8 @@ struct mr_runtime {
     struct mr_metrics *slots; /* a metrics segment for each worker */
     struct mr_metrics *bases; /* what was counted in each slot before this configuration */
     uint32_t n_slots;
+    bool accepts_shared;       /* TCP listeners are one socket for all workers */
+    uint64_t *accept_holder;   /* see mr_turnstile; NULL unless `accept: mutex` */
     int *balance_in;           /* where each slot gets connections from other workers; or NULL */
     int *balance_out;          /* the other ends */
     bool *held;                /* pools whose keys move: they wait until the old map is at rest */

@@ -78,6 +78,7 @@ static void start_accepting(struct mr_service *service)
 {
     const struct mr_listens *listens = &service->config->listens;
 
+    service->accepting = true;
     for (uint32_t i = 0; i < listens->n; i++) {
         const bool is_unix = listens->at[i].addr.sa.any.sa_family == AF_UNIX;
         service->doors[i].service = service;
@@ -89,6 +90,7 @@ static void start_accepting(struct mr_service *service)
 
 static void stop_accepting(struct mr_service *service)
 {
+    service->accepting = false;
     for (uint32_t i = 0; i < service->config->listens.n; i++)
         mr_acceptor_stop(&service->doors[i].acceptor);
 }
@@ -103,6 +105,7 @@ void mr_service_init(struct mr_service *service, const struct mr_service_setup *
                                    .index = setup->index,
                                    .listen_fds = setup->listen_fds,
                                    .balance = setup->balance,
+                                   .by_turns = setup->by_turns,
                                    .shared_tcp = setup->shared_tcp,
                                    .shared_unix = setup->shared_unix,
                                    .held = setup->held};
@@ -116,8 +119,18 @@ void mr_service_init(struct mr_service *service, const struct mr_service_setup *
         mr_loop_timer(service->loop, &service->idle_timer, 1);
     service->doors = calloc(service->config->listens.n, sizeof(*service->doors));
     MR_CHECK(service->doors != NULL);
-    if (!service->held)
+    if (!service->held && !service->by_turns)
         start_accepting(service);
+}
+
+void mr_service_accept(struct mr_service *service, bool accept)
+{
+    if (accept == service->accepting || (accept && (service->held || service->draining)))
+        return;
+    if (accept)
+        start_accepting(service);
+    else
+        stop_accepting(service);
 }
 
 void mr_service_hold(struct mr_service *service, bool keep_accepting)
@@ -135,7 +148,8 @@ void mr_service_release(struct mr_service *service)
     if (!service->held)
         return;
     service->held = false;
-    start_accepting(service);
+    if (!service->by_turns)
+        start_accepting(service);
     for (struct mr_list *link = service->clients.next; link != &service->clients; link = link->next)
         mr_client_resume(MR_CONTAINER_OF(link, struct mr_client, link));
 }
@@ -153,6 +167,7 @@ void mr_service_abort(struct mr_service *service)
 void mr_service_begin_drain(struct mr_service *service)
 {
     service->balance = NULL; /* the others may be gone first */
+    service->draining = true;
     for (uint32_t i = 0; i < service->config->listens.n; i++)
         mr_acceptor_drain(&service->doors[i].acceptor);
 }

@@ -34,13 +34,16 @@ struct mr_service {
     struct mr_list lingering; /* closed on our side: they get the rest, then they have to close */
     struct mr_timer linger_timer;
     struct mr_timer idle_timer;
-    struct mr_buf scratch;            /* of the parser */
-    struct mr_buf answer;             /* a local reply under construction */
-    bool held;                        /* nothing is accepted or dispatched */
+    struct mr_buf scratch; /* of the parser */
+    struct mr_buf answer;  /* a local reply under construction */
+    bool held;             /* nothing is accepted or dispatched */
+    bool draining;
     const int *listen_fds;            /* borrowed */
     const struct mr_balance *balance; /* borrowed; NULL: what is accepted here stays here */
-    bool shared_tcp;                  /* TCP listeners are served by other workers too */
-    bool shared_unix;                 /* and unix listeners */
+    bool by_turns;                    /* accepts only when mr_service_accept says so */
+    bool accepting;
+    bool shared_tcp;   /* TCP listeners are served by other workers too */
+    bool shared_unix;  /* and unix listeners */
     uint32_t *part_of; /* scratch of dispatch: server -> part, pool.n_servers entries */
 };
 
@@ -52,6 +55,7 @@ struct mr_service_setup {
     uint32_t index;        /* of the pool in the configuration */
     const int *listen_fds; /* borrowed, one for each listen of the pool; -1: not served here */
     const struct mr_balance *balance; /* see struct mr_service */
+    bool by_turns;
     bool shared_tcp;
     bool shared_unix;
     bool held; /* starts held, see mr_service_release */
@@ -66,6 +70,9 @@ void mr_service_init(struct mr_service *service, const struct mr_service_setup *
  * another process.
  */
 void mr_service_hold(struct mr_service *service, bool keep_accepting);
+
+/** Begins or stops to accept; a held service does not begin. */
+void mr_service_accept(struct mr_service *service, bool accept);
 
 /** Ends holding. */
 void mr_service_release(struct mr_service *service);

@@ -6,7 +6,7 @@ import socket
 import time
 
 import pytest
-from harness import Millrace, Raw, command, pool_yaml, wait_for
+from harness import Millrace, Raw, command, pool_yaml, process_state, wait_for
 
 
 def connections_by_worker(m):
@@ -37,7 +37,7 @@ def spread(counts):
     return (max(counts) - min(counts)) / (sum(counts) / len(counts))
 
 
-@pytest.mark.parametrize("mode", ["auto", "exclusive"])
+@pytest.mark.parametrize("mode", ["auto", "exclusive", "mutex"])
 @pytest.mark.parametrize("target", ["tcp", "unix"])
 @pytest.mark.parametrize("pace", ["burst", "trickle"])
 @pytest.mark.parametrize("balance", ["true", "false"])
@@ -83,6 +83,7 @@ def test_a_connection_on_its_way_survives_its_worker(start, redis1):
     with m.raw() as c:
         assert c.ask("PING") == b"+PONG"
     os.kill(second, signal.SIGSTOP)
+    wait_for(lambda: process_state(second) == "T")
     waiting = [m.raw(timeout=20) for _ in range(40)]
     for c in waiting:
         c.send(command("PING"))
@@ -110,3 +111,34 @@ def test_exclusive_sockets_survive_reloads_and_resizes(start, redis1):
             with Raw(m.port) as fresh:
                 assert fresh.ask("SET", "a", n) == b"+OK"
             assert c.ask("GET", "a") == str(n).encode()
+
+
+def test_the_mutex_survives_its_holder(start, redis1):
+    """Whoever accepts is killed again and again; somebody else, or the successor, accepts on."""
+    m = start(Millrace, conf="global: {accept: mutex}\n" + pool_yaml(
+        "alpha", "127.0.0.1:@PORT@", [f"127.0.0.1:{redis1.port}:1"]), workers=3)
+    for _ in range(10):
+        for pid in m.child_pids()[:2]:
+            os.kill(pid, signal.SIGKILL)
+        with m.raw(timeout=20) as c:
+            try:
+                assert c.ask("PING") == b"+PONG"
+            except (EOFError, ConnectionError):
+                pass  # it was with one that was killed
+        wait_for(lambda: len(m.child_pids()) == 3, 15)
+    with m.raw(timeout=20) as c:
+        assert c.ask("PING") == b"+PONG"
+
+
+def test_a_worker_over_the_threshold_leaves_accepting_to_others(start, redis1):
+    m = start(Millrace, conf="global: {accept: mutex, accept_threshold: 10, accept_balance: false}\n" +
+              pool_yaml("alpha", "127.0.0.1:@PORT@", [f"127.0.0.1:{redis1.port}:1"]), workers=3)
+    clients = []
+    try:
+        for i in range(24):
+            clients.append(m.raw(timeout=20))
+            assert clients[-1].ask("PING") == b"+PONG"
+        assert max(connections_by_worker(m)) <= 10
+    finally:
+        for c in clients:
+            c.close()

@@ -1,0 +1,23 @@
+/*
+ * turnstile.h - `accept: mutex`: one worker at a time accepts. The lock is one word of shared
+ * memory that is only ever tried, so nobody waits for it; the master frees it when its holder dies.
+ */
+#pragma once
+
+#include "session/service.h"
+
+struct mr_turnstile {
+    uint64_t
+        *holder; /* process id, 0 for none; shared by all workers; NULL: there is no turnstile */
+    uint64_t pid;
+    uint32_t threshold; /* a worker with this many clients leaves accepting to others */
+};
+
+/** Before a turn: accepts in it if nobody else does. True when it does. */
+bool mr_turnstile_enter(const struct mr_turnstile *t, struct mr_service *services, uint32_t n);
+
+/** After the turn: lets others have a go. */
+void mr_turnstile_leave(const struct mr_turnstile *t);
+
+/** In the master, when the process has died. */
+void mr_turnstile_free(uint64_t *holder, uint64_t pid);
