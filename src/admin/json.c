@@ -134,6 +134,8 @@ static void put_process(json_t *object, const struct source *s)
     put(object, "timestamp", number(now / 1000000u));
     if (rt->config->meitu)
         put(object, "pid", number(rt->slots[s->first].head->pid));
+    if (rt->config->meitu && rt->slots[s->first].head->cpu_plus_1 > 0)
+        put(object, "cpu", number(rt->slots[s->first].head->cpu_plus_1 - 1));
     put_metrics(object, (const uint64_t *)&sum, MR_PROCESS_METRICS, MR_PROCESS_METRIC_COUNT);
 }
 

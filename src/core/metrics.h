@@ -70,6 +70,7 @@ struct mr_metrics_head {
     uint32_t n_pools;
     uint32_t n_servers;  /* of all pools together */
     uint64_t pid;        /* of the worker that writes here, 0 for none */
+    uint64_t cpu_plus_1; /* that it is kept to; 0: none */
     uint64_t clients;    /* connected to it */
     int64_t clients_due; /* on their way to it from other workers, who add here atomically */
     struct mr_process_metrics process;

@@ -67,8 +67,12 @@ static int run_worker(const struct mr_team *team, uint32_t slot, int channel)
 {
     const struct mr_generation *g = &team->generation;
 
-    if (g->runtime.n_cpus > 0)
-        mr_run_on_cpu(g->runtime.cpus[slot % g->runtime.n_cpus]);
+    g->runtime.slots[slot].head->cpu_plus_1 = 0;
+    if (g->runtime.n_cpus > 0) {
+        const uint16_t cpu = g->runtime.cpus[slot % g->runtime.n_cpus];
+        mr_run_on_cpu(cpu);
+        g->runtime.slots[slot].head->cpu_plus_1 = cpu + 1u;
+    }
     const struct mr_worker_setup setup = {.runtime = &g->runtime,
                                           .slot = slot,
                                           .listen_fds = &g->listeners.fds[slot * g->listeners.n],

@@ -597,6 +597,14 @@ def test_workers_keep_to_their_cpus(start, redis1):
     assert {tuple(os.sched_getaffinity(p)) for p in m.child_pids()} == {(allowed[-1],)}
 
 
+def test_the_cpu_is_in_meitus_statistics(start, redis1):
+    allowed = sorted(os.sched_getaffinity(0))
+    pool = pool_yaml("alpha", "127.0.0.1:@PORT@", [f"127.0.0.1:{redis1.port}:1"])
+    m = start(Millrace, workers=2, conf="global: {worker_cpu_affinity: auto, user: root}\npools:\n" +
+              "".join("  " + line + "\n" for line in pool.splitlines()))
+    assert sorted(w["cpu"] for w in m.stats()) == sorted(allowed[i % len(allowed)] for i in (0, 1))
+
+
 @pytest.mark.parametrize("value", ["1023", "x", "1-", "3-1", "'0,,1'"])
 def test_a_bad_affinity_is_refused(redis1, tmp_path, value):
     conf = tmp_path / "c.yml"

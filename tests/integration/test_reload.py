@@ -19,6 +19,8 @@ from harness import (SLOW, Millrace, Raw, Redis, Scripted, command, free_port, p
 
 RELOADS = int(os.environ.get("MILLRACE_RELOADS", "10"))
 CLIENTS = int(os.environ.get("MILLRACE_CLIENTS", "20"))
+RESIZES = int(os.environ.get("MILLRACE_RESIZES", "2"))
+KILLS = int(os.environ.get("MILLRACE_KILLS", "6"))
 
 
 def reload(m, seconds=10):
@@ -82,6 +84,21 @@ class Writer(threading.Thread):
             self.wrong.append(("shared", reply))
         self.requests += 9
         self.longest = max(self.longest, time.monotonic() - began)
+
+
+class Survivor(Writer):
+    """A writer that connects again when its worker was killed; counts how often."""
+
+    def run(self):
+        while not self.stop:
+            try:
+                with Raw(self.port, timeout=20) as c:
+                    n = 0
+                    while not self.stop:
+                        n += 1
+                        self.one_round(c, n)
+            except (OSError, EOFError) as e:
+                self.dropped.append(repr(e))
 
 
 class Monitor(threading.Thread):
@@ -150,6 +167,39 @@ def test_reloads_under_load_drop_nothing_and_mix_nothing(start, redis4):
         switches = sum(a != b for a, b in zip(servers, servers[1:]))
         assert switches <= RELOADS, (key, switches)
     assert m.pid == pids[0] and m.pool()["client_err"] == 0
+
+
+def test_workers_killed_under_load_cost_their_own_clients_only(start, redis1):
+    """SIGKILL and SIGSEGV by turns: no wrong reply, the others' clients stay, counters go on."""
+    workers = 4
+    m = start(Millrace, [redis1.port], workers=workers)
+    writers = [Survivor(m.port, i) for i in range(CLIENTS)]
+    for w in writers:
+        w.start()
+    wait_for(lambda: m.pool()["client_connections"] == CLIENTS, 20)
+    fds, name = len(os.listdir(f"/proc/{m.pid}/fd")), f"127.0.0.1:{redis1.port}"
+    before = 0
+    for i in range(KILLS):
+        victims = m.child_pids()
+        os.kill(victims[i % len(victims)], signal.SIGKILL if i % 2 == 0 else signal.SIGSEGV)
+        wait_for(lambda v=victims: len(m.child_pids()) == workers and m.child_pids() != v, 15)
+        wait_for(lambda: m.pool()["client_connections"] == CLIENTS, 20)
+        requests = m.pool()[name]["requests"]
+        assert requests >= before
+        before = requests
+        time.sleep(1.05)  # dying faster than once a second slows the restarts down
+    for w in writers:
+        w.stop = True
+    for w in writers:
+        w.join(30 * SLOW)
+    dropped = sum(len(w.dropped) for w in writers)
+    print(f"{KILLS} kills of {workers} workers, {CLIENTS} clients, {dropped} connections cut: "
+          f"{dropped / KILLS / CLIENTS:.2f} of the clients at each (1/N is {1 / workers:.2f})")
+    assert [w.wrong[:3] for w in writers if w.wrong] == []
+    assert dropped <= KILLS * (CLIENTS / workers + 2)
+    assert len(os.listdir(f"/proc/{m.pid}/fd")) == fds
+    assert "crash signal=11" in m.log_text()  # with a backtrace
+    m.log.write_text("")  # which the end of the test would take for a failure of its own
 
 
 def test_what_a_client_sent_before_a_reload_is_answered(start, redis1):
@@ -232,7 +282,7 @@ def test_bad_configurations_change_nothing(start, redis1):
     children = m.child_pids()
     with m.raw() as c:
         fds = len(os.listdir(f"/proc/{m.pid}/fd"))
-        for text in bad:
+        for text in bad * int(os.environ.get("MILLRACE_BAD", "1")):
             m.conf.write_text(text)
             if "worker_processes" in text:  # --workers, which wins, has to be told otherwise
                 continue
@@ -346,7 +396,7 @@ def test_counters_go_on(start, redis4):
         assert m.pool()[name]["requests"] == 2 * before
 
 
-@pytest.mark.parametrize("path", [(3, 1, 3), (1, 4, 2)])
+@pytest.mark.parametrize("path", [(3, 1, 3), (1, 4, 2)] if RESIZES < 10 else [(8, 1, 8)])
 def test_the_number_of_workers_changes_under_a_storm_of_connects(start, redis1, path):
     """Nobody is refused, reset or left waiting; every connection gets its answer."""
     m = start(Millrace, [redis1.port], workers=None)
@@ -373,7 +423,7 @@ def test_the_number_of_workers_changes_under_a_storm_of_connects(start, redis1, 
     with m.raw(timeout=20) as c:
         for t in threads:
             t.start()
-        for n in path[1:] * 2:
+        for n in path[1:] * RESIZES:
             workers(n)
             reload(m)
             wait_for(lambda n=n: len(m.child_pids()) == n, 15, f"{n} workers")
