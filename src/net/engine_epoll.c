@@ -70,10 +70,15 @@ static void update(struct mr_loop *loop, struct mr_stream *s)
     control(loop, EPOLL_CTL_MOD, s->fd, interest(s), s);
 }
 
-/* close(2) takes the descriptor out of the set; pending events meet the CLOSED flag. */
+/*
+ * close(2) alone would leave it in the set while another process still holds the socket that it
+ * has handed to us. Events already fetched meet the CLOSED flag.
+ */
 static void release(struct mr_loop *loop, struct mr_stream *s)
 {
-    (void)loop;
+    const struct state *st = loop->engine_state;
+
+    (void)epoll_ctl(st->fd, EPOLL_CTL_DEL, s->fd, NULL);
     (void)close(s->fd);
     mr_stream_released(s);
 }

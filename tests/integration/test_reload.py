@@ -181,7 +181,8 @@ def test_workers_killed_under_load_cost_their_own_clients_only(start, redis1):
     before = 0
     for i in range(KILLS):
         victims = m.child_pids()
-        os.kill(victims[i % len(victims)], signal.SIGKILL if i % 2 == 0 else signal.SIGSEGV)
+        # a sanitizer would take the second one for its own
+        os.kill(victims[i % len(victims)], signal.SIGKILL if i % 2 == 0 or SLOW > 1 else signal.SIGSEGV)
         wait_for(lambda v=victims: len(m.child_pids()) == workers and m.child_pids() != v, 15)
         wait_for(lambda: m.pool()["client_connections"] == CLIENTS, 20)
         requests = m.pool()[name]["requests"]
@@ -198,7 +199,7 @@ def test_workers_killed_under_load_cost_their_own_clients_only(start, redis1):
     assert [w.wrong[:3] for w in writers if w.wrong] == []
     assert dropped <= KILLS * (CLIENTS / workers + 2)
     assert len(os.listdir(f"/proc/{m.pid}/fd")) == fds
-    assert "crash signal=11" in m.log_text()  # with a backtrace
+    assert SLOW > 1 or "crash signal=11" in m.log_text()  # with a backtrace
     m.log.write_text("")  # which the end of the test would take for a failure of its own
 
 
