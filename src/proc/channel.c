@@ -1,6 +1,8 @@
 /* channel.c - typed, versioned messages between the master and its children. */
 #include "proc/channel.h"
 
+#include "net/fdpass.h"
+
 #include <errno.h>
 #include <stddef.h>
 #include <string.h>
@@ -26,25 +28,11 @@ enum mr_result mr_channel_open(int ends[2], struct mr_error *err)
 
 enum mr_result mr_channel_send(int fd, struct mr_message *msg, int pass_fd, struct mr_error *err)
 {
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(sizeof(int))];
-    } control = {.bytes = {0}};
-    struct iovec iov = {msg, HEAD_BYTES + TYPES[msg->type].len};
-    struct msghdr head = {.msg_iov = &iov, .msg_iovlen = 1};
+    const size_t len = TYPES[msg->type].len;
 
     msg->version = MR_CHANNEL_VERSION;
-    msg->len = (uint32_t)TYPES[msg->type].len;
-    if (pass_fd >= 0) {
-        head.msg_control = control.bytes;
-        head.msg_controllen = sizeof(control.bytes);
-        struct cmsghdr *c = CMSG_FIRSTHDR(&head);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(c), &pass_fd, sizeof(int));
-    }
-    if (sendmsg(fd, &head, MSG_NOSIGNAL) < 0)
+    msg->len = (uint32_t)len;
+    if (mr_send_fds(fd, msg, HEAD_BYTES + len, &pass_fd, pass_fd >= 0) < 0)
         return mr_fail_sys(err, "send %s on a channel", TYPES[msg->type].name);
     return MR_OK;
 }
@@ -58,46 +46,29 @@ void mr_channel_tell(int fd, enum mr_message_type type)
     (void)rc;
 }
 
-static int take_fd(struct msghdr *head)
-{
-    int fd = -1;
-
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(head); c != NULL; c = CMSG_NXTHDR(head, c))
-        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
-            memcpy(&fd, CMSG_DATA(c), sizeof(int));
-    return fd;
-}
-
 enum mr_result mr_channel_recv(int fd, struct mr_message *msg, struct mr_error *err)
 {
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(sizeof(int))];
-    } control = {.bytes = {0}};
-    struct iovec iov = {msg, sizeof(*msg)};
-    struct msghdr head = {.msg_iov = &iov,
-                          .msg_iovlen = 1,
-                          .msg_control = control.bytes,
-                          .msg_controllen = sizeof(control.bytes)};
+    int passed = -1;
+    uint32_t n_fds;
     ssize_t n;
 
-    do
-        n = recvmsg(fd, &head, MSG_CMSG_CLOEXEC);
-    while (n < 0 && errno == EINTR);
+    do {
+        n_fds = 1;
+        n = mr_recv_fds(fd, msg, sizeof(*msg), &passed, &n_fds);
+    } while (n < 0 && errno == EINTR);
     if (n < 0 && errno == EAGAIN)
         return MR_AGAIN;
     if (n < 0)
         return mr_fail_sys(err, "receive on a channel");
     if (n == 0)
         return mr_fail(err, MR_ESYS, "the other side of the channel is gone");
-    const int passed = take_fd(&head);
     if ((size_t)n < HEAD_BYTES || msg->version != MR_CHANNEL_VERSION ||
         msg->type >= MR_MESSAGE_TYPES || msg->len != TYPES[msg->type].len ||
         (size_t)n != HEAD_BYTES + msg->len) {
-        if (passed >= 0)
+        if (n_fds > 0)
             (void)close(passed);
         return mr_fail(err, MR_EPROTO, "a channel message of %zd bytes is not understood", n);
     }
-    msg->fd = passed;
+    msg->fd = n_fds > 0 ? passed : -1;
     return MR_OK;
 }

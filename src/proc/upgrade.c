@@ -2,6 +2,7 @@
 #include "proc/upgrade.h"
 
 #include "core/log.h"
+#include "net/fdpass.h"
 #include "proc/notify.h"
 #include "proc/reload.h"
 #include "session/handover.h"
@@ -22,7 +23,6 @@
 #include <unistd.h>
 
 #define FORMAT     1u /* of the document; another one is refused */
-#define BATCH      200u
 #define FDS_MAX    1000000u
 #define START_MS   30000u /* for the new master's workers to be up */
 #define RECEIVE_MS 10000
@@ -33,26 +33,9 @@
 
 static enum mr_result send_fds(int link, const int *fds, uint32_t n, struct mr_error *err)
 {
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(BATCH * sizeof(int))];
-    } control;
-    char byte = 'f';
-    struct iovec iov = {&byte, 1};
-
     while (n > 0) {
-        const uint32_t batch = n < BATCH ? n : BATCH;
-        struct msghdr msg = {.msg_iov = &iov,
-                             .msg_iovlen = 1,
-                             .msg_control = control.bytes,
-                             .msg_controllen = CMSG_SPACE(batch * sizeof(int))};
-        memset(&control, 0, sizeof(control));
-        struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(batch * sizeof(int));
-        memcpy(CMSG_DATA(c), fds, batch * sizeof(int));
-        if (sendmsg(link, &msg, MSG_NOSIGNAL) < 0)
+        const uint32_t batch = n < MR_FDS_MAX ? n : MR_FDS_MAX;
+        if (mr_send_fds(link, "f", 1, fds, batch) < 0)
             return mr_fail_sys(err, "send descriptors to the new process");
         fds += batch;
         n -= batch;
@@ -60,46 +43,17 @@ static enum mr_result send_fds(int link, const int *fds, uint32_t n, struct mr_e
     return MR_OK;
 }
 
-static uint32_t take_fds(struct msghdr *msg, int *fds, uint32_t max)
-{
-    uint32_t n = 0;
-
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c != NULL; c = CMSG_NXTHDR(msg, c)) {
-        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-            continue;
-        const uint32_t got = (uint32_t)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-        for (uint32_t i = 0; i < got; i++) {
-            int fd;
-            memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
-            if (n < max)
-                fds[n++] = fd;
-            else
-                (void)close(fd);
-        }
-    }
-    return n;
-}
-
 static enum mr_result receive_fds(int link, int *fds, uint32_t n, struct mr_error *err)
 {
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(BATCH * sizeof(int))];
-    } control;
     char byte;
-    struct iovec iov = {&byte, 1};
 
     for (uint32_t got = 0; got < n;) {
         struct pollfd p = {.fd = link, .events = POLLIN};
-        struct msghdr msg = {.msg_iov = &iov,
-                             .msg_iovlen = 1,
-                             .msg_control = control.bytes,
-                             .msg_controllen = sizeof(control.bytes)};
+        uint32_t more = n - got < MR_FDS_MAX ? n - got : MR_FDS_MAX;
         if (poll(&p, 1, RECEIVE_MS) <= 0)
             return mr_fail(err, MR_ESYS, "the old process sends nothing");
-        if (recvmsg(link, &msg, MSG_CMSG_CLOEXEC) <= 0)
+        if (mr_recv_fds(link, &byte, 1, fds + got, &more) <= 0)
             return mr_fail(err, MR_ESYS, "the old process is gone");
-        const uint32_t more = take_fds(&msg, fds + got, n - got);
         if (more == 0)
             return mr_fail(err, MR_EPROTO, "the old process sent no descriptors");
         got += more;

@@ -2,6 +2,7 @@
 #include "session/handover.h"
 
 #include "core/log.h"
+#include "net/fdpass.h"
 #include "session/client.h"
 
 #include <errno.h>
@@ -77,23 +78,7 @@ static bool pack(const struct mr_client *client, struct mr_slab *slab, struct mr
 static enum mr_result send_chunk(int channel, const char *bytes, size_t len, int fd, bool wait,
                                  struct mr_error *err)
 {
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(sizeof(int))];
-    } control = {.bytes = {0}};
-    struct iovec iov = {(void *)(uintptr_t)bytes, len};
-    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-
-    if (fd >= 0) {
-        msg.msg_control = control.bytes;
-        msg.msg_controllen = sizeof(control.bytes);
-        struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(c), &fd, sizeof(int));
-    }
-    while (sendmsg(channel, &msg, MSG_NOSIGNAL) < 0) {
+    while (mr_send_fds(channel, bytes, len, &fd, fd >= 0) < 0) {
         struct pollfd p = {.fd = channel, .events = POLLOUT};
         if (errno == EINTR)
             continue;
@@ -265,28 +250,17 @@ static void take_chunk(struct mr_handover_receiver *r, struct mr_slice chunk, in
 static bool receive_one(struct mr_handover_receiver *r)
 {
     static char chunk[CHUNK];
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(sizeof(int))];
-    } control = {.bytes = {0}};
-    struct iovec iov = {chunk, sizeof(chunk)};
-    struct msghdr msg = {.msg_iov = &iov,
-                         .msg_iovlen = 1,
-                         .msg_control = control.bytes,
-                         .msg_controllen = sizeof(control.bytes)};
+    uint32_t n_fds = 1;
     int fd = -1;
 
-    const ssize_t n = recvmsg(r->watch.fd, &msg, MSG_CMSG_CLOEXEC);
+    const ssize_t n = mr_recv_fds(r->watch.fd, chunk, sizeof(chunk), &fd, &n_fds);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return errno == EINTR;
     if (n <= 0) {
         mr_handover_stop(r); /* the other side has given all it had */
         return false;
     }
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c != NULL; c = CMSG_NXTHDR(&msg, c))
-        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
-            memcpy(&fd, CMSG_DATA(c), sizeof(int));
-    take_chunk(r, (struct mr_slice){chunk, (size_t)n}, fd);
+    take_chunk(r, (struct mr_slice){chunk, (size_t)n}, n_fds > 0 ? fd : -1);
     return true;
 }
 

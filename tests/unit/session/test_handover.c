@@ -1,5 +1,6 @@
 /* test_handover.c - what a receiver of clients makes of messages that are not what they should be.
  */
+#include "net/fdpass.h"
 #include "session/handover.h"
 #include "unit/test.h"
 
@@ -56,23 +57,7 @@ static int tear_down(void **state)
 
 static void send_bytes(const void *bytes, size_t len, int fd)
 {
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(sizeof(int))];
-    } control = {.bytes = {0}};
-    struct iovec iov = {(void *)(uintptr_t)bytes, len};
-    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-
-    if (fd >= 0) {
-        msg.msg_control = control.bytes;
-        msg.msg_controllen = sizeof(control.bytes);
-        struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(c), &fd, sizeof(int));
-    }
-    assert_int_equal(sendmsg(way, &msg, 0), len);
+    assert_int_equal(mr_send_fds(way, bytes, len, &fd, fd >= 0), len);
 }
 
 static void turn(void)
