@@ -20,8 +20,8 @@ struct mr_engine {
     void (*update)(struct mr_loop *loop, struct mr_stream *s);
     /** The stream is closed: lets go of its fd, closes it and calls mr_stream_released. */
     void (*release)(struct mr_loop *loop, struct mr_stream *s);
-    /** Lets go of the fd of a stream that stays open; true once nothing is under way. */
-    bool (*rest)(struct mr_loop *loop, struct mr_stream *s);
+    /** Lets go of the fd of a stream that stays open; asked again until nothing is under way. */
+    bool (*rest)(struct mr_loop *loop, struct mr_stream *s, bool first);
     /** Sends all of the output; tells by mr_stream_sent, at once or before the next turn's end. */
     void (*send)(struct mr_loop *loop, struct mr_stream *s);
     void (*watch)(struct mr_loop *loop, struct mr_watch *w);

@@ -90,11 +90,11 @@ static void send_output(struct mr_loop *loop, struct mr_stream *s)
 }
 
 /* Another process may keep the socket open, so closing it here would not take it out. */
-static bool rest(struct mr_loop *loop, struct mr_stream *s)
+static bool rest(struct mr_loop *loop, struct mr_stream *s, bool first)
 {
     const struct state *st = loop->engine_state;
 
-    return epoll_ctl(st->fd, EPOLL_CTL_DEL, s->fd, NULL) == 0 || errno == ENOENT;
+    return !first || epoll_ctl(st->fd, EPOLL_CTL_DEL, s->fd, NULL) == 0 || errno == ENOENT;
 }
 
 static void *tag(struct mr_watch *w)

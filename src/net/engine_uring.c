@@ -36,7 +36,7 @@
 #define MAX_STASH_GROW 64u
 
 /* What a completion is about: the low bits of its user data; the rest is a pointer. */
-enum kind { NOTHING, RECV, POLL, SEND, WATCH };
+enum kind { NOTHING, RECV, POLL, SEND, WATCH, RECV_CANCEL, POLL_CANCEL, WATCH_CANCEL };
 
 /* Bits of stream->flags. */
 enum {
@@ -59,6 +59,7 @@ struct send_op {
 struct watch_op {
     struct mr_watch *watch;
     bool in_flight;
+    bool cancelling;
 };
 
 struct completion {
@@ -82,11 +83,36 @@ static struct state *state_of(struct mr_loop *loop)
     return loop->engine_state;
 }
 
+static bool take(struct state *st, struct completion *c)
+{
+    struct io_uring_cqe *cqe;
+
+    if (io_uring_peek_cqe(&st->ring, &cqe) != 0)
+        return false;
+    *c = (struct completion){cqe->user_data, cqe->res, cqe->flags};
+    io_uring_cqe_seen(&st->ring, cqe);
+    return true;
+}
+
+static void put_aside(struct state *st, const struct completion *c)
+{
+    if (st->n_stash == st->stash_cap) {
+        st->stash_cap = st->stash_cap * 2 + MAX_STASH_GROW;
+        st->stash = realloc(st->stash, st->stash_cap * sizeof(*st->stash));
+        MR_CHECK(st->stash != NULL);
+    }
+    st->stash[st->n_stash++] = *c;
+}
+
+/* With more completions outstanding than the ring holds, the kernel takes no more requests. */
 static void submit(struct state *st)
 {
     const int rc = io_uring_submit(&st->ring);
+    struct completion c;
 
     MR_CHECK(rc >= 0 || rc == -EINTR || rc == -EBUSY || rc == -EAGAIN);
+    while (rc < 0 && take(st, &c))
+        put_aside(st, &c);
 }
 
 static struct io_uring_sqe *next_sqe(struct state *st)
@@ -221,13 +247,17 @@ static void start_polling(struct state *st, struct mr_stream *s, unsigned events
     s->flags |= events == 0 ? POLLING | FOR_HANGUP : POLLING;
 }
 
-static void cancel(struct state *st, void *ptr, enum kind kind)
+/*
+ * Asks to cancel the request of `kind`. It may not be found: a multishot request that has just been
+ * served is for a moment neither waiting nor over. The outcome comes as `outcome`, and then it is
+ * asked again if need be; until then nothing may be freed.
+ */
+static void cancel(struct state *st, void *ptr, enum kind kind, enum kind outcome)
 {
     struct io_uring_sqe *sqe = next_sqe(st);
 
     io_uring_prep_cancel64(sqe, (uint64_t)(uintptr_t)ptr | kind, 0);
-    sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
-    set_data(sqe, NULL, NOTHING);
+    set_data(sqe, ptr, outcome);
 }
 
 static void stop_receiving(struct state *st, struct mr_stream *s)
@@ -235,7 +265,7 @@ static void stop_receiving(struct state *st, struct mr_stream *s)
     if ((s->flags & (RECEIVING | RECV_CANCELLED)) != RECEIVING)
         return;
     s->flags |= RECV_CANCELLED;
-    cancel(st, s, RECV);
+    cancel(st, s, RECV, RECV_CANCEL);
 }
 
 static void stop_polling(struct state *st, struct mr_stream *s)
@@ -243,7 +273,7 @@ static void stop_polling(struct state *st, struct mr_stream *s)
     if ((s->flags & (POLLING | POLL_CANCELLED)) != POLLING)
         return;
     s->flags |= POLL_CANCELLED;
-    cancel(st, s, POLL);
+    cancel(st, s, POLL, POLL_CANCEL);
 }
 
 /*
@@ -254,9 +284,9 @@ static void update(struct mr_loop *loop, struct mr_stream *s)
 {
     struct state *st = state_of(loop);
 
-    if (mr_stream_wants_read(s) && !(s->flags & RECEIVING))
+    if (mr_stream_wants_read(s) && !(s->flags & (RECEIVING | RECV_CANCELLED)))
         start_receiving(st, s);
-    if (mr_stream_wants_write(s) && !(s->flags & POLLING))
+    if (mr_stream_wants_write(s) && !(s->flags & (POLLING | POLL_CANCELLED)))
         start_polling(st, s, POLLOUT);
     else if (mr_stream_wants_write(s) && s->flags & FOR_HANGUP)
         stop_polling(st, s); /* its completion starts the other one */
@@ -269,21 +299,23 @@ static void stand_by(struct state *st, struct mr_stream *s)
         return;
     if (s->flags & RECEIVING)
         stop_receiving(st, s);
-    else if (!(s->flags & POLLING))
+    else if (!(s->flags & (POLLING | POLL_CANCELLED)))
         start_polling(st, s, 0);
 }
 
 static bool in_flight(const struct mr_stream *s)
 {
-    return s->flags & (RECEIVING | POLLING) || s->sending > 0;
+    return s->flags & (RECEIVING | RECV_CANCELLED | POLLING | POLL_CANCELLED) || s->sending > 0;
 }
 
-static bool rest(struct mr_loop *loop, struct mr_stream *s)
+static bool rest(struct mr_loop *loop, struct mr_stream *s, bool first)
 {
     struct state *st = state_of(loop);
 
-    stop_receiving(st, s);
-    stop_polling(st, s);
+    if (first) { /* should that fail, its outcome asks again */
+        stop_receiving(st, s);
+        stop_polling(st, s);
+    }
     return !in_flight(s);
 }
 
@@ -373,7 +405,7 @@ static void on_polled(struct mr_loop *loop, struct mr_stream *s, int events)
 {
     const bool for_hangup = s->flags & FOR_HANGUP;
 
-    s->flags &= (uint16_t) ~(POLLING | POLL_CANCELLED | FOR_HANGUP);
+    s->flags &= (uint16_t) ~(POLLING | FOR_HANGUP);
     if (!mr_stream_is_closed(s) && events > 0) {
         if (for_hangup && events & (POLLERR | POLLHUP)) /* io_uring also tells of half a close */
             mr_stream_hung_up(s);
@@ -391,7 +423,7 @@ static void on_received(struct mr_loop *loop, struct mr_stream *s, const struct 
     struct state *st = state_of(loop);
 
     if (!(c->flags & IORING_CQE_F_MORE))
-        s->flags &= (uint16_t) ~(RECEIVING | RECV_CANCELLED);
+        s->flags &= (uint16_t)~RECEIVING;
     if (c->flags & IORING_CQE_F_BUFFER) {
         const uint32_t id = c->flags >> IORING_CQE_BUFFER_SHIFT;
         if (c->res > 0)
@@ -409,6 +441,33 @@ static void on_received(struct mr_loop *loop, struct mr_stream *s, const struct 
         update(loop, s);
     else if (!mr_stream_has_ended(s))
         stand_by(st, s);
+}
+
+/* The outcome of a cancel: what is still there and still not wanted is cancelled again. */
+static void on_recv_cancel(struct mr_loop *loop, struct mr_stream *s, int res)
+{
+    struct state *st = state_of(loop);
+
+    s->flags &= (uint16_t)~RECV_CANCELLED;
+    if (res < 0 && !mr_stream_wants_read(s))
+        stop_receiving(st, s);
+    if (mr_stream_is_closed(s))
+        let_go(st, s);
+    else if (mr_stream_wants_read(s))
+        update(loop, s);
+}
+
+static void on_poll_cancel(struct mr_loop *loop, struct mr_stream *s, int res)
+{
+    struct state *st = state_of(loop);
+
+    s->flags &= (uint16_t)~POLL_CANCELLED;
+    if (res < 0 && (mr_stream_is_closed(s) || mr_stream_is_resting(s) || s->flags & FOR_HANGUP))
+        stop_polling(st, s);
+    if (mr_stream_is_closed(s))
+        let_go(st, s);
+    else if (mr_stream_wants_write(s))
+        update(loop, s);
 }
 
 /* ---- watches ---- */
@@ -440,6 +499,7 @@ static void watch(struct mr_loop *loop, struct mr_watch *w)
     struct watch_op *op = mr_slab_get(&loop->slab, sizeof(*op));
 
     op->watch = w;
+    op->cancelling = false;
     w->engine_op = op;
     start_watching(state_of(loop), op);
 }
@@ -459,36 +519,25 @@ static void on_watch(struct state *st, struct watch_op *op, const struct complet
         start_watching(st, op);
 }
 
-static bool take(struct state *st, struct completion *c)
+/* Takes what is about `op`; false when it is about something else. */
+static bool take_for(struct state *st, struct watch_op *op, const struct completion *c)
 {
-    struct io_uring_cqe *cqe;
-
-    if (io_uring_peek_cqe(&st->ring, &cqe) != 0)
+    if (c->data == ((uint64_t)(uintptr_t)op | WATCH))
+        on_watch(st, op, c);
+    else if (c->data == ((uint64_t)(uintptr_t)op | WATCH_CANCEL))
+        op->cancelling = false;
+    else
         return false;
-    *c = (struct completion){cqe->user_data, cqe->res, cqe->flags};
-    io_uring_cqe_seen(&st->ring, cqe);
     return true;
 }
 
-static void put_aside(struct state *st, const struct completion *c)
-{
-    if (st->n_stash == st->stash_cap) {
-        st->stash_cap = st->stash_cap * 2 + MAX_STASH_GROW;
-        st->stash = realloc(st->stash, st->stash_cap * sizeof(*st->stash));
-        MR_CHECK(st->stash != NULL);
-    }
-    st->stash[st->n_stash++] = *c;
-}
-
 /* What is for `op` among that which was put aside, in order. */
-static void search_stash(struct state *st, struct watch_op *op, uint64_t data)
+static void search_stash(struct state *st, struct watch_op *op)
 {
     for (uint32_t i = st->stash_at; op->in_flight && i < st->n_stash; i++) {
         const struct completion c = st->stash[i];
-        if (c.data != data)
-            continue;
-        st->stash[i].data = NOTHING;
-        on_watch(st, op, &c);
+        if (take_for(st, op, &c))
+            st->stash[i].data = NOTHING;
     }
 }
 
@@ -497,19 +546,17 @@ static void unwatch(struct mr_loop *loop, struct mr_watch *w)
 {
     struct state *st = state_of(loop);
     struct watch_op *op = w->engine_op;
-    const uint64_t data = (uint64_t)(uintptr_t)op | WATCH;
     struct completion c;
 
     w->engine_op = NULL;
-    search_stash(st, op, data);
-    if (op->in_flight)
-        cancel(st, op, WATCH);
-    while (op->in_flight) {
+    search_stash(st, op);
+    while (op->in_flight || op->cancelling) {
+        if (!op->cancelling)
+            cancel(st, op, WATCH, WATCH_CANCEL);
+        op->cancelling = true;
         if (!take(st, &c))
             (void)io_uring_submit_and_wait(&st->ring, 1);
-        else if (c.data == data)
-            on_watch(st, op, &c);
-        else
+        else if (!take_for(st, op, &c))
             put_aside(st, &c);
     }
     mr_slab_put(&loop->slab, op, sizeof(*op));
@@ -534,6 +581,14 @@ static void handle(struct mr_loop *loop, const struct completion *c)
     case WATCH:
         on_watch(state_of(loop), ptr, c);
         break;
+    case WATCH_CANCEL: /* only unwatch asks for it, and waits for it */
+        break;
+    case RECV_CANCEL:
+        on_recv_cancel(loop, ptr, c->res);
+        break;
+    case POLL_CANCEL:
+        on_poll_cancel(loop, ptr, c->res);
+        break;
     }
 }
 
@@ -544,10 +599,12 @@ static void submit_and_wait(struct state *st, int64_t timeout_us)
     struct io_uring_cqe *cqe;
     int rc;
 
-    if (timeout_us < 0)
-        rc = io_uring_submit_and_wait(&st->ring, 1);
-    else if (timeout_us == 0)
+    /* with something there already the library would not enter for more, and some work waits for
+     * an entrance: completions of cancelled requests */
+    if (timeout_us == 0 || io_uring_cq_ready(&st->ring) > 0)
         rc = io_uring_submit_and_get_events(&st->ring);
+    else if (timeout_us < 0)
+        rc = io_uring_submit_and_wait(&st->ring, 1);
     else
         rc = io_uring_submit_and_wait_timeout(&st->ring, &cqe, 1, &ts, NULL);
     MR_CHECK(rc >= 0 || rc == -EINTR || rc == -ETIME || rc == -EBUSY || rc == -EAGAIN);

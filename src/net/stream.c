@@ -278,12 +278,13 @@ bool mr_stream_rest(struct mr_stream *s)
 {
     if (s->flags & CLOSED)
         return false;
+    const bool first = !(s->flags & RESTING);
     s->flags |= PAUSED | RESTING;
     if (mr_list_linked(&s->resumed)) {
         mr_list_del(&s->resumed);
         s->loop->n_resumed--;
     }
-    return s->loop->engine->rest(s->loop, s) && s->sending == 0;
+    return s->loop->engine->rest(s->loop, s, first) && s->sending == 0;
 }
 
 void mr_stream_restore(struct mr_stream *s, struct mr_slice in, struct mr_slice out)

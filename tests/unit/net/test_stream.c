@@ -89,7 +89,7 @@ static void free_owner(struct owner *o)
 {
     if (!mr_stream_is_closed(&o->stream)) {
         mr_stream_close(&o->stream, 0);
-        mr_loop_turn(&loop, 0);
+        mr_loop_settle(&loop);
     }
     assert_int_equal(o->closes, 1);
     if (o->peer >= 0)

@@ -80,7 +80,7 @@ static void stop(void)
     if (server >= 0)
         close(server);
     mr_service_close(&service);
-    turns(1);
+    mr_loop_settle(&loop);
     mr_service_fini(&service);
     assert_int_equal(budget.n, 0);
     assert_int_equal(metrics.pools[0].client_connections, 0);

@@ -72,7 +72,7 @@ static void open_pool(const char *more)
 static void close_pool(void)
 {
     mr_pool_close(&pool);
-    mr_loop_turn(&loop, 0);
+    mr_loop_settle(&loop);
     mr_pool_fini(&pool);
     assert_int_equal(metrics.servers[0].server_connections, 0);
     assert_int_equal(metrics.servers[0].in_queue, 0);
