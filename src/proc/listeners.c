@@ -122,6 +122,7 @@ void mr_listeners_steer(const struct mr_listeners *l, const struct mr_listeners 
         {BPF_ALU | BPF_MOD | BPF_K, 0, 0, l->n_slots},
         {BPF_RET | BPF_A, 0, 0, 0},
     };
+    const int none = 0; /* the kernel wants to see a value */
     const struct sock_fprog program = {.len = MR_COUNT(code), .filter = code};
 
     for (uint32_t i = 0; i < l->n; i++) {
@@ -129,7 +130,7 @@ void mr_listeners_steer(const struct mr_listeners *l, const struct mr_listeners 
         if (is_shared(l->config, listen) || mr_listeners_find(before, &listen->addr) < 0)
             continue;
         if (before->n_slots <= l->n_slots)
-            (void)setsockopt(l->fds[i], SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, NULL, 0);
+            (void)setsockopt(l->fds[i], SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, &none, sizeof(none));
         else if (setsockopt(l->fds[i], SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program,
                             sizeof(program)) < 0)
             mr_log(MR_LOG_WARN, "steer_failed listen=%s error=\"%s\"", listen->addr.text,

@@ -142,3 +142,22 @@ def test_a_worker_over_the_threshold_leaves_accepting_to_others(start, redis1):
     finally:
         for c in clients:
             c.close()
+
+
+def test_workers_that_are_added_again_get_connections_of_their_own(start, redis1):
+    """After 4 -> 1 -> 4 the kernel spreads over all four again, without balancing."""
+    text = pool_yaml("alpha", "127.0.0.1:@PORT@", [f"127.0.0.1:{redis1.port}:1"])
+    m = start(Millrace, workers=None,
+              conf="global: {worker_processes: 4, accept_balance: false}\n" + text)
+    for n in (1, 4):
+        m.conf.write_text(m.conf.read_text().replace(f"worker_processes: {5 - n}",
+                                                     f"worker_processes: {n}"))
+        os.kill(m.pid, signal.SIGHUP)
+        wait_for(lambda n=n: len(m.child_pids()) == n and
+                 m.log_text().count("generation_gone") == (1 if n == 1 else 2), 15)
+    clients = [m.raw() for _ in range(100)]
+    for c in clients:
+        assert c.ask("PING") == b"+PONG"
+    assert min(connections_by_worker(m)) > 5
+    for c in clients:
+        c.close()
