@@ -160,7 +160,7 @@ def refused(m, seconds=20):
 
 
 def test_a_new_binary_that_fails_changes_nothing(start, redis1, tmp_path):
-    """A bad configuration, a program that ends, one that hangs, none at all: the old one serves."""
+    """A bad configuration, a program that ends, what is no program, none at all: the old one serves."""
     binary = tmp_path / "millrace"
     shutil.copy(BINARY, binary)
     import harness
