@@ -56,32 +56,14 @@ static json_t *latency(const struct mr_latency *l)
     return array;
 }
 
-static void add_latency(struct mr_latency *sum, const struct mr_latency *l)
-{
-    for (unsigned i = 0; i < MR_LATENCY_BUCKETS; i++)
-        sum->counts[i] += l->counts[i];
-}
-
-static void add_server(struct mr_server_metrics *sum, const struct mr_server_metrics *m)
-{
-    mr_metrics_add((uint64_t *)sum, (const uint64_t *)m, MR_SERVER_METRICS, MR_SERVER_METRIC_COUNT);
-    add_latency(&sum->server_latency, &m->server_latency);
-}
-
-static void add_pool(struct mr_pool_metrics *sum, const struct mr_pool_metrics *m)
-{
-    mr_metrics_add((uint64_t *)sum, (const uint64_t *)m, MR_POOL_METRICS, MR_POOL_METRIC_COUNT);
-    add_latency(&sum->request_latency, &m->request_latency);
-}
-
 static json_t *server_object(const struct source *s, uint32_t index)
 {
     struct mr_server_metrics sum = {0};
     json_t *object = json_object();
 
     for (uint32_t i = s->first; i < s->first + s->n; i++) {
-        add_server(&sum, &s->rt->slots[i].servers[index]);
-        add_server(&sum, &s->rt->bases[i].servers[index]);
+        mr_server_metrics_add(&sum, &s->rt->slots[i].servers[index]);
+        mr_server_metrics_add(&sum, &s->rt->bases[i].servers[index]);
     }
     put_metrics(object, (const uint64_t *)&sum, MR_SERVER_METRICS, MR_SERVER_METRIC_COUNT);
     if (s->rt->config->meitu)
@@ -97,8 +79,8 @@ static json_t *pool_object(const struct source *s, uint32_t pool, uint32_t first
     json_t *servers = object;
 
     for (uint32_t i = s->first; i < s->first + s->n; i++) {
-        add_pool(&sum, &s->rt->slots[i].pools[pool]);
-        add_pool(&sum, &s->rt->bases[i].pools[pool]);
+        mr_pool_metrics_add(&sum, &s->rt->slots[i].pools[pool]);
+        mr_pool_metrics_add(&sum, &s->rt->bases[i].pools[pool]);
     }
     put_metrics(object, (const uint64_t *)&sum, MR_POOL_METRICS, MR_POOL_METRIC_COUNT);
     if (config->meitu) {

@@ -705,6 +705,14 @@ enum mr_result mr_config_load(struct mr_config **out, const char *path, uint32_t
     return rc;
 }
 
+const struct mr_pool_config *mr_config_pool(const struct mr_config *config, const char *name)
+{
+    for (uint32_t i = 0; i < config->n_pools; i++)
+        if (strcmp(config->pools[i].name, name) == 0)
+            return &config->pools[i];
+    return NULL;
+}
+
 static void free_pool(struct mr_pool_config *pool)
 {
     for (uint32_t i = 0; i < pool->listens.n; i++)

@@ -119,6 +119,9 @@ enum mr_result mr_config_parse(struct mr_config **out, const char *path, struct 
 
 void mr_config_free(struct mr_config *config);
 
+/** The pool of this name, NULL when there is none. */
+const struct mr_pool_config *mr_config_pool(const struct mr_config *config, const char *name);
+
 /** What a ring needs to know of the pool's servers, all live; caller frees. */
 struct mr_ring_member *mr_config_ring_members(const struct mr_pool_config *pool);
 

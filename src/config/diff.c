@@ -50,6 +50,28 @@ static bool same_server(const struct mr_server_config *a, const struct mr_server
     return a->host == NULL ? mr_addr_eq(&a->addr, &b->addr) : strcmp(a->host, b->host) == 0;
 }
 
+static bool same_text(const char *a, const char *b)
+{
+    return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
+bool mr_config_moves_keys(const struct mr_pool_config *now, const struct mr_pool_config *before)
+{
+    if (now->protocol != before->protocol || now->hash != before->hash ||
+        now->distribution != before->distribution || now->has_hash_tag != before->has_hash_tag ||
+        memcmp(now->hash_tag, before->hash_tag, sizeof(now->hash_tag)) != 0 ||
+        now->redis_db != before->redis_db || now->servers.n != before->servers.n ||
+        now->cross_server != before->cross_server)
+        return true;
+    for (uint32_t i = 0; i < now->servers.n; i++) {
+        const struct mr_server_config *a = &now->servers.at[i], *b = &before->servers.at[i];
+        if (!same_text(a->name, b->name) || !same_text(a->host, b->host) || a->port != b->port ||
+            a->weight != b->weight || !mr_addr_eq(&a->addr, &b->addr))
+            return true;
+    }
+    return false;
+}
+
 double mr_config_moved_share(const struct mr_pool_config *now, const struct mr_pool_config *before)
 {
     struct map a, b;
@@ -92,14 +114,6 @@ static void MR_PRINTF(2, 3) say(const struct out *o, const char *fmt, ...)
     o->line(o->arg, text);
 }
 
-static const struct mr_pool_config *pool_of(const struct mr_config *config, const char *name)
-{
-    for (uint32_t i = 0; i < config->n_pools; i++)
-        if (strcmp(config->pools[i].name, name) == 0)
-            return &config->pools[i];
-    return NULL;
-}
-
 static const struct mr_listen_config *listen_of(const struct mr_config *config,
                                                 const struct mr_listen_config *like)
 {
@@ -131,6 +145,8 @@ static void diff_listens(const struct out *o, const struct mr_config *of,
 static void diff_pool(const struct out *o, const struct mr_pool_config *now,
                       const struct mr_pool_config *before)
 {
+    if (!mr_config_moves_keys(now, before))
+        return; /* and the keys need not be sampled */
     for (uint32_t i = 0; i < now->servers.n; i++)
         if (!has_server(before, &now->servers.at[i]))
             say(o, "pool %s: server added: %s", now->name, now->servers.at[i].text);
@@ -155,14 +171,14 @@ void mr_config_diff(const struct mr_config *now, const struct mr_config *before,
     if (now->worker_processes != before->worker_processes)
         say(&o, "the number of workers changes");
     for (uint32_t i = 0; i < now->n_pools; i++) {
-        const struct mr_pool_config *old = pool_of(before, now->pools[i].name);
+        const struct mr_pool_config *old = mr_config_pool(before, now->pools[i].name);
         if (old == NULL)
             say(&o, "pool added: %s", now->pools[i].name);
         else
             diff_pool(&o, &now->pools[i], old);
     }
     for (uint32_t i = 0; i < before->n_pools; i++)
-        if (pool_of(now, before->pools[i].name) == NULL)
+        if (mr_config_pool(now, before->pools[i].name) == NULL)
             say(&o, "pool removed: %s; its clients are closed", before->pools[i].name);
     diff_listens(&o, now, before, "added");
     diff_listens(&o, before, now, "removed");

@@ -3,6 +3,9 @@
 
 #include "config/config.h"
 
+/** True when keys of the pool may be found elsewhere than before. */
+bool mr_config_moves_keys(const struct mr_pool_config *now, const struct mr_pool_config *before);
+
 /**
  * Share (0 to 1) of all keys that the pool finds on another server than before, from a sample.
  * Servers are the same when their name, address and database are.

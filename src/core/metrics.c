@@ -135,3 +135,22 @@ void mr_metrics_add(uint64_t *sum, const uint64_t *from, const struct mr_metric_
             sum[i] = from[i];
     }
 }
+
+static void add_latency(struct mr_latency *sum, const struct mr_latency *from)
+{
+    for (unsigned i = 0; i < MR_LATENCY_BUCKETS; i++)
+        sum->counts[i] += from->counts[i];
+}
+
+void mr_pool_metrics_add(struct mr_pool_metrics *sum, const struct mr_pool_metrics *from)
+{
+    mr_metrics_add((uint64_t *)sum, (const uint64_t *)from, MR_POOL_METRICS, MR_POOL_METRIC_COUNT);
+    add_latency(&sum->request_latency, &from->request_latency);
+}
+
+void mr_server_metrics_add(struct mr_server_metrics *sum, const struct mr_server_metrics *from)
+{
+    mr_metrics_add((uint64_t *)sum, (const uint64_t *)from, MR_SERVER_METRICS,
+                   MR_SERVER_METRIC_COUNT);
+    add_latency(&sum->server_latency, &from->server_latency);
+}

@@ -104,3 +104,7 @@ void mr_metrics_reset_gauges(struct mr_metrics *m);
 /** Adds `n` values of `from` to `sum`; a TIMESTAMP becomes the latest of both. */
 void mr_metrics_add(uint64_t *sum, const uint64_t *from, const struct mr_metric_desc *desc,
                     size_t n);
+
+/** Adds a pool's or a server's values, its latencies included. */
+void mr_pool_metrics_add(struct mr_pool_metrics *sum, const struct mr_pool_metrics *from);
+void mr_server_metrics_add(struct mr_server_metrics *sum, const struct mr_server_metrics *from);

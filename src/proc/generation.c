@@ -1,6 +1,7 @@
 /* generation.c - one reading of the configuration and what belongs to it. */
 #include "proc/generation.h"
 
+#include "config/diff.h"
 #include "core/clock.h"
 #include "net/listener.h"
 #include "net/loop.h"
@@ -95,11 +96,6 @@ static void keep_addresses(struct mr_generation *g, const struct mr_generation *
                 g->runtime.addresses[index] = previous->runtime.addresses[old];
 }
 
-static bool accepts_shared(const struct mr_generation *g)
-{
-    return strcmp(g->config->accept, "exclusive") == 0 || strcmp(g->config->accept, "mutex") == 0;
-}
-
 static enum mr_result open_slots(struct mr_generation *g, uint32_t workers,
                                  const struct mr_generation *previous, struct mr_error *err)
 {
@@ -110,7 +106,7 @@ static enum mr_result open_slots(struct mr_generation *g, uint32_t workers,
     rt->config = g->config;
     rt->generation = g->number;
     rt->single = workers == 0;
-    rt->accepts_shared = accepts_shared(g);
+    rt->accepts_shared = mr_listeners_shared(g->config);
     rt->n_slots = workers == 0 ? 1 : workers;
     rt->started_us = previous != NULL ? previous->runtime.started_us : mr_clock_wall_us();
     rt->addresses = calloc(n_servers + 1, sizeof(*rt->addresses));
@@ -218,6 +214,14 @@ static enum mr_result budget(struct mr_generation *g, struct mr_error *err)
     return MR_OK;
 }
 
+static bool moves_keys(const struct mr_pool_config *pool, const struct mr_config *before)
+{
+    const struct mr_pool_config *old = mr_config_pool(before, pool->name);
+
+    return old != NULL &&
+           mr_config_moves_keys(pool, old); /* else nobody wrote through another map */
+}
+
 enum mr_result mr_generation_open(struct mr_generation *g, const struct mr_options *options,
                                   const struct mr_generation *previous, struct mr_error *err)
 {
@@ -227,7 +231,7 @@ enum mr_result mr_generation_open(struct mr_generation *g, const struct mr_optio
 
     if (previous != NULL)
         g->number = previous->number + 1;
-    if (previous != NULL && accepts_shared(g) != accepts_shared(previous))
+    if (previous != NULL && mr_listeners_shared(g->config) != mr_listeners_shared(previous->config))
         return mr_fail(err, MR_ECONFIG, "a reload cannot change `accept`; restart for that");
     if (previous != NULL && workers == 0)
         return mr_fail(err, MR_ECONFIG,
@@ -242,7 +246,7 @@ enum mr_result mr_generation_open(struct mr_generation *g, const struct mr_optio
             MR_OK)
         return rc;
     for (uint32_t i = 0; previous != NULL && i < g->config->n_pools; i++)
-        g->runtime.held[i] = mr_generation_moves_keys(&g->config->pools[i], previous);
+        g->runtime.held[i] = moves_keys(&g->config->pools[i], previous->config);
     return budget(g, err);
 }
 
@@ -281,64 +285,6 @@ void mr_generation_close(struct mr_generation *g, const struct mr_generation *he
 
 /* ---- two of them ---- */
 
-const struct mr_pool_config *mr_generation_pool(const struct mr_generation *g, const char *name)
-{
-    for (uint32_t i = 0; i < g->config->n_pools; i++)
-        if (strcmp(g->config->pools[i].name, name) == 0)
-            return &g->config->pools[i];
-    return NULL;
-}
-
-static bool same_text(const char *a, const char *b)
-{
-    return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
-}
-
-bool mr_generation_moves_keys(const struct mr_pool_config *pool,
-                              const struct mr_generation *previous)
-{
-    const struct mr_pool_config *old = mr_generation_pool(previous, pool->name);
-
-    if (old == NULL)
-        return false; /* nobody has written through another map */
-    if (pool->protocol != old->protocol || pool->hash != old->hash ||
-        pool->distribution != old->distribution || pool->has_hash_tag != old->has_hash_tag ||
-        memcmp(pool->hash_tag, old->hash_tag, sizeof(pool->hash_tag)) != 0 ||
-        pool->redis_db != old->redis_db || pool->servers.n != old->servers.n ||
-        pool->cross_server != old->cross_server)
-        return true;
-    for (uint32_t i = 0; i < pool->servers.n; i++) {
-        const struct mr_server_config *a = &pool->servers.at[i], *b = &old->servers.at[i];
-        if (!same_text(a->name, b->name) || !same_text(a->host, b->host) || a->port != b->port ||
-            a->weight != b->weight || !mr_addr_eq(&a->addr, &b->addr))
-            return true;
-    }
-    return false;
-}
-
-static void add_latency(struct mr_latency *sum, const struct mr_latency *l)
-{
-    for (unsigned i = 0; i < MR_LATENCY_BUCKETS; i++)
-        sum->counts[i] += l->counts[i];
-}
-
-static void add_pool(struct mr_metrics *to, const struct mr_metrics *from, uint32_t to_pool,
-                     uint32_t from_pool)
-{
-    mr_metrics_add((uint64_t *)&to->pools[to_pool], (const uint64_t *)&from->pools[from_pool],
-                   MR_POOL_METRICS, MR_POOL_METRIC_COUNT);
-    add_latency(&to->pools[to_pool].request_latency, &from->pools[from_pool].request_latency);
-}
-
-static void add_server(struct mr_metrics *to, const struct mr_metrics *from, uint32_t to_server,
-                       uint32_t from_server)
-{
-    mr_metrics_add((uint64_t *)&to->servers[to_server],
-                   (const uint64_t *)&from->servers[from_server], MR_SERVER_METRICS,
-                   MR_SERVER_METRIC_COUNT);
-    add_latency(&to->servers[to_server].server_latency, &from->servers[from_server].server_latency);
-}
-
 /* Pools and servers are the same when their names are. */
 static void add_segment(struct mr_metrics *to, const struct mr_config *config,
                         const struct mr_metrics *from, const struct mr_config *old)
@@ -354,11 +300,12 @@ static void add_segment(struct mr_metrics *to, const struct mr_config *config,
             const struct mr_servers *its = &old->pools[q].servers;
             if (strcmp(config->pools[p].name, old->pools[q].name) != 0)
                 continue;
-            add_pool(to, from, p, q);
+            mr_pool_metrics_add(&to->pools[p], &from->pools[q]);
             for (uint32_t i = 0; i < mine->n; i++)
                 for (uint32_t j = 0; j < its->n; j++)
                     if (strcmp(mine->at[i].name, its->at[j].name) == 0)
-                        add_server(to, from, server + i, old_server + j);
+                        mr_server_metrics_add(&to->servers[server + i],
+                                              &from->servers[old_server + j]);
         }
     }
 }

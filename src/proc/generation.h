@@ -35,12 +35,5 @@ void mr_generation_close(struct mr_generation *g, const struct mr_generation *he
 /** In a child: closes the ways between workers but those of one slot (UINT32_MAX: all). */
 void mr_generation_keep_balance(struct mr_generation *g, uint32_t slot);
 
-/** True when keys of the pool may be found elsewhere than with the pool of that name before. */
-bool mr_generation_moves_keys(const struct mr_pool_config *pool,
-                              const struct mr_generation *previous);
-
-/** The pool of this name, NULL when there is none. */
-const struct mr_pool_config *mr_generation_pool(const struct mr_generation *g, const char *name);
-
 /** Takes the counters of `previous` over into the base of this one; may be called again. */
 void mr_generation_inherit_counters(struct mr_generation *g, const struct mr_generation *previous);

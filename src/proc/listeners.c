@@ -17,11 +17,15 @@ static bool is_unix(const struct mr_listen_config *listen)
     return listen->addr.sa.any.sa_family == AF_UNIX;
 }
 
+bool mr_listeners_shared(const struct mr_config *config)
+{
+    return strcmp(config->accept, "exclusive") == 0 || strcmp(config->accept, "mutex") == 0;
+}
+
 /* One socket for all workers. */
 static bool is_shared(const struct mr_config *config, const struct mr_listen_config *listen)
 {
-    return is_unix(listen) || strcmp(config->accept, "exclusive") == 0 ||
-           strcmp(config->accept, "mutex") == 0;
+    return is_unix(listen) || mr_listeners_shared(config);
 }
 
 static const struct mr_listen_config *listen_at(const struct mr_listeners *l, uint32_t index)

@@ -24,6 +24,9 @@ enum mr_result mr_listeners_open(struct mr_listeners *l, const struct mr_config 
  */
 void mr_listeners_steer(const struct mr_listeners *l, const struct mr_listeners *before);
 
+/** True when TCP addresses have one socket for all slots, as unix sockets always do. */
+bool mr_listeners_shared(const struct mr_config *config);
+
 /** Index among the addresses of `l`, -1 when it does not listen there. */
 int mr_listeners_find(const struct mr_listeners *l, const struct mr_addr *addr);
 

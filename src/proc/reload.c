@@ -5,6 +5,7 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "proc/notify.h"
+
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,7 +42,7 @@ static uint32_t count_missing(const struct mr_generation *in, const struct mr_ge
     uint32_t n = 0;
 
     for (uint32_t i = 0; i < of->config->n_pools; i++)
-        n += mr_generation_pool(in, of->config->pools[i].name) == NULL;
+        n += mr_config_pool(in->config, of->config->pools[i].name) == NULL;
     return n;
 }
 
@@ -143,23 +144,10 @@ uint32_t mr_reload_drain_limit_ms(const struct mr_config *config)
 void mr_reload_moves(uint8_t *bits, const struct mr_generation *now, const struct mr_config *before)
 {
     for (uint32_t i = 0; i < before->n_pools && i < MR_HANDOVER_POOLS; i++) {
-        const struct mr_pool_config *pool = mr_generation_pool(now, before->pools[i].name);
+        const struct mr_pool_config *pool = mr_config_pool(now->config, before->pools[i].name);
         if (pool == NULL || now->runtime.held[pool - now->config->pools])
             bits[i / 8] |= (uint8_t)(1u << (i % 8));
     }
-}
-
-static void tell_handover(struct mr_reload *r, struct mr_child *c)
-{
-    const struct mr_generation *now = &(*r->current)->generation;
-    struct mr_team *incoming = *r->current;
-    struct mr_message msg = {.type = MR_MSG_HANDOVER_TYPE};
-    struct mr_handover_payload *body = &msg.body.HANDOVER;
-
-    body->retired = c->index >= now->runtime.n_slots;
-    mr_reload_moves(body->moves, now, c->team->generation.config);
-    if (!mr_child_tell(c, &msg, incoming->ways_out[c->index]) && c->pid != 0)
-        mr_log(MR_LOG_ERR, "handover_failed child=worker/%u", c->index);
 }
 
 static void hand_over(struct mr_reload *r)
@@ -173,10 +161,10 @@ static void hand_over(struct mr_reload *r)
     r->incoming = NULL;
     r->paused_us = mr_clock_mono_us();
     mr_listeners_steer(&(*r->current)->generation.listeners, &old->generation.listeners);
-    mr_team_leave(old);
-    for (uint32_t i = 0; i < old->n_children; i++)
-        if (old->children[i].kind == MR_WORKER)
-            tell_handover(r, &old->children[i]);
+    struct mr_handover_payload body = {0};
+    mr_reload_moves(body.moves, &(*r->current)->generation, old->generation.config);
+    mr_team_hand_over(old, (*r->current)->ways_out, (*r->current)->generation.runtime.n_slots,
+                      body.moves);
     mr_team_ways_given(*r->current);
     mr_loop_timer(r->loop, &r->timer, mr_reload_drain_limit_ms(old->generation.config));
     mr_reload_drained(r); /* there may be nobody left who could say so */

@@ -513,6 +513,21 @@ void mr_team_leave(struct mr_team *team)
         mr_timer_cancel(&team->children[i].respawn);
 }
 
+void mr_team_hand_over(struct mr_team *team, const int *ways_out, uint32_t n_slots,
+                       const uint8_t *moves)
+{
+    mr_team_leave(team);
+    for (uint32_t i = 0; i < team->n_children; i++) {
+        struct mr_child *c = &team->children[i];
+        struct mr_message msg = {.type = MR_MSG_HANDOVER_TYPE};
+        if (c->kind != MR_WORKER)
+            continue;
+        msg.body.HANDOVER.retired = c->index >= n_slots;
+        memcpy(msg.body.HANDOVER.moves, moves, sizeof(msg.body.HANDOVER.moves));
+        (void)mr_child_tell(c, &msg, ways_out[c->index]); /* which logs its failure */
+    }
+}
+
 void mr_team_free(struct mr_team *team, const struct mr_generation *heir)
 {
     mr_team_leave(team);

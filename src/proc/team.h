@@ -78,6 +78,13 @@ void mr_team_ways_done(struct mr_team *team);
 /** Replaces nobody any more and cancels what was planned. */
 void mr_team_leave(struct mr_team *team);
 
+/**
+ * Leaves, and tells every worker to hand its clients over: by its slot's of the `ways_out`, to a
+ * team of `n_slots` workers. `moves` has a bit for each pool whose keys move.
+ */
+void mr_team_hand_over(struct mr_team *team, const int *ways_out, uint32_t n_slots,
+                       const uint8_t *moves);
+
 /** After the last child is gone. `heir` as in mr_generation_close. */
 void mr_team_free(struct mr_team *team, const struct mr_generation *heir);
 

@@ -209,16 +209,7 @@ static void hand_over(struct mr_upgrade *u, const struct mr_takeover_payload *ta
     u->step = MR_UPGRADE_DRAINING;
     u->last_call = false;
     u->n_slots = takeover->slots;
-    mr_team_leave(team);
-    for (uint32_t i = 0; i < team->n_children; i++) {
-        struct mr_child *c = &team->children[i];
-        struct mr_message msg = {.type = MR_MSG_HANDOVER_TYPE};
-        if (c->kind != MR_WORKER)
-            continue;
-        msg.body.HANDOVER.retired = c->index >= takeover->slots;
-        memcpy(msg.body.HANDOVER.moves, takeover->moves, sizeof(takeover->moves));
-        (void)mr_child_tell(c, &msg, u->ways_out[c->index]);
-    }
+    mr_team_hand_over(team, u->ways_out, takeover->slots, takeover->moves);
     close_all(u->ways_out, slots_of(u));
     u->ways_out = NULL;
     mr_loop_timer(u->loop, &u->timer, mr_reload_drain_limit_ms(team->generation.config));
