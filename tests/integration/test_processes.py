@@ -662,3 +662,38 @@ def test_the_difference_of_two_files_is_told(redis1, tmp_path):
     same = run("-t", "-c", a, "--diff", a)
     assert same.stdout == "nothing changes for keys, pools and listeners\n"
     assert run("-t", "-c", a, "--diff", tmp_path / "none").returncode == 1
+
+
+def without_io_uring():
+    """In a child: a seccomp filter as containers have it; io_uring_setup fails with EPERM."""
+    import ctypes
+    import struct
+    libc = ctypes.CDLL(None, use_errno=True)
+    refuse_setup = [(0x20, 0, 0, 0), (0x15, 0, 1, 425), (0x06, 0, 0, 0x00050001),
+                    (0x06, 0, 0, 0x7fff0000)]  # load the number; 425 (everywhere): EPERM; else allow
+    code = b"".join(struct.pack("HBBI", *line) for line in refuse_setup)
+    buffer = ctypes.create_string_buffer(code)
+    program = struct.pack("HxxxxxxP", len(refuse_setup), ctypes.addressof(buffer))
+    assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
+
+
+def test_auto_falls_back_to_epoll_where_io_uring_is_forbidden(redis1, tmp_path):
+    """One log line says why; asked for by name, it is an error."""
+    port, log, conf = free_port(), tmp_path / "log", tmp_path / "c.yml"
+    conf.write_text(pool_yaml("alpha", f"127.0.0.1:{port}", [f"127.0.0.1:{redis1.port}:1"]))
+    arguments = [BINARY, "-c", conf, "-o", log, "--workers", "2", "-a", "127.0.0.1"]
+    child = subprocess.Popen([*arguments, "-s", str(free_port()), "--engine", "auto"],
+                             preexec_fn=without_io_uring)
+    try:
+        wait_for(lambda: log.exists() and " started " in log.read_text())
+        with Raw(port) as c:
+            assert c.ask("SET", "a", 1) == b"+OK"
+        assert log.read_text().count("engine_fallback engine=epoll reason=") == 1
+        assert " engine=epoll" in log.read_text()
+    finally:
+        child.terminate()
+        assert child.wait(20 * SLOW) == 0
+    out = subprocess.run([*arguments, "-s", str(free_port()), "--engine", "io_uring"],
+                         capture_output=True, text=True, timeout=20 * SLOW,
+                         preexec_fn=without_io_uring)
+    assert out.returncode == 1 and "engine: io_uring_setup" in out.stderr, out.stderr
