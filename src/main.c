@@ -270,6 +270,14 @@ static int start_lone_resolver(struct start *s)
     return ends[0];
 }
 
+static void alone_is_ready(void *arg)
+{
+    const struct start *s = arg;
+
+    mr_generation_log_started(&s->generation);
+    on_ready(arg);
+}
+
 static int serve_alone(struct start *s)
 {
     struct mr_generation *g = &s->generation;
@@ -284,7 +292,7 @@ static int serve_alone(struct start *s)
                                           .listen_fds = g->listeners.fds,
                                           .channel = channel,
                                           .stats = STATS,
-                                          .on_ready = on_ready,
+                                          .on_ready = alone_is_ready,
                                           .on_ready_arg = s};
     const int status = mr_worker_run(&setup);
     mr_generation_close(g, NULL);

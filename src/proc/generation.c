@@ -3,6 +3,7 @@
 
 #include "config/diff.h"
 #include "core/clock.h"
+#include "core/log.h"
 #include "net/listener.h"
 #include "net/loop.h"
 #include "proc/system.h"
@@ -56,6 +57,13 @@ enum mr_result mr_generation_load(struct mr_generation *g, const struct mr_optio
         g->config = NULL;
     }
     return rc;
+}
+
+void mr_generation_log_started(const struct mr_generation *g)
+{
+    mr_log(MR_LOG_NOTICE, "started workers=%u pools=%u servers=%u layout=%s",
+           g->runtime.single ? 0 : g->runtime.n_slots, g->config->n_pools, g->config->n_servers,
+           g->config->meitu ? "meitu" : "twemproxy");
 }
 
 /* ---- opening ---- */

@@ -29,6 +29,9 @@ enum mr_result mr_generation_open(struct mr_generation *g, const struct mr_optio
                                   const struct mr_generation *previous,
                                   struct mr_error *err) MR_MUST_USE;
 
+/** One line: what serves now. */
+void mr_generation_log_started(const struct mr_generation *g);
+
 /** Frees everything; files of unix sockets stay for those that `heir` (NULL for none) serves. */
 void mr_generation_close(struct mr_generation *g, const struct mr_generation *heir);
 

@@ -104,8 +104,7 @@ static void started(struct master *m)
     char state[64];
 
     m->phase = RUNNING;
-    mr_log(MR_LOG_NOTICE, "started workers=%u pools=%u servers=%u layout=%s", g->runtime.n_slots,
-           g->config->n_pools, g->config->n_servers, g->config->meitu ? "meitu" : "twemproxy");
+    mr_generation_log_started(g);
     (void)snprintf(state, sizeof(state), "READY=1\nMAINPID=%d\nSTATUS=serving", (int)getpid());
     mr_notify(state);
     m->setup->on_ready(m->setup->arg);

@@ -277,9 +277,7 @@ class Millrace(Process):
                          preexec_fn=preexec, env={**os.environ, **(env or {})})
 
     def _serving(self):
-        return can_connect(self.stats_port) and "started" in self.log_text() or (
-            "--workers" in self.popen.args and "0" in self.popen.args and
-            can_connect(self.stats_port))
+        return " started workers=" in self.log_text()
 
     def log_text(self):
         return self.log.read_text(errors="replace") if self.log.exists() else ""
