@@ -47,7 +47,7 @@ struct load {
     struct settings set;
     struct mr_loop loop;
     struct mr_addr addr;
-    const struct mr_proto *resp;
+    const struct mr_proto *proto;
     struct mr_alarm next;
     struct mr_timer progress;
     struct mr_histogram latency;
@@ -215,37 +215,9 @@ static void answered(struct connection *c, bool error)
         l->max_us = us;
 }
 
-/* Text of memcached: values up to END, or one line. Returns 0 while it is not all there. */
-static size_t scan_memcache(const char *bytes, size_t len)
-{
-    size_t at = 0;
-
-    for (;;) {
-        const char *nl = memchr(bytes + at, '\n', len - at);
-        if (nl == NULL)
-            return 0;
-        const size_t line = (size_t)(nl - bytes) + 1 - at;
-        if (line < 7 || memcmp(bytes + at, "VALUE ", 6) != 0)
-            return at + line;
-        size_t digits = line - 2;
-        while (digits > 0 && bytes[at + digits - 1] != ' ')
-            digits--;
-        uint64_t size = 0;
-        if (!mr_parse_uint((struct mr_slice){bytes + at + digits, line - 2 - digits}, UINT32_MAX,
-                           &size))
-            return at + line;
-        at += line + size + 2;
-        if (at >= len)
-            return 0;
-    }
-}
-
 static enum mr_result scan(struct connection *c, const char *bytes, size_t len, size_t *n)
 {
-    if (!c->load->set.memcache)
-        return c->load->resp->scan_reply(&c->scan, bytes, len, n);
-    *n = scan_memcache(bytes, len);
-    return *n > 0 ? MR_OK : MR_AGAIN;
+    return c->load->proto->scan_reply(0, &c->scan, bytes, len, n);
 }
 
 static bool is_error(const struct load *l, const char *bytes, size_t len)
@@ -642,7 +614,7 @@ int main(int argc, char **argv)
 
     parse(&l, argc, argv);
     l.random = 88172645463325252u;
-    l.resp = mr_proto_by_name(mr_slice_of("redis"));
+    l.proto = mr_proto_by_name(mr_slice_of(l.set.memcache ? "memcache" : "redis"));
     l.next.fire = on_next;
     l.progress.fire = on_progress;
     l.value = malloc(l.set.value_size);

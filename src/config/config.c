@@ -34,6 +34,7 @@ enum type {
     DISTRIBUTION,
     TAG,
     CROSS,
+    FAILURE,
     ENGINE,
     ACCEPT,
     PROTOCOL,
@@ -65,6 +66,14 @@ const struct mr_config_key MR_CONFIG_KEYS[] = {
 #include "config/schema.def"
 };
 const size_t MR_CONFIG_KEY_COUNT = MR_COUNT(MR_CONFIG_KEYS);
+
+/* The words of the types that are one of a few, in the order of their enums. */
+static const char *const WORDS[][5] = {
+    [CROSS] = {"refuse", "first_key"},
+    [FAILURE] = {"error", "miss"},
+    [ENGINE] = {"auto", "epoll", "io_uring"},
+    [ACCEPT] = {"auto", "reuseport", "exclusive", "mutex"},
+};
 
 /* What every step of reading needs. */
 struct reader {
@@ -192,6 +201,34 @@ static enum mr_result set_uint(const struct reader *r, const struct key *k,
     return MR_OK;
 }
 
+/* The word's number, or -1 after failing. */
+static int find_choice(const struct reader *r, const struct key *k, const struct mr_yaml *value)
+{
+    const char *const *words = WORDS[k->type];
+    char why[100] = "is not known; allowed:";
+    size_t n = strlen(why);
+    int i;
+
+    for (i = 0; words[i] != NULL; i++) {
+        if (strcmp(words[i], value->text) == 0)
+            return i;
+        n += (size_t)snprintf(why + n, sizeof(why) - n, "%s %s", i > 0 ? "," : "", words[i]);
+    }
+    (void)bad_value(r, k, value, why);
+    return -1;
+}
+
+static enum mr_result set_choice(const struct reader *r, const struct key *k,
+                                 const struct mr_yaml *value, unsigned *field)
+{
+    const int choice = find_choice(r, k, value);
+
+    if (choice < 0)
+        return MR_ECONFIG;
+    *field = (unsigned)choice;
+    return MR_OK;
+}
+
 static enum mr_result set_word(const struct reader *r, const struct key *k,
                                const struct mr_yaml *value, void *field)
 {
@@ -205,30 +242,19 @@ static enum mr_result set_word(const struct reader *r, const struct key *k,
                    ? MR_OK
                    : bad_value(r, k, value,
                                "is not a valid distribution; allowed: ketama, modula, random");
-    case CROSS:
-        if (!mr_slice_eq(text, mr_slice_of("refuse")) &&
-            !mr_slice_eq(text, mr_slice_of("first_key")))
-            return bad_value(r, k, value, "is not known; allowed: refuse, first_key");
-        *(enum mr_cross_server *)field = text.at[0] == 'r' ? MR_CROSS_REFUSE : MR_CROSS_FIRST_KEY;
-        return MR_OK;
     default: /* PROTOCOL */
         *(const struct mr_proto **)field = mr_proto_by_name(text);
         return *(const struct mr_proto **)field != NULL
                    ? MR_OK
-                   : bad_value(r, k, value, "is not a protocol; allowed: redis");
+                   : bad_value(r, k, value, "is not a protocol; allowed: redis, memcache");
     }
 }
 
 static enum mr_result set_text(const struct reader *r, const struct key *k,
                                const struct mr_yaml *value, char **field)
 {
-    if (k->type == ENGINE && strcmp(value->text, "auto") != 0 &&
-        strcmp(value->text, "epoll") != 0 && strcmp(value->text, "io_uring") != 0)
-        return bad_value(r, k, value, "is not an engine; allowed: auto, epoll, io_uring");
-    if (k->type == ACCEPT && strcmp(value->text, "auto") != 0 &&
-        strcmp(value->text, "reuseport") != 0 && strcmp(value->text, "exclusive") != 0 &&
-        strcmp(value->text, "mutex") != 0)
-        return bad_value(r, k, value, "is not known; allowed: auto, reuseport, exclusive, mutex");
+    if (k->type != TEXT && find_choice(r, k, value) < 0)
+        return MR_ECONFIG;
     free(*field);
     *field = strdup(value->text);
     MR_CHECK(*field != NULL);
@@ -341,9 +367,11 @@ static enum mr_result set(const struct reader *r, const struct key *k, const str
     case ACCEPT:
     case ENGINE:
         return set_text(r, k, value, field);
+    case CROSS:
+    case FAILURE:
+        return set_choice(r, k, value, field);
     case HASH:
     case DISTRIBUTION:
-    case CROSS:
     case PROTOCOL:
         return set_word(r, k, value, field);
     case TAG:
@@ -507,16 +535,18 @@ static enum mr_result check_servers(const struct reader *r, const struct mr_yaml
 static enum mr_result check_protocol(const struct reader *r, const struct mr_yaml *node,
                                      struct mr_pool_config *pool)
 {
-    if (pool->protocol == NULL && pool->redis)
-        pool->protocol = mr_proto_by_name(mr_slice_of("redis"));
-    if (pool->protocol == NULL && pool->redis_auth != NULL)
+    const struct mr_proto *redis = mr_proto_by_name(mr_slice_of("redis"));
+
+    if (pool->protocol != NULL && pool->redis && pool->protocol != redis)
+        return fail_at(r, mr_yaml_get(node, "protocol"),
+                       "pool '%s': \"redis: true\" and \"protocol: %s\" contradict each other",
+                       pool->name, pool->protocol->name);
+    if (pool->protocol == NULL)
+        pool->protocol = pool->redis ? redis : mr_proto_by_name(mr_slice_of("memcache"));
+    pool->redis = pool->protocol == redis;
+    if (!pool->redis && pool->redis_auth != NULL)
         return fail_at(r, mr_yaml_get(node, "redis_auth"),
                        "pool '%s': directive \"redis_auth\" is only valid for a redis pool",
-                       pool->name);
-    if (pool->protocol == NULL)
-        return fail_at(r, node,
-                       "pool '%s' has no \"redis: true\", which makes it a memcached pool; this "
-                       "version of millrace serves redis pools only",
                        pool->name);
     return MR_OK;
 }
@@ -548,10 +578,14 @@ static enum mr_result read_pool(const struct reader *r, const struct mr_yaml *no
     rc = check_protocol(r, node, pool);
     if (rc == MR_OK)
         rc = check_servers(r, mr_yaml_get(node, "servers"), pool);
-    pool->options = (struct mr_proto_options){.auth = pool->redis_auth,
-                                              .db = pool->redis_db,
-                                              .max_request_bytes = pool->max_request_bytes,
-                                              .max_key_bytes = max_key_bytes};
+    pool->options =
+        (struct mr_proto_options){.auth = pool->redis_auth,
+                                  .db = pool->redis_db,
+                                  .max_request_bytes = pool->max_request_bytes,
+                                  .max_key_bytes = max_key_bytes,
+                                  .max_item_bytes = pool->max_item_bytes,
+                                  .allow_flush = pool->allow_flush_all,
+                                  .failure_is_miss = pool->on_server_failure == MR_FAILURE_MISS};
     config->n_servers += pool->servers.n;
     return rc;
 }

@@ -21,6 +21,7 @@
 #define MR_KEY_BYTES_DEFAULT 16336u     /* 16384 - 48: what twemproxy's default chunk holds */
 
 enum mr_cross_server { MR_CROSS_REFUSE, MR_CROSS_FIRST_KEY };
+enum mr_on_failure { MR_FAILURE_ERROR, MR_FAILURE_MISS };
 
 struct mr_listen_config {
     char *text; /* as written, without the mode */
@@ -57,6 +58,8 @@ struct mr_pool_config {
     enum mr_hash hash;
     enum mr_distribution distribution;
     enum mr_cross_server cross_server;
+    enum mr_on_failure on_server_failure;
+    bool allow_flush_all;
     char hash_tag[2];
     bool has_hash_tag;
     bool redis;
@@ -74,6 +77,7 @@ struct mr_pool_config {
     uint32_t client_idle_timeout_ms;
     uint32_t max_pipeline;
     uint32_t max_request_bytes;
+    uint32_t max_item_bytes;
     uint32_t server_connections;
     uint32_t server_retry_timeout_ms;
     uint32_t server_failure_limit;

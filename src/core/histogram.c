@@ -14,6 +14,12 @@ uint64_t mr_histogram_high(uint32_t index)
     return mr_histogram_low(index + 1) - 1;
 }
 
+void mr_histogram_merge(struct mr_histogram *sum, const struct mr_histogram *from)
+{
+    for (uint32_t i = 0; i < MR_HISTOGRAM_BUCKETS; i++)
+        sum->counts[i] += from->counts[i];
+}
+
 uint64_t mr_histogram_total(const struct mr_histogram *h)
 {
     uint64_t total = 0;

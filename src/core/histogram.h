@@ -39,6 +39,9 @@ uint64_t mr_histogram_low(uint32_t index);
 /** Largest value of a bucket, in microseconds. */
 uint64_t mr_histogram_high(uint32_t index);
 
+/** Adds all counts of `from`. */
+void mr_histogram_merge(struct mr_histogram *sum, const struct mr_histogram *from);
+
 uint64_t mr_histogram_total(const struct mr_histogram *h);
 
 /** The value, in microseconds, that the share `q` (0 to 1) of all does not exceed; 0 of none. */

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #define MAGIC   0x6d72736du
-#define VERSION 2u
+#define VERSION 3u
 
 #define ROW(name, kind, help) {#name, MR_METRIC_##kind, help},
 
@@ -146,6 +146,8 @@ void mr_pool_metrics_add(struct mr_pool_metrics *sum, const struct mr_pool_metri
 {
     mr_metrics_add((uint64_t *)sum, (const uint64_t *)from, MR_POOL_METRICS, MR_POOL_METRIC_COUNT);
     add_latency(&sum->request_latency, &from->request_latency);
+    for (unsigned c = 0; c < MR_CLASSES; c++)
+        mr_histogram_merge(&sum->request_times[c], &from->request_times[c]);
 }
 
 void mr_server_metrics_add(struct mr_server_metrics *sum, const struct mr_server_metrics *from)
@@ -153,4 +155,6 @@ void mr_server_metrics_add(struct mr_server_metrics *sum, const struct mr_server
     mr_metrics_add((uint64_t *)sum, (const uint64_t *)from, MR_SERVER_METRICS,
                    MR_SERVER_METRIC_COUNT);
     add_latency(&sum->server_latency, &from->server_latency);
+    for (unsigned c = 0; c < MR_CLASSES; c++)
+        mr_histogram_merge(&sum->server_times[c], &from->server_times[c]);
 }

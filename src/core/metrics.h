@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "core/histogram.h"
 #include "core/result.h"
 
 #include <stddef.h>
@@ -15,6 +16,9 @@ struct mr_process_metrics {
 #define X_PROCESS(name, kind, help) uint64_t name;
 #include "core/metrics.def"
 };
+
+/** What requests are counted as. */
+enum mr_class { MR_CLASS_READ, MR_CLASS_WRITE, MR_CLASS_OTHER, MR_CLASSES };
 
 #define MR_LATENCY_BUCKETS 11
 
@@ -26,13 +30,15 @@ struct mr_latency {
 struct mr_pool_metrics {
 #define X_POOL(name, kind, help) uint64_t name;
 #include "core/metrics.def"
-    struct mr_latency request_latency; /* request parsed -> reply handed to the client's stream */
+    struct mr_latency request_latency;             /* request parsed -> reply written */
+    struct mr_histogram request_times[MR_CLASSES]; /* the same */
 };
 
 struct mr_server_metrics {
 #define X_SERVER(name, kind, help) uint64_t name;
 #include "core/metrics.def"
     struct mr_latency server_latency; /* request queued for the server -> reply parsed */
+    struct mr_histogram server_times[MR_CLASSES]; /* the same */
 };
 
 static inline void mr_latency_add(struct mr_latency *l, uint64_t us)
@@ -59,10 +65,9 @@ extern const struct mr_metric_desc MR_POOL_METRICS[];
 extern const struct mr_metric_desc MR_SERVER_METRICS[];
 
 #define MR_PROCESS_METRIC_COUNT (sizeof(struct mr_process_metrics) / sizeof(uint64_t))
-#define MR_POOL_METRIC_COUNT                                                                       \
-    ((sizeof(struct mr_pool_metrics) - sizeof(struct mr_latency)) / sizeof(uint64_t))
+#define MR_POOL_METRIC_COUNT    (offsetof(struct mr_pool_metrics, request_latency) / sizeof(uint64_t))
 #define MR_SERVER_METRIC_COUNT                                                                     \
-    ((sizeof(struct mr_server_metrics) - sizeof(struct mr_latency)) / sizeof(uint64_t))
+    (offsetof(struct mr_server_metrics, server_latency) / sizeof(uint64_t))
 
 struct mr_metrics_head {
     uint32_t magic;

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "core/buf.h"
+#include "core/metrics.h"
 #include "core/result.h"
 #include "core/slab.h"
 #include "core/slice.h"
@@ -22,13 +23,25 @@ struct mr_proto_options {
     uint32_t db;      /* database selected on every server connection */
     uint32_t max_request_bytes;
     uint32_t max_key_bytes;
+    uint32_t max_item_bytes; /* of a value */
+    bool allow_flush;        /* clients may empty the servers */
+    bool failure_is_miss;    /* a read that no server answers finds nothing, instead of failing */
+};
+
+/** Counters of the pool, for protocols that show them to clients. */
+struct mr_proto_facts {
+    /** The next one, from *index = 0 on; false after the last. */
+    bool (*next)(const struct mr_proto_facts *facts, uint32_t *index, const char **name,
+                 uint64_t *value);
 };
 
 /** One client's protocol state: small, so that it can travel with the connection. */
 struct mr_session {
-    uint64_t id; /* unique in this worker; what CLIENT ID answers */
-    char *name;  /* CLIENT SETNAME, owned (malloc), NULL for none */
-    bool authed; /* has given the password, or none is needed */
+    uint64_t id;     /* unique in this worker; what CLIENT ID answers */
+    char *name;      /* CLIENT SETNAME, owned (malloc), NULL for none */
+    uint32_t skip;   /* bytes of input still to be thrown away: the rest of a refused request */
+    uint8_t dialect; /* protocol's own: which of its dialects the client has begun to speak */
+    bool authed;     /* has given the password, or none is needed */
 };
 
 /** What parsing and answering one client's requests needs. */
@@ -37,6 +50,7 @@ struct mr_proto_ctx {
     struct mr_session *session;             /* borrowed */
     struct mr_slab *slab;
     struct mr_buf *scratch; /* emptied by every parse; error texts and rewritten requests */
+    const struct mr_proto_facts *facts; /* borrowed */
 };
 
 /** Where a parse that needed more bytes goes on. Zeroed before each message. */
@@ -47,12 +61,13 @@ struct mr_parse_state {
 };
 
 enum mr_msg_action {
-    MR_MSG_SKIP,     /* nothing to do: an empty line */
-    MR_MSG_LOCAL,    /* ask proto->answer */
-    MR_MSG_REFUSE,   /* reply with msg->reply */
-    MR_MSG_BY_KEY,   /* forward to the server of msg->key */
-    MR_MSG_BY_KEYS,  /* several keys, walked by proto->next_key */
-    MR_MSG_ANYWHERE, /* has no key; any server will do */
+    MR_MSG_SKIP,       /* nothing to do: an empty line */
+    MR_MSG_LOCAL,      /* ask proto->answer */
+    MR_MSG_REFUSE,     /* reply with msg->reply */
+    MR_MSG_BY_KEY,     /* forward to the server of msg->key */
+    MR_MSG_BY_KEYS,    /* several keys, walked by proto->next_key */
+    MR_MSG_ANYWHERE,   /* has no key; any server will do */
+    MR_MSG_EVERYWHERE, /* goes to every server, the replies are joined */
 };
 
 /** Argument numbers of a message's keys, in the order they stand. */
@@ -68,8 +83,11 @@ struct mr_msg_keys {
 struct mr_msg {
     enum mr_msg_action action;
     bool splittable;         /* BY_KEYS: the protocol can split it and join the replies */
-    bool write;              /* changes data */
-    bool no_reply;           /* the server will not answer */
+    bool edits;              /* the reply goes through proto->present */
+    bool guarded;            /* the reply goes through proto->out_of_step */
+    uint8_t class;           /* enum mr_class */
+    uint8_t lane;            /* which kind of server connection it takes, below proto->lanes */
+    uint64_t ticket;         /* protocol's own: what it must know when the request is answered */
     size_t consumed;         /* bytes of input that this message took */
     struct mr_slice wire;    /* what to forward */
     struct mr_slice key;     /* BY_KEY: the key; BY_KEYS: the first one */
@@ -90,7 +108,8 @@ struct mr_key_walk {
 
 /** One server's share of a request that is split. */
 struct mr_part {
-    uint32_t server; /* index in the pool */
+    uint32_t server;  /* index in the pool */
+    const char *name; /* of the server */
     uint32_t n_keys;
     struct mr_buf request; /* filled by split */
     struct mr_buf reply;   /* the server's whole reply, or none when failed */
@@ -99,7 +118,11 @@ struct mr_part {
 
 /** A split request: which part has which key. */
 struct mr_plan {
+    const struct mr_proto_options *options;
     const void *command;
+    uint64_t ticket;
+    uint8_t class;       /* enum mr_class */
+    struct mr_buf notes; /* filled by split, for join */
     uint32_t n_keys;
     uint32_t n_parts;
     uint32_t *part_of_key; /* n_keys */
@@ -112,11 +135,17 @@ struct mr_reply_state {
     uint64_t pending; /* protocol's own: elements still to come */
 };
 
+/** Enough for what replaces the beginning of a reply. */
+#define MR_HEAD_BYTES 24u
+
+/** Of proto->present: the reply is not shown. */
+#define MR_HIDDEN SIZE_MAX
+
 enum mr_verdict { MR_KEEP_CLIENT, MR_CLOSE_CLIENT };
 
 struct mr_proto {
     const char *name;
-    uint16_t default_port;
+    uint8_t lanes; /* kinds of server connections, one for each dialect that servers tell apart */
     const char *cross_server;     /* reply when the keys of an unsplittable request are apart */
     const char *too_many_clients; /* reply to a client over the limit */
 
@@ -136,28 +165,46 @@ struct mr_proto {
     enum mr_verdict (*answer)(const struct mr_proto_ctx *ctx, const struct mr_msg *msg,
                               struct mr_buf *out);
 
-    /** Writes parts[].request for a plan whose part_of_key and n_keys are set. */
+    /**
+     * Writes parts[].request for a plan whose part_of_key and n_keys are set; for EVERYWHERE there
+     * are no keys and a part for each server.
+     */
     void (*split)(const struct mr_msg *msg, struct mr_plan *plan, struct mr_slab *slab);
 
     /** Appends the one reply that the parts' replies make. */
     void (*join)(const struct mr_plan *plan, struct mr_slab *slab, struct mr_buf *out);
 
-    /** Appends the proxy's own error reply. */
-    void (*fail)(const char *text, struct mr_slab *slab, struct mr_buf *out);
+    /** Appends the proxy's own error reply to the request with this ticket. */
+    void (*fail)(const struct mr_proto_options *options, uint64_t ticket, const char *text,
+                 struct mr_slab *slab, struct mr_buf *out);
 
     /**
-     * Finds the end of a reply. @return MR_OK with *reply_len; MR_AGAIN; MR_EPROTO when the bytes
-     * are no reply, the connection is then of no use any more
+     * How the reply to a request with `edits` is shown; called once, with all or the beginning of
+     * it. NULL where no request has.
+     * @return how many bytes of the reply make way for the *head_len bytes put into `head`
+     *         (MR_HEAD_BYTES of room), or MR_HIDDEN
      */
-    enum mr_result (*scan_reply)(struct mr_reply_state *state, const char *bytes, size_t len,
-                                 size_t *reply_len);
+    size_t (*present)(uint64_t ticket, struct mr_slice reply, char *head, size_t *head_len);
+
+    /**
+     * True when this reply to a request with `guarded` means that the server may have taken the
+     * body of the request for further requests. NULL where no request has.
+     */
+    bool (*out_of_step)(struct mr_slice reply);
+
+    /**
+     * Finds the end of a reply on a connection of this lane. @return MR_OK with *reply_len;
+     * MR_AGAIN; MR_EPROTO when the bytes are no reply, the connection is then of no use any more
+     */
+    enum mr_result (*scan_reply)(uint8_t lane, struct mr_reply_state *state, const char *bytes,
+                                 size_t len, size_t *reply_len);
 
     /** Appends what a new server connection must be sent first; returns the replies to expect. */
-    uint32_t (*hello)(const struct mr_proto_options *options, struct mr_slab *slab,
+    uint32_t (*hello)(const struct mr_proto_options *options, uint8_t lane, struct mr_slab *slab,
                       struct mr_buf *out);
 
-    /** NULL when a reply to the hello is good, else what was refused ("AUTH"). */
-    const char *(*check_hello)(const struct mr_proto_options *options, uint32_t index,
+    /** NULL when a reply to the hello is good, else what is wrong, for clients and the log. */
+    const char *(*check_hello)(const struct mr_proto_options *options, uint8_t lane, uint32_t index,
                                struct mr_slice reply);
 };
 

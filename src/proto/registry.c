@@ -1,8 +1,9 @@
 /* registry.c - the protocols that are built in. */
+#include "proto/memcache/memcache.h"
 #include "proto/proto.h"
 #include "proto/resp/resp.h"
 
-static const struct mr_proto *const PROTOCOLS[] = {&MR_PROTO_RESP};
+static const struct mr_proto *const PROTOCOLS[] = {&MR_PROTO_RESP, &MR_PROTO_MEMCACHE};
 
 const struct mr_proto *mr_proto_by_name(struct mr_slice name)
 {

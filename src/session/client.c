@@ -79,7 +79,7 @@ void mr_client_resume(struct mr_client *client)
 
 /* ---- the line of requests ---- */
 
-struct mr_request *mr_client_add_request(struct mr_client *client, size_t bytes)
+struct mr_request *mr_client_add_request(struct mr_client *client, const struct mr_msg *msg)
 {
     struct mr_request *r = mr_slab_get(slab_of(client), sizeof(*r));
 
@@ -87,10 +87,14 @@ struct mr_request *mr_client_add_request(struct mr_client *client, size_t bytes)
     r->client = client;
     r->service = client->service;
     r->reply = (struct mr_buf){0};
-    r->bytes = (uint32_t)bytes;
     r->since_us = client->service->loop->now_us;
-    r->started = false;
+    r->ticket = msg->ticket;
+    r->bytes = (uint32_t)msg->wire.len;
+    r->class = msg->class;
     r->state = MR_REQUEST_WAITING;
+    r->started = false;
+    r->edits = msg->edits;
+    r->hidden = false;
     if (client->tail != NULL)
         client->tail->next = r;
     else
@@ -109,6 +113,15 @@ void mr_request_free(struct mr_request *r)
     mr_slab_put(slab, r, sizeof(*r));
 }
 
+static void time_request(struct mr_request *r)
+{
+    struct mr_pool_metrics *m = r->service->pool.metrics;
+    const uint64_t us = r->service->loop->now_us - r->since_us;
+
+    mr_latency_add(&m->request_latency, us);
+    mr_histogram_add(&m->request_times[r->class], us);
+}
+
 static void pop(struct mr_client *client)
 {
     struct mr_request *r = client->head;
@@ -118,9 +131,25 @@ static void pop(struct mr_client *client)
         client->tail = NULL;
     client->n_requests--;
     client->inflight_bytes -= r->bytes;
-    mr_latency_add(&r->service->pool.metrics->request_latency,
-                   r->service->loop->now_us - r->since_us);
-    mr_request_free(r);
+    if (MR_LIKELY(!mr_stream_is_blocked(&client->stream))) {
+        time_request(r);
+        mr_request_free(r);
+    } else { /* it is over when the client has taken the reply */
+        r->next = client->unsent;
+        client->unsent = r;
+    }
+}
+
+static void settle_unsent(struct mr_client *client, bool taken)
+{
+    struct mr_request *r;
+
+    while ((r = client->unsent) != NULL) {
+        client->unsent = r->next;
+        if (taken)
+            time_request(r);
+        mr_request_free(r);
+    }
 }
 
 void mr_client_check_output(struct mr_client *client)
@@ -172,7 +201,7 @@ static void hold(struct mr_request *r, const char *bytes, size_t len)
     mr_client_cut(client, ENOMEM);
 }
 
-void mr_client_reply(struct mr_request *r, const char *bytes, size_t len, bool done)
+static void show(struct mr_request *r, const char *bytes, size_t len, bool done)
 {
     struct mr_client *client = r->client;
 
@@ -194,6 +223,33 @@ void mr_client_reply(struct mr_request *r, const char *bytes, size_t len, bool d
     mr_client_check_output(client);
 }
 
+/* The beginning of the reply shows how it is to be shown. */
+static size_t edit(struct mr_request *r, const char *bytes, size_t len)
+{
+    char head[MR_HEAD_BYTES];
+    size_t head_len = 0;
+    const struct mr_proto *proto = r->service->config->protocol;
+    const size_t cut = proto->present(r->ticket, (struct mr_slice){bytes, len}, head, &head_len);
+
+    r->edits = false;
+    r->hidden = cut == MR_HIDDEN;
+    if (head_len > 0)
+        show(r, head, head_len, false);
+    return r->hidden ? 0 : cut;
+}
+
+void mr_client_reply(struct mr_request *r, const char *bytes, size_t len, bool done)
+{
+    size_t cut = 0;
+
+    if (MR_UNLIKELY(r->edits))
+        cut = edit(r, bytes, len);
+    if (MR_LIKELY(!r->hidden))
+        show(r, bytes + cut, len - cut, done);
+    else if (done)
+        show(r, NULL, 0, true);
+}
+
 void mr_client_fail(struct mr_request *r, const char *reason)
 {
     struct mr_client *client = r->client;
@@ -208,7 +264,8 @@ void mr_client_fail(struct mr_request *r, const char *reason)
     }
     client->held_bytes -= mr_buf_len(&r->reply); /* a piece that was not its turn yet */
     mr_buf_clear(&r->reply, slab_of(client));
-    service->config->protocol->fail(reason, slab_of(client), &error);
+    service->config->protocol->fail(&service->config->options, r->ticket, reason, slab_of(client),
+                                    &error);
     const struct mr_slice text = mr_buf_slice(&error);
     mr_client_reply(r, text.at, text.len, true);
     mr_buf_clear(&error, slab_of(client));
@@ -221,7 +278,8 @@ void mr_client_answer(struct mr_client *client, struct mr_slice reply)
         mr_client_check_output(client);
         return;
     }
-    mr_client_reply(mr_client_add_request(client, 0), reply.at, reply.len, true);
+    const struct mr_msg own = {.class = MR_CLASS_OTHER};
+    mr_client_reply(mr_client_add_request(client, &own), reply.at, reply.len, true);
 }
 
 /* ---- the connection ---- */
@@ -230,9 +288,9 @@ void mr_client_answer(struct mr_client *client, struct mr_slice reply)
 static bool lingered_enough(struct mr_client *client)
 {
     const uint32_t unsent = (uint32_t)mr_stream_pending(&client->stream);
-    const bool moved = unsent != client->unsent;
+    const bool moved = unsent != client->linger_bytes;
 
-    client->unsent = unsent;
+    client->linger_bytes = unsent;
     client->stalls = moved ? 0 : (uint8_t)(client->stalls + 1);
     return client->stalls >= (unsent > 0 ? UNSENT_STALLS : CLOSE_STALLS);
 }
@@ -259,7 +317,7 @@ void mr_client_finish(struct mr_client *client)
     if (client->lingering || mr_stream_is_closed(&client->stream))
         return;
     client->lingering = true;
-    client->unsent = (uint32_t)mr_stream_pending(&client->stream);
+    client->linger_bytes = (uint32_t)mr_stream_pending(&client->stream);
     mr_list_del(&client->link);
     mr_list_append(&service->lingering, &client->link);
     service->linger_timer.fire = check_lingering;
@@ -288,7 +346,8 @@ static size_t on_data(struct mr_stream *s, const char *bytes, size_t len)
     const struct mr_proto_ctx ctx = {.options = &service->config->options,
                                      .session = &client->session,
                                      .slab = &service->loop->slab,
-                                     .scratch = &service->scratch};
+                                     .scratch = &service->scratch,
+                                     .facts = &service->facts};
     size_t used = 0;
     struct mr_msg msg;
 
@@ -332,6 +391,7 @@ static void on_eof(struct mr_stream *s)
 
 static void on_drain(struct mr_stream *s)
 {
+    settle_unsent(of_stream(s), true);
     mr_client_resume(of_stream(s));
 }
 
@@ -347,6 +407,7 @@ static void on_close(struct mr_stream *s, int error)
         if (r->state == MR_REQUEST_DONE) /* else its server's answer will free it */
             mr_request_free(r);
     }
+    settle_unsent(client, false);
     if (client->moved)
         ; /* neither side has ended it */
     else if (error == 0 && (client->eof || client->quit))

@@ -17,9 +17,13 @@ struct mr_request {
     struct mr_client *client; /* NULL once the client is gone: the reply is thrown away */
     struct mr_buf reply;      /* what has come before it was this request's turn */
     uint64_t since_us;        /* loop time when it was parsed */
+    uint64_t ticket;          /* see struct mr_msg */
     uint32_t bytes;           /* of the request, for the limit on what is in flight */
-    bool started;             /* a piece of the reply has been written */
-    enum mr_request_state state;
+    uint8_t class;            /* enum mr_class */
+    uint8_t state;            /* enum mr_request_state */
+    bool started : 1;         /* a piece of the reply has been written */
+    bool edits : 1;           /* see struct mr_msg; not yet done */
+    bool hidden : 1;          /* the reply is not shown */
 };
 
 struct mr_client {
@@ -31,18 +35,19 @@ struct mr_client {
     uint32_t active_ms; /* low bits of the loop's time when it last sent something */
     struct mr_request *head;
     struct mr_request *tail;
-    size_t held_bytes;       /* replies that wait for their turn */
-    uint64_t answered_bytes; /* of the recent replies, see `answered` */
-    uint32_t answered;       /* recent replies: how large one is on average */
-    uint32_t n_requests;     /* in the line */
-    uint32_t inflight_bytes; /* of these */
-    bool eof;                /* the client sends no more */
-    bool closing;            /* close after the last reply of the line */
-    bool lingering;          /* closed on our side */
-    bool quit;               /* the client asked for the end */
-    bool moved;              /* goes on in another process */
-    uint8_t stalls;          /* while lingering: looks without progress */
-    uint32_t unsent;         /* while lingering: bytes that were still to be sent last time */
+    struct mr_request *unsent; /* answered, but the client has not taken the reply yet */
+    size_t held_bytes;         /* replies that wait for their turn */
+    uint64_t answered_bytes;   /* of the recent replies, see `answered` */
+    uint32_t answered;         /* recent replies: how large one is on average */
+    uint32_t n_requests;       /* in the line */
+    uint32_t inflight_bytes;   /* of these */
+    bool eof;                  /* the client sends no more */
+    bool closing;              /* close after the last reply of the line */
+    bool lingering;            /* closed on our side */
+    bool quit;                 /* the client asked for the end */
+    bool moved;                /* goes on in another process */
+    uint8_t stalls;            /* while lingering: looks without progress */
+    uint32_t linger_bytes;     /* while lingering: what was still to be sent last time */
 };
 
 /** Adopts an accepted socket. */
@@ -55,8 +60,8 @@ void mr_client_open(struct mr_service *service, int fd);
 void mr_client_adopt(struct mr_service *service, int fd, const struct mr_session *session,
                      struct mr_slice in, struct mr_slice out);
 
-/** Puts a request at the end of the client's line. */
-struct mr_request *mr_client_add_request(struct mr_client *client, size_t bytes);
+/** Puts a request for the message at the end of the client's line. */
+struct mr_request *mr_client_add_request(struct mr_client *client, const struct mr_msg *msg);
 
 /** Replies from the line's head that are complete go out; call after one has become so. */
 void mr_client_advance(struct mr_client *client);
@@ -91,3 +96,6 @@ void mr_dispatch(struct mr_client *client, const struct mr_proto_ctx *ctx,
 
 /** Sends a request to several servers and joins their replies; see gather.c. */
 void mr_gather(struct mr_client *client, const struct mr_msg *msg);
+
+/** Sends a request to every server and joins their replies. */
+void mr_gather_all(struct mr_client *client, const struct mr_msg *msg);

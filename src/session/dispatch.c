@@ -28,13 +28,15 @@ static const struct mr_call_ops CALL_OPS = {.on_reply = on_reply, .on_fail = on_
 
 static void forward(struct mr_client *client, int server, const struct mr_msg *msg)
 {
-    struct mr_request *r = mr_client_add_request(client, msg->wire.len);
+    struct mr_request *r = mr_client_add_request(client, msg);
     const char *error;
 
     r->call.ops = &CALL_OPS;
+    r->call.class = msg->class;
+    r->call.guarded = msg->guarded;
     if (MR_LIKELY(server >= 0))
-        error = mr_pool_send(&client->service->pool, (uint32_t)server, client->session.id, &r->call,
-                             msg->wire);
+        error = mr_pool_send(&client->service->pool, (uint32_t)server, msg->lane,
+                             client->session.id, &r->call, msg->wire);
     else
         error = mr_pool_reason(ECONNREFUSED); /* all servers are ejected */
     if (MR_UNLIKELY(error != NULL))
@@ -103,6 +105,9 @@ void mr_dispatch(struct mr_client *client, const struct mr_proto_ctx *ctx, const
         return;
     case MR_MSG_ANYWHERE:
         forward(client, mr_pool_route_anywhere(pool), msg);
+        return;
+    case MR_MSG_EVERYWHERE:
+        mr_gather_all(client, msg);
         return;
     case MR_MSG_LOCAL:
         answer(client, ctx, msg);

@@ -33,6 +33,7 @@ static void free_gather(struct gather *g)
         mr_buf_clear(&g->plan.parts[i].request, slab);
         mr_buf_clear(&g->plan.parts[i].reply, slab);
     }
+    mr_buf_clear(&g->plan.notes, slab);
     mr_slab_put(slab, g->plan.part_of_key, g->plan.n_keys * sizeof(uint32_t));
     mr_slab_put(slab, g->plan.parts, g->plan.n_parts * sizeof(*g->plan.parts));
     mr_slab_put(slab, g->calls, g->plan.n_parts * sizeof(*g->calls));
@@ -127,8 +128,9 @@ static int plan_parts(struct mr_service *service, const struct mr_msg *msg, stru
     return 0;
 }
 
-static void make_parts(struct gather *g, const uint32_t *servers)
+static void make_parts(struct gather *g, const struct mr_msg *msg, const uint32_t *servers)
 {
+    const struct mr_service *service = g->request->service;
     struct mr_plan *plan = &g->plan;
     struct mr_slab *slab = slab_of(g);
 
@@ -136,13 +138,15 @@ static void make_parts(struct gather *g, const uint32_t *servers)
     g->calls = mr_slab_get(slab, plan->n_parts * sizeof(*g->calls));
     for (uint32_t i = 0; i < plan->n_parts; i++) {
         plan->parts[i].server = servers[i];
-        g->calls[i] = (struct part_call){.call = {.ops = &CALL_OPS}, .gather = g};
+        plan->parts[i].name = service->config->servers.at[servers[i]].name;
+        g->calls[i] = (struct part_call){
+            .call = {.ops = &CALL_OPS, .class = msg->class, .guarded = msg->guarded}, .gather = g};
     }
     for (uint32_t k = 0; k < plan->n_keys; k++)
         plan->parts[plan->part_of_key[k]].n_keys++;
 }
 
-static void send_parts(struct gather *g, uint64_t affinity)
+static void send_parts(struct gather *g, uint8_t lane, uint64_t affinity)
 {
     struct mr_pool *pool = &g->request->service->pool;
     struct mr_slab *slab = slab_of(g);
@@ -151,7 +155,7 @@ static void send_parts(struct gather *g, uint64_t affinity)
     pool->metrics->fragments += g->plan.n_parts;
     for (uint32_t i = 0; i < g->plan.n_parts; i++) {
         struct mr_part *part = &g->plan.parts[i];
-        part->failure = mr_pool_send(pool, part->server, affinity, &g->calls[i].call,
+        part->failure = mr_pool_send(pool, part->server, lane, affinity, &g->calls[i].call,
                                      mr_buf_slice(&part->request));
         mr_buf_clear(&part->request, slab);
         g->pending -= part->failure != NULL;
@@ -159,21 +163,39 @@ static void send_parts(struct gather *g, uint64_t affinity)
     part_over(g);
 }
 
+static struct gather *start(struct mr_client *client, const struct mr_msg *msg)
+{
+    struct mr_service *service = client->service;
+    struct gather *g = mr_slab_get_zeroed(&service->loop->slab, sizeof(*g));
+
+    g->request = mr_client_add_request(client, msg);
+    g->plan.options = &service->config->options;
+    g->plan.command = msg->command;
+    g->plan.ticket = msg->ticket;
+    g->plan.class = msg->class;
+    return g;
+}
+
+static void split_and_send(struct gather *g, const struct mr_msg *msg, const uint32_t *servers)
+{
+    struct mr_service *service = g->request->service;
+
+    make_parts(g, msg, servers);
+    service->config->protocol->split(msg, &g->plan, &service->loop->slab);
+    send_parts(g, msg->lane, g->request->client->session.id);
+}
+
 void mr_gather(struct mr_client *client, const struct mr_msg *msg)
 {
     struct mr_service *service = client->service;
     struct mr_slab *slab = &service->loop->slab;
     const size_t servers_bytes = service->pool.n_servers * sizeof(uint32_t);
-    struct gather *g = mr_slab_get_zeroed(slab, sizeof(*g));
     uint32_t *servers = mr_slab_get(slab, servers_bytes);
+    struct gather *g = start(client, msg);
 
-    g->request = mr_client_add_request(client, msg->wire.len);
-    g->plan.command = msg->command;
     g->plan.part_of_key = mr_slab_get(slab, msg->n_keys * sizeof(uint32_t));
     if (plan_parts(service, msg, &g->plan, servers) == 0) {
-        make_parts(g, servers);
-        service->config->protocol->split(msg, &g->plan, slab);
-        send_parts(g, client->session.id);
+        split_and_send(g, msg, servers);
     } else {
         struct mr_request *r = g->request;
         g->plan.n_keys = msg->n_keys; /* as it was allocated */
@@ -182,4 +204,15 @@ void mr_gather(struct mr_client *client, const struct mr_msg *msg)
         mr_client_fail(r, mr_pool_reason(ECONNREFUSED));
     }
     mr_slab_put(slab, servers, servers_bytes);
+}
+
+void mr_gather_all(struct mr_client *client, const struct mr_msg *msg)
+{
+    struct mr_service *service = client->service;
+    struct gather *g = start(client, msg);
+
+    g->plan.n_parts = service->pool.n_servers;
+    for (uint32_t i = 0; i < g->plan.n_parts; i++)
+        service->part_of[i] = i;
+    split_and_send(g, msg, service->part_of);
 }

@@ -23,6 +23,7 @@
 #define FIELD_MAX MR_BUF_MAX
 #define FRESH     2u /* just accepted: nothing is known of it but its pool */
 #define AUTHED    1u
+#define DIALECT   8 /* first of the bits of `flags` that hold the dialect */
 
 /* Followed by the pool's name, the client's name, input and output. */
 struct head {
@@ -34,7 +35,7 @@ struct head {
     uint32_t name_bytes; /* 0 for none */
     uint32_t in_bytes;
     uint32_t out_bytes;
-    uint32_t reserved;
+    uint32_t skip; /* as in struct mr_session, like what follows */
     uint64_t id;
 };
 
@@ -61,12 +62,14 @@ static bool pack(const struct mr_client *client, struct mr_slab *slab, struct mr
     const struct head head = {
         .magic = MAGIC,
         .version = VERSION,
-        .flags = client->session.authed ? AUTHED : 0,
+        .flags =
+            (uint16_t)((client->session.authed ? AUTHED : 0) | client->session.dialect << DIALECT),
         .head_bytes = sizeof(head),
         .pool_bytes = (uint32_t)strlen(pool),
         .name_bytes = name != NULL ? (uint32_t)strlen(name) : 0,
         .in_bytes = (uint32_t)in.len,
         .out_bytes = (uint32_t)unsent.len,
+        .skip = client->session.skip,
         .id = client->session.id,
     };
 
@@ -195,6 +198,8 @@ static void unpack(struct mr_handover_receiver *r)
         mr_service_admit(service, r->fd);
     } else {
         const struct mr_session session = {.id = head.id,
+                                           .skip = head.skip,
+                                           .dialect = (uint8_t)(head.flags >> DIALECT),
                                            .authed = (head.flags & AUTHED) != 0,
                                            .name =
                                                name.len > 0 ? strndup(name.at, name.len) : NULL};

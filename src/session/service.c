@@ -23,6 +23,22 @@ static uint64_t pool_clients(const struct mr_service *service)
     return n;
 }
 
+/* Counters of the pool, all workers together. */
+static bool next_fact(const struct mr_proto_facts *facts, uint32_t *index, const char **name,
+                      uint64_t *value)
+{
+    const struct mr_service *service = MR_CONTAINER_OF(facts, struct mr_service, facts);
+    const uint32_t i = (*index)++;
+
+    if (i >= MR_POOL_METRIC_COUNT)
+        return false;
+    *name = MR_POOL_METRICS[i].name;
+    *value = 0;
+    for (uint32_t w = 0; w < service->n_metrics; w++)
+        *value += ((const uint64_t *)&service->all_metrics[w].pools[service->index])[i];
+    return true;
+}
+
 static bool over_limit(const struct mr_service *service)
 {
     const uint32_t limit = service->config->client_connections;
@@ -108,6 +124,7 @@ void mr_service_init(struct mr_service *service, const struct mr_service_setup *
                                    .by_turns = setup->by_turns,
                                    .shared_tcp = setup->shared_tcp,
                                    .shared_unix = setup->shared_unix,
+                                   .facts = {.next = next_fact},
                                    .held = setup->held};
     mr_list_init(&service->clients);
     mr_list_init(&service->lingering);

@@ -35,8 +35,9 @@ struct mr_service {
     struct mr_timer linger_timer;
     struct mr_timer idle_timer;
     struct mr_buf scratch; /* of the parser */
-    struct mr_buf answer;  /* a local reply under construction */
-    bool held;             /* nothing is accepted or dispatched */
+    struct mr_proto_facts facts;
+    struct mr_buf answer; /* a local reply under construction */
+    bool held;            /* nothing is accepted or dispatched */
     bool draining;
     const int *listen_fds;            /* borrowed */
     const struct mr_balance *balance; /* borrowed; NULL: what is accepted here stays here */

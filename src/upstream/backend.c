@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <stddef.h>
-#include <string.h>
 
 #define CONNECT_TIMEOUT_MS 10000u /* where the pool has no timeout */
 #define NEAR_RTT_US        300u  /* `coalesce: auto` holds nothing back from a server further off */
@@ -40,7 +39,8 @@ struct mr_backend {
     bool holding; /* a batch of requests is gathered */
     bool retired;
     bool timed_out;
-    const char *refused; /* what the server refused of the hello */
+    uint8_t lane;
+    const char *refused; /* why the connection is of no use, when it is not an errno that says it */
 };
 
 static struct mr_backend *of_stream(struct mr_stream *s)
@@ -211,13 +211,14 @@ static void on_open(struct mr_stream *s)
 static void take_hello(struct mr_backend *b, struct mr_slice reply)
 {
     const struct mr_pool_config *config = b->server->pool->config;
-    const char *refused = config->protocol->check_hello(&config->options, b->hello_seen++, reply);
+    const char *refused =
+        config->protocol->check_hello(&config->options, b->lane, b->hello_seen++, reply);
 
     if (refused != NULL) {
         while (reply.len > 0 &&
                (reply.at[reply.len - 1] == '\n' || reply.at[reply.len - 1] == '\r'))
             reply.len--;
-        mr_log_limited(MR_LOG_ERR, "server_refused pool=%s server=%s what=%s reply=\"%.*s\"",
+        mr_log_limited(MR_LOG_ERR, "server_refused pool=%s server=%s reason=\"%s\" reply=\"%.*s\"",
                        config->name, b->server->config->name, refused,
                        (int)(reply.len < 200 ? reply.len : 200), reply.at);
         b->refused = refused;
@@ -225,6 +226,12 @@ static void take_hello(struct mr_backend *b, struct mr_slice reply)
     } else if (b->hello_seen == b->hello_sent) {
         become_ready(b);
     }
+}
+
+static void refuse(struct mr_backend *b, const char *reason)
+{
+    b->refused = reason;
+    mr_backend_close(b, EPROTO);
 }
 
 /* One reply, or a piece of one; false when nobody asked for it. */
@@ -244,14 +251,19 @@ static bool take_reply(struct mr_backend *b, const char *bytes, size_t len, bool
     struct mr_call *call = b->head;
     if (MR_UNLIKELY(call == NULL))
         return false;
+    const bool lost = MR_UNLIKELY(call->guarded) &&
+                      b->server->pool->config->protocol->out_of_step((struct mr_slice){bytes, len});
     m->response_bytes += len;
     if (MR_LIKELY(done)) {
         m->responses++;
         mr_latency_add(&m->server_latency, b->read_us - call->sent_us);
+        mr_histogram_add(&m->server_times[call->class], b->read_us - call->sent_us);
         (void)pop(b);
         mr_server_answered(b->server);
     }
     call->ops->on_reply(call, bytes, len, done);
+    if (MR_UNLIKELY(lost))
+        refuse(b, "server refused a request and may have run its value");
     return true;
 }
 
@@ -333,7 +345,8 @@ static size_t on_data(struct mr_stream *s, const char *bytes, size_t len)
         quickack(b);
     while (used < len && !mr_stream_is_closed(s)) {
         size_t n;
-        const enum mr_result rc = proto->scan_reply(&b->scan, bytes + used, len - used, &n);
+        const enum mr_result rc =
+            proto->scan_reply(b->lane, &b->scan, bytes + used, len - used, &n);
         if (rc == MR_AGAIN) {
             used += take_piece(b, bytes + used, len - used);
             break;
@@ -342,6 +355,8 @@ static size_t on_data(struct mr_stream *s, const char *bytes, size_t len)
             mr_log_limited(MR_LOG_ERR, "server_reply_bad pool=%s server=%s reason=%s",
                            b->server->pool->config->name, b->server->config->name,
                            rc != MR_OK ? "not_a_reply" : "nobody_asked");
+            if (b->state == HELLO)
+                b->refused = "server does not speak the protocol of the request";
             mr_backend_close(b, EINVAL);
             return len;
         }
@@ -356,7 +371,11 @@ static size_t on_data(struct mr_stream *s, const char *bytes, size_t len)
 
 static void on_eof(struct mr_stream *s)
 {
-    mr_backend_close(of_stream(s), 0);
+    struct mr_backend *b = of_stream(s);
+
+    if (b->state == HELLO)
+        b->refused = "server closes new connections";
+    mr_backend_close(b, 0);
 }
 
 static void on_drain(struct mr_stream *s)
@@ -391,10 +410,7 @@ static void count_close(struct mr_backend *b, int error, bool was_idle)
 
 static const char *close_reason(const struct mr_backend *b, int error)
 {
-    if (b->refused == NULL)
-        return mr_pool_reason(error);
-    return strcmp(b->refused, "AUTH") == 0 ? "server refused the password of the proxy"
-                                           : "server refused the database of the pool";
+    return b->refused != NULL ? b->refused : mr_pool_reason(error);
 }
 
 static void on_close(struct mr_stream *s, int error)
@@ -446,7 +462,8 @@ int mr_backend_connect(struct mr_backend **out, struct mr_server *server, uint32
     b->hold.fire = on_hold_over;
     b->read_us = pool->loop->now_us;
     mr_list_append(&server->backends, &b->link);
-    b->hello_sent = config->protocol->hello(&config->options, slab, &hello);
+    b->lane = (uint8_t)(slot / config->server_connections);
+    b->hello_sent = config->protocol->hello(&config->options, b->lane, slab, &hello);
     if (b->hello_sent > 0)
         mr_stream_write(&b->stream, mr_buf_slice(&hello).at, mr_buf_len(&hello));
     mr_buf_clear(&hello, slab);

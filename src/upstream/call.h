@@ -23,4 +23,6 @@ struct mr_call {
     const struct mr_call_ops *ops;
     uint64_t sent_us; /* loop time when it was queued for the server */
     uint32_t bytes;   /* of the request */
+    uint8_t class;    /* enum mr_class; set by the sender */
+    bool guarded;     /* see struct mr_msg; set by the sender */
 };

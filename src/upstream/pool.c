@@ -149,12 +149,12 @@ static int connect_slot(struct mr_server *server, uint32_t slot, struct mr_backe
     return 0;
 }
 
-const char *mr_pool_send(struct mr_pool *pool, uint32_t index, uint64_t affinity,
+const char *mr_pool_send(struct mr_pool *pool, uint32_t index, uint8_t lane, uint64_t affinity,
                          struct mr_call *call, struct mr_slice request)
 {
     struct mr_server *server = &pool->servers[index];
     const uint32_t n = pool->config->server_connections;
-    const uint32_t slot = n == 1 ? 0 : (uint32_t)(affinity % n);
+    const uint32_t slot = lane * n + (n == 1 ? 0 : (uint32_t)(affinity % n));
     struct mr_backend *b = server->slots[slot];
 
     if (MR_UNLIKELY(b == NULL || !mr_backend_usable(b))) {
@@ -188,7 +188,8 @@ static void init_server(struct mr_pool *pool, uint32_t i, const struct mr_pool_s
     if (s->addr.len == 0 && setup->addresses != NULL)
         s->addr = setup->addresses[i];
     mr_list_init(&s->backends);
-    s->slots = calloc(pool->config->server_connections, sizeof(struct mr_backend *));
+    s->slots = calloc((size_t)pool->config->server_connections * pool->config->protocol->lanes,
+                      sizeof(struct mr_backend *));
     MR_CHECK(s->slots != NULL);
 }
 

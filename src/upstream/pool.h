@@ -19,7 +19,7 @@ struct mr_server {
     const struct mr_server_config *config;
     struct mr_server_metrics *metrics;
     struct mr_addr addr;       /* len 0 until the name is resolved */
-    struct mr_backend **slots; /* server_connections of them; NULL where there is none */
+    struct mr_backend **slots; /* server_connections for each lane; NULL where there is none */
     struct mr_list backends;   /* all connections, also those that only finish their work */
     uint64_t attempt_us;       /* no connect before this */
     uint64_t retry_us;         /* while ejected: when to take it back */
@@ -73,11 +73,11 @@ int mr_pool_route(struct mr_pool *pool, struct mr_slice key);
 int mr_pool_route_anywhere(struct mr_pool *pool);
 
 /**
- * Queues a request. `affinity` picks the connection where there are several: equal values keep
- * their order.
+ * Queues a request on a connection of the lane. `affinity` picks the connection where there are
+ * several: equal values keep their order.
  * @return NULL, the call is on its way; or the reason why not, the call was not taken then
  */
-const char *mr_pool_send(struct mr_pool *pool, uint32_t server, uint64_t affinity,
+const char *mr_pool_send(struct mr_pool *pool, uint32_t server, uint8_t lane, uint64_t affinity,
                          struct mr_call *call, struct mr_slice request);
 
 /** A server's name has (another) address: new connections go there, old ones finish. */

@@ -6,9 +6,9 @@ static enum mr_result scan(const char *bytes, size_t cut, size_t len, size_t *en
 {
     struct mr_reply_state state = {0};
 
-    enum mr_result rc = MR_PROTO_RESP.scan_reply(&state, bytes, cut, end);
+    enum mr_result rc = MR_PROTO_RESP.scan_reply(0, &state, bytes, cut, end);
     if (rc == MR_AGAIN && cut < len)
-        rc = MR_PROTO_RESP.scan_reply(&state, bytes, len, end);
+        rc = MR_PROTO_RESP.scan_reply(0, &state, bytes, len, end);
     return rc;
 }
 

@@ -33,7 +33,7 @@ static struct verdict parse(const char *bytes, size_t cut, size_t len)
 {
     static const struct mr_proto_options OPTIONS = {.max_request_bytes = 4096, .max_key_bytes = 64};
     struct mr_session session = {.authed = true};
-    const struct mr_proto_ctx ctx = {&OPTIONS, &session, &slab, &scratch};
+    const struct mr_proto_ctx ctx = {&OPTIONS, &session, &slab, &scratch, NULL};
     struct mr_parse_state state = {0};
     struct mr_msg msg = {0};
     struct mr_buf out = {0};

@@ -251,7 +251,7 @@ void mr_resp_classify(const struct mr_proto_ctx *ctx, struct mr_msg *msg)
         mr_resp_refuse(ctx, msg, "NOAUTH Authentication required");
         return;
     }
-    msg->write = cmd->class == MR_RESP_WRITE;
+    msg->class = cmd->class;
     msg->splittable = false;
     switch ((enum mr_resp_handling)cmd->handling) {
     case MR_RESP_ROUTE:

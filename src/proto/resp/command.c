@@ -2,6 +2,7 @@
 #include "proto/resp/command.h"
 
 #include "core/check.h"
+#include "core/metrics.h"
 
 #define NAME_WORDS     3u /* 24 bytes hold every name, and in the last one its length */
 #define NAME_MAX_BYTES (8 * NAME_WORDS - 1)
@@ -15,7 +16,7 @@
 #define STREAM_KEYS             MR_RESP_STREAM_KEYS, 0, 0, 0
 #define X(...)                  ROW(__VA_ARGS__)
 #define ROW(name, arity, class, handling, ...)                                                     \
-    {name, arity, MR_RESP_##class, MR_RESP_##handling, __VA_ARGS__},
+    {name, arity, MR_CLASS_##class, MR_RESP_##handling, __VA_ARGS__},
 
 const struct mr_resp_command MR_RESP_COMMANDS[] = {
 #include "proto/resp/commands.def"

@@ -19,8 +19,6 @@ enum mr_resp_handling {
     MR_RESP_REFUSE_WHOLE,
 };
 
-enum mr_resp_class { MR_RESP_READ, MR_RESP_WRITE, MR_RESP_OTHER };
-
 enum mr_resp_keys {
     MR_RESP_NO_KEYS,
     MR_RESP_KEYS,        /* a = first, b = last, c = step */
@@ -32,7 +30,7 @@ enum mr_resp_keys {
 struct mr_resp_command {
     const char *name; /* lower case */
     int16_t arity;    /* as Redis counts; negative: at least */
-    uint8_t class;    /* enum mr_resp_class */
+    uint8_t class;    /* enum mr_class */
     uint8_t handling; /* enum mr_resp_handling */
     uint8_t keys;     /* enum mr_resp_keys */
     int8_t a, b, c;

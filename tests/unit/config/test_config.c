@@ -172,7 +172,11 @@ static void complaints(void **state)
         {POOL SERVERS POOL SERVERS, "is a duplicate"},
         {POOL SERVERS "q:\n  listen: 127.0.0.1:1\n  redis: true\n" SERVERS,
          "pools 'p' and 'q' have the same listen address"},
-        {"p:\n  listen: 127.0.0.1:1\n" SERVERS, "serves redis pools only"},
+        {POOL "  protocol: memcache\n" SERVERS,
+         "f.yml:4:13: pool 'p': \"redis: true\" and \"protocol: memcache\" contradict each other"},
+        {POOL "  on_server_failure: maybe\n" SERVERS,
+         "f.yml:4:22: directive \"on_server_failure\": value \"maybe\" is not known; allowed: "
+         "error, miss"},
         {"p:\n  listen: 127.0.0.1:1\n  redis_auth: x\n" SERVERS, "is only valid for a redis pool"},
         {POOL "  distribution: modula\n  servers:\n   - a:1:2147483647\n   - b:1:2147483647\n   - "
               "c:1:2147483647\n",
@@ -181,7 +185,7 @@ static void complaints(void **state)
         {"global:\n  worker_procesess: 1\n" POOL SERVERS, "did you mean \"worker_processes\"?"},
         {"global:\n  worker_shutdown_timeout: soon\n" POOL SERVERS, "is not a time"},
         {"global:\n  engine: kqueue\n" POOL SERVERS,
-         "is not an engine; allowed: auto, epoll, io_uring"},
+         "is not known; allowed: auto, epoll, io_uring"},
         {"global: 1\n" POOL SERVERS, "must be a mapping"},
         {"pools:\n  p:\n    redis: true\nother:\n  a: 1\n", "f.yml:4:1: unknown section \"other\""},
         {"pools:\n  p:\n    listen: 127.0.0.1:1\n    redis: true\n    client_connections: 0\n    "

@@ -93,7 +93,7 @@ static const char *send_to(struct result *r, const char *text)
     const int server = mr_pool_route(&pool, mr_slice_of("k"));
     if (server < 0)
         return "all ejected";
-    return mr_pool_send(&pool, (uint32_t)server, 0, &r->call, mr_slice_of(text));
+    return mr_pool_send(&pool, (uint32_t)server, 0, 0, &r->call, mr_slice_of(text));
 }
 
 static void turns(unsigned ms)

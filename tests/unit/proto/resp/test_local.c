@@ -5,7 +5,7 @@
 
 static struct mr_proto_options options = {.max_request_bytes = 10000, .max_key_bytes = 50};
 static struct mr_session session = {.id = 7, .authed = true};
-static const struct mr_proto_ctx CTX = {&options, &session, &slab, &scratch};
+static const struct mr_proto_ctx CTX = {&options, &session, &slab, &scratch, NULL};
 static enum mr_verdict verdict;
 
 /* The reply to an inline command. */
@@ -117,16 +117,18 @@ static void greets_servers(void **state)
     const struct mr_proto_options both = {.auth = "pw", .db = 5};
 
     (void)state;
-    assert_int_equal(MR_PROTO_RESP.hello(&options, &slab, &out), 0);
+    assert_int_equal(MR_PROTO_RESP.hello(&options, 0, &slab, &out), 0);
     assert_true(mr_buf_empty(&out));
-    assert_int_equal(MR_PROTO_RESP.hello(&both, &slab, &out), 2);
+    assert_int_equal(MR_PROTO_RESP.hello(&both, 0, &slab, &out), 2);
     const char *want = "*2\r\n$4\r\nAUTH\r\n$2\r\npw\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n5\r\n";
     assert_int_equal(mr_buf_len(&out), strlen(want));
     assert_memory_equal(mr_buf_slice(&out).at, want, strlen(want));
     mr_buf_clear(&out, &slab);
-    assert_null(MR_PROTO_RESP.check_hello(&both, 0, mr_slice_of("+OK\r\n")));
-    assert_string_equal(MR_PROTO_RESP.check_hello(&both, 0, mr_slice_of("-ERR\r\n")), "AUTH");
-    assert_string_equal(MR_PROTO_RESP.check_hello(&both, 1, mr_slice_of("-ERR\r\n")), "SELECT");
+    assert_null(MR_PROTO_RESP.check_hello(&both, 0, 0, mr_slice_of("+OK\r\n")));
+    assert_string_equal(MR_PROTO_RESP.check_hello(&both, 0, 0, mr_slice_of("-ERR\r\n")),
+                        "server refused the password of the proxy");
+    assert_string_equal(MR_PROTO_RESP.check_hello(&both, 0, 1, mr_slice_of("-ERR\r\n")),
+                        "server refused the database of the pool");
 }
 
 int main(void)

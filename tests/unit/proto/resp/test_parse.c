@@ -4,7 +4,7 @@
 
 static struct mr_proto_options options = {.max_request_bytes = 1000, .max_key_bytes = 50};
 static struct mr_session session = {.id = 1, .authed = true};
-static const struct mr_proto_ctx CTX = {&options, &session, &slab, &scratch};
+static const struct mr_proto_ctx CTX = {&options, &session, &slab, &scratch, NULL};
 
 struct outcome {
     enum mr_result rc;

@@ -6,7 +6,7 @@ static enum mr_result scan(struct mr_reply_state *state, const char *bytes, size
 {
     char *copy = malloc(n + 1); /* exact, so that a sanitizer sees a read too far */
     memcpy(copy, bytes, n);
-    const enum mr_result rc = MR_PROTO_RESP.scan_reply(state, copy, n, len);
+    const enum mr_result rc = MR_PROTO_RESP.scan_reply(0, state, copy, n, len);
     free(copy);
     return rc;
 }
@@ -75,7 +75,7 @@ static void a_large_bulk_can_be_passed_on(void **state)
     memcpy(body + head + 90000, "\r\n", 2);
     while (passed < total) {
         const size_t piece = total - passed < 16384 ? total - passed : 16384;
-        const enum mr_result rc = MR_PROTO_RESP.scan_reply(&st, body + passed, piece, &len);
+        const enum mr_result rc = MR_PROTO_RESP.scan_reply(0, &st, body + passed, piece, &len);
         if (rc == MR_OK) {
             passed += len;
             break;

@@ -4,7 +4,7 @@
 
 static const struct mr_proto_options OPTIONS = {.max_request_bytes = 10000, .max_key_bytes = 50};
 static struct mr_session session = {.authed = true};
-static const struct mr_proto_ctx CTX = {&OPTIONS, &session, &slab, &scratch};
+static const struct mr_proto_ctx CTX = {&OPTIONS, &session, &slab, &scratch, NULL};
 
 static uint32_t part_of_key[16];
 static struct mr_part parts[4];

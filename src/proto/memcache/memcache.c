@@ -1,0 +1,111 @@
+/* memcache.c - the memcached protocol as the proxy sees it. */
+#include "proto/memcache/memcache.h"
+
+#include "core/number.h"
+#include "core/version.h"
+#include "proto/memcache/binary.h"
+#include "proto/memcache/internal.h"
+
+#include <unistd.h>
+
+static enum mr_result parse(const struct mr_proto_ctx *ctx, struct mr_parse_state *state,
+                            const char *bytes, size_t len, struct mr_msg *msg)
+{
+    struct mr_session *session = ctx->session;
+    enum mr_result rc;
+
+    if (!mr_buf_empty(ctx->scratch))
+        mr_buf_consume(ctx->scratch, ctx->slab, mr_buf_len(ctx->scratch));
+    *msg = (struct mr_msg){.action = MR_MSG_SKIP, .class = MR_CLASS_OTHER};
+    if (len == 0)
+        return MR_AGAIN;
+    if (MR_UNLIKELY(session->skip > 0)) {
+        msg->consumed = len < session->skip ? len : session->skip;
+        session->skip -= (uint32_t)msg->consumed;
+        return MR_OK;
+    }
+    if (MR_UNLIKELY(session->dialect == MR_MC_UNDECIDED))
+        session->dialect = (uint8_t)bytes[0] == MR_MC_REQUEST_MAGIC ? MR_MC_BINARY : MR_MC_TEXT;
+    rc = session->dialect == MR_MC_BINARY ? mr_mc_parse_binary(ctx, state, bytes, len, msg)
+                                          : mr_mc_parse_text(ctx, state, bytes, len, msg);
+    if (rc != MR_AGAIN)
+        *state = (struct mr_parse_state){0};
+    return rc;
+}
+
+static void put_own(const struct mr_proto_ctx *ctx, uint64_t ticket, const char *name,
+                    struct mr_slice value, struct mr_buf *out)
+{
+    mr_mc_put_stat(ticket, mr_slice_of(name), value, ctx->slab, out);
+}
+
+static void answer_stats(const struct mr_proto_ctx *ctx, uint64_t ticket, struct mr_buf *out)
+{
+    char number[20];
+    const char *name;
+    uint64_t value;
+    uint32_t i = 0;
+
+    put_own(ctx, ticket, "millrace_version", mr_slice_of(MR_VERSION), out);
+    put_own(ctx, ticket, "pid",
+            (struct mr_slice){number, mr_format_uint(number, (uint64_t)getpid())}, out);
+    while (ctx->facts != NULL && ctx->facts->next(ctx->facts, &i, &name, &value))
+        put_own(ctx, ticket, name, (struct mr_slice){number, mr_format_uint(number, value)}, out);
+    mr_mc_end_stats(ticket, ctx->slab, out);
+}
+
+/* Local are the statistics of the proxy, and the end. */
+static enum mr_verdict answer(const struct mr_proto_ctx *ctx, const struct mr_msg *msg,
+                              struct mr_buf *out)
+{
+    const struct mr_mc_ticket t = mr_mc_unpack(msg->ticket);
+    const struct mr_slice none = {NULL, 0};
+
+    if (t.stats == MR_MC_STATS_PROXY) {
+        answer_stats(ctx, msg->ticket, out);
+        return MR_KEEP_CLIENT;
+    }
+    if (t.reply == MR_MC_PACKET && t.verb == MR_MC_QUIT)
+        mr_mc_put_packet(out, ctx->slab, t.verb, MR_MC_OK, t.opaque, none, none);
+    return MR_CLOSE_CLIENT;
+}
+
+/* A connection has one dialect for good; whether a server speaks the binary one, NOOP tells. */
+static uint32_t hello(const struct mr_proto_options *options, uint8_t lane, struct mr_slab *slab,
+                      struct mr_buf *out)
+{
+    const char noop[MR_MC_HEADER] = {(char)MR_MC_REQUEST_MAGIC, MR_MC_NOOP};
+
+    (void)options;
+    if (lane != MR_MC_BINARY_LANE)
+        return 0;
+    MR_CHECK(mr_buf_append(out, slab, noop, sizeof(noop)));
+    return 1;
+}
+
+static const char *check_hello(const struct mr_proto_options *options, uint8_t lane, uint32_t index,
+                               struct mr_slice reply)
+{
+    (void)options;
+    (void)lane;
+    (void)index;
+    return mr_mc_read_header(reply.at).status == MR_MC_OK ? NULL : "server refused the proxy";
+}
+
+const struct mr_proto MR_PROTO_MEMCACHE = {
+    .name = "memcache",
+    .lanes = MR_MC_LANES,
+    .cross_server = "SERVER_ERROR keys of one request live on several servers\r\n",
+    .too_many_clients = "SERVER_ERROR too many clients\r\n",
+    .parse = parse,
+    .next_key = mr_mc_next_key,
+    .answer = answer,
+    .split = mr_mc_split,
+    .join = mr_mc_join,
+    .fail = mr_mc_fail,
+    .present = mr_mc_present,
+    .out_of_step = mr_mc_out_of_step,
+    .scan_reply = mr_mc_scan_reply,
+    .hello = hello,
+    .check_hello = check_hello,
+};

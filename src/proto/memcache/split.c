@@ -1,0 +1,202 @@
+/* split.c - requests to several servers: taken apart, replies put together. */
+#include "proto/memcache/binary.h"
+#include "proto/memcache/internal.h"
+
+static void append(struct mr_buf *out, struct mr_slab *slab, struct mr_slice bytes)
+{
+    MR_CHECK(mr_buf_append(out, slab, bytes.at, bytes.len));
+}
+
+/* The keys stand behind `skip` words of a line that ends in CR LF. */
+static bool next_key(struct mr_slice line, uint32_t skip, struct mr_key_walk *walk,
+                     struct mr_slice *key)
+{
+    const char *end = line.at + line.len - 2;
+
+    if (walk->at == NULL) {
+        walk->at = line.at;
+        for (uint32_t i = 0; i < skip; i++)
+            (void)mr_mc_word(&walk->at, end, key);
+    }
+    walk->index++;
+    return mr_mc_word(&walk->at, end, key);
+}
+
+bool mr_mc_next_key(const struct mr_msg *msg, struct mr_key_walk *walk, struct mr_slice *key)
+{
+    return next_key(msg->wire, msg->n_args, walk, key);
+}
+
+static bool is_retrieval(const struct mr_plan *plan)
+{
+    return plan->n_keys > 0;
+}
+
+void mr_mc_split(const struct mr_msg *msg, struct mr_plan *plan, struct mr_slab *slab)
+{
+    struct mr_key_walk walk = {0};
+    struct mr_slice key;
+
+    for (uint32_t i = 0; i < plan->n_parts; i++) {
+        struct mr_buf *request = &plan->parts[i].request;
+        for (uint32_t w = 0; is_retrieval(plan) && w < msg->n_args; w++) {
+            if (w > 0)
+                append(request, slab, mr_slice_of(" "));
+            append(request, slab, msg->args[w]);
+        }
+        if (!is_retrieval(plan))
+            append(request, slab, msg->wire);
+    }
+    if (!is_retrieval(plan))
+        return;
+    append(&plan->notes, slab, msg->wire);
+    for (uint32_t k = 0; k < plan->n_keys && mr_mc_next_key(msg, &walk, &key); k++) {
+        struct mr_buf *request = &plan->parts[plan->part_of_key[k]].request;
+        append(request, slab, mr_slice_of(" "));
+        append(request, slab, key);
+    }
+    for (uint32_t i = 0; i < plan->n_parts; i++)
+        append(&plan->parts[i].request, slab, mr_slice_of("\r\n"));
+}
+
+static void put_failure(const char *reason, struct mr_slab *slab, struct mr_buf *out)
+{
+    mr_buf_printf(out, slab, "SERVER_ERROR %.400s\r\n", reason);
+}
+
+/* A part that has failed, or in which its server has: what to say; false when all is well. */
+static bool join_error(const struct mr_plan *plan, const char *good_end, struct mr_slab *slab,
+                       struct mr_buf *out)
+{
+    const size_t n = strlen(good_end);
+
+    for (uint32_t i = 0; i < plan->n_parts; i++) {
+        const struct mr_part *part = &plan->parts[i];
+        const struct mr_slice reply = mr_buf_slice(&part->reply);
+        if (part->failure == NULL && reply.len >= n &&
+            memcmp(reply.at + reply.len - n, good_end, n) == 0)
+            continue;
+        const char *line = NULL;
+        for (size_t k = 0; part->failure == NULL && k + 2 < reply.len; k++)
+            if (k == 0 || reply.at[k - 1] == '\n')
+                line = reply.at + k; /* the last line is the error */
+        if (line != NULL && *line != 'V')
+            append(out, slab, (struct mr_slice){line, (size_t)(reply.at + reply.len - line)});
+        else
+            put_failure(part->failure != NULL ? part->failure : "Invalid argument", slab, out);
+        return true;
+    }
+    return false;
+}
+
+/* Moves behind the value that stands at *at when it is that of the key; returns its bytes. */
+static size_t take_value(const char **at, const char *end, struct mr_slice key)
+{
+    struct mr_reply_state state = {0};
+    struct mr_slice name;
+    const char *p = *at + 6;
+    size_t n = 0;
+
+    if (end - *at < 6 || memcmp(*at, "VALUE ", 6) != 0 || !mr_mc_word(&p, end, &name) ||
+        !mr_slice_eq(name, key))
+        return 0;
+    /* alone, a value would be the beginning of a list: it ends where the scan would go on */
+    const char *nl = memchr(p, '\n', (size_t)(end - p));
+    MR_CHECK(nl != NULL);
+    (void)mr_mc_scan_reply(MR_MC_TEXT_LANE, &state, *at, (size_t)(nl + 1 - *at), &n);
+    n = (size_t)state.offset + 2;
+    MR_CHECK(n <= (size_t)(end - *at));
+    *at += n;
+    return n;
+}
+
+static void join_retrieval(const struct mr_plan *plan, struct mr_slab *slab, struct mr_buf *out)
+{
+    struct mr_key_walk walk = {0};
+    struct mr_slice key;
+    const char **at;
+
+    if (!plan->options->failure_is_miss && join_error(plan, "END\r\n", slab, out))
+        return;
+    at = mr_slab_get(slab, plan->n_parts * sizeof(*at)); /* each part's next value */
+    for (uint32_t i = 0; i < plan->n_parts; i++)
+        at[i] = mr_buf_slice(&plan->parts[i].reply).at;
+    for (uint32_t k = 0; k < plan->n_keys; k++) {
+        const uint32_t i = plan->part_of_key[k];
+        const struct mr_slice reply = mr_buf_slice(&plan->parts[i].reply);
+        MR_CHECK(
+            next_key(mr_buf_slice(&plan->notes), mr_mc_unpack(plan->ticket).verb, &walk, &key));
+        if (plan->parts[i].failure != NULL)
+            continue;
+        const char *value = at[i];
+        const size_t n = take_value(&at[i], reply.at + reply.len, key);
+        if (n > 0)
+            append(out, slab, (struct mr_slice){value, n});
+    }
+    mr_slab_put(slab, at, plan->n_parts * sizeof(*at));
+    append(out, slab, mr_slice_of("END\r\n"));
+}
+
+static void join_flush(const struct mr_plan *plan, struct mr_slab *slab, struct mr_buf *out)
+{
+    const struct mr_mc_ticket t = mr_mc_unpack(plan->ticket);
+
+    if (t.reply != MR_MC_PACKET) {
+        if (!join_error(plan, "OK\r\n", slab, out))
+            append(out, slab, mr_slice_of("OK\r\n"));
+        return;
+    }
+    for (uint32_t i = 0; i < plan->n_parts; i++) {
+        const struct mr_slice reply = mr_buf_slice(&plan->parts[i].reply);
+        if (plan->parts[i].failure != NULL)
+            mr_mc_fail(plan->options, plan->ticket, plan->parts[i].failure, slab, out);
+        else if (mr_mc_read_header(reply.at).status != MR_MC_OK || i + 1 == plan->n_parts)
+            append(out, slab, reply);
+        else
+            continue;
+        return;
+    }
+}
+
+void mr_mc_join(const struct mr_plan *plan, struct mr_slab *slab, struct mr_buf *out)
+{
+    const char *failure = NULL;
+    uint32_t failed = 0;
+
+    if (is_retrieval(plan)) {
+        join_retrieval(plan, slab, out);
+        return;
+    }
+    if (plan->class == MR_CLASS_WRITE) {
+        join_flush(plan, slab, out);
+        return;
+    }
+    for (uint32_t i = 0; i < plan->n_parts; i++)
+        if (plan->parts[i].failure != NULL && ++failed > 0)
+            failure = plan->parts[i].failure;
+    if (failed == plan->n_parts)
+        mr_mc_fail(plan->options, plan->ticket, failure, slab, out);
+    else
+        mr_mc_join_stats(plan, slab, out);
+}
+
+void mr_mc_fail(const struct mr_proto_options *options, uint64_t ticket, const char *text,
+                struct mr_slab *slab, struct mr_buf *out)
+{
+    const struct mr_mc_ticket t = mr_mc_unpack(ticket);
+    const struct mr_slice none = {NULL, 0};
+
+    if (t.reply == MR_MC_PACKET) {
+        const bool miss = options->failure_is_miss && mr_mc_finds(t.verb);
+        mr_mc_put_packet(out, slab, t.verb, miss ? MR_MC_NOT_FOUND : MR_MC_FAILED, t.opaque, none,
+                         mr_slice_of(miss ? "Not found" : text));
+    } else if (!options->failure_is_miss) {
+        put_failure(text, slab, out);
+    } else if (t.verb == 'g' && (t.reply == MR_MC_FINDS || t.reply == MR_MC_QUIET)) {
+        append(out, slab, mr_slice_of("EN\r\n"));
+    } else if (t.reply == MR_MC_FINDS) {
+        append(out, slab, mr_slice_of("END\r\n"));
+    } else {
+        put_failure(text, slab, out);
+    }
+}

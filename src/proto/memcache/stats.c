@@ -1,0 +1,278 @@
+/* stats.c - the statistics of several servers as those of one. */
+#include "proto/memcache/stats.h"
+
+#include "core/number.h"
+#include "proto/memcache/binary.h"
+#include "proto/memcache/internal.h"
+
+#include <stdio.h>
+
+static const char *const WORDS[] = {
+    [MR_MC_STATS_GENERAL] = "",          [MR_MC_STATS_ITEMS] = "items",
+    [MR_MC_STATS_SLABS] = "slabs",       [MR_MC_STATS_SIZES] = "sizes",
+    [MR_MC_STATS_SETTINGS] = "settings", [MR_MC_STATS_RESET] = "reset",
+    [MR_MC_STATS_SERVERS] = "servers",   [MR_MC_STATS_PROXY] = "proxy",
+};
+
+enum mr_mc_stats mr_mc_stats_group(struct mr_slice word)
+{
+    for (unsigned i = 0; i < MR_COUNT(WORDS); i++)
+        if (mr_slice_eq(word, mr_slice_of(WORDS[i])))
+            return (enum mr_mc_stats)i;
+    return MR_MC_STATS_UNKNOWN;
+}
+
+const char *mr_mc_stats_ask(enum mr_mc_stats stats)
+{
+    return stats == MR_MC_STATS_SERVERS ? "" : WORDS[stats];
+}
+
+void mr_mc_put_stat(uint64_t ticket, struct mr_slice name, struct mr_slice value,
+                    struct mr_slab *slab, struct mr_buf *out)
+{
+    const struct mr_mc_ticket t = mr_mc_unpack(ticket);
+
+    if (t.reply == MR_MC_PACKET) {
+        mr_mc_put_packet(out, slab, t.verb, MR_MC_OK, t.opaque, name, value);
+        return;
+    }
+    MR_CHECK(mr_buf_append(out, slab, "STAT ", 5) && mr_buf_append(out, slab, name.at, name.len) &&
+             mr_buf_append(out, slab, " ", 1) &&
+             (value.len == 0 || mr_buf_append(out, slab, value.at, value.len)) &&
+             mr_buf_append(out, slab, "\r\n", 2));
+}
+
+void mr_mc_end_stats(uint64_t ticket, struct mr_slab *slab, struct mr_buf *out)
+{
+    const struct mr_mc_ticket t = mr_mc_unpack(ticket);
+    const struct mr_slice none = {NULL, 0};
+
+    if (t.reply == MR_MC_PACKET)
+        mr_mc_put_packet(out, slab, t.verb, MR_MC_OK, t.opaque, none, none);
+    else
+        MR_CHECK(mr_buf_append(out, slab, "END\r\n", 5));
+}
+
+/* Walks the statistics of one server's reply, which has been scanned when it came. */
+static bool next(bool binary, struct mr_slice *left, struct mr_slice *name, struct mr_slice *value)
+{
+    const char *p = left->at;
+
+    if (binary) {
+        const struct mr_mc_header h = mr_mc_read_header(p);
+        const char *body = p + MR_MC_HEADER + h.extras_len;
+        if (h.key_len == 0)
+            return false;
+        *name = (struct mr_slice){body, h.key_len};
+        *value = (struct mr_slice){body + h.key_len, h.body_len - h.key_len - h.extras_len};
+        p += MR_MC_HEADER + h.body_len;
+    } else {
+        const char *nl = memchr(p, '\n', left->len);
+        if (left->len < 5 || memcmp(p, "STAT ", 5) != 0)
+            return false;
+        const char *at = p + 5;
+        (void)mr_mc_word(&at, nl - 1, name);
+        at += at < nl - 1;
+        *value = (struct mr_slice){at, (size_t)(nl - 1 - at)};
+        p = nl + 1;
+    }
+    *left = (struct mr_slice){p, left->len - (size_t)(p - left->at)};
+    return true;
+}
+
+enum kind { WHOLE, MILLIONTHS, OTHER };
+
+/* One name, over all servers. */
+struct row {
+    struct mr_slice name;
+    struct mr_slice value; /* of the first server that has it */
+    uint64_t sum;          /* of whole numbers, or of millionths */
+    enum kind kind;
+    bool differs;
+};
+
+struct table {
+    struct row *rows;
+    uint32_t n, capacity;
+    uint32_t hint; /* where the next name is likely to be: servers list them in the same order */
+};
+
+/* Numbers that say something about one server each. */
+static bool is_single(struct mr_slice name)
+{
+    static const char *const NAMES[] = {"pid", "uptime", "time", "pointer_size"};
+
+    for (size_t i = 0; i < MR_COUNT(NAMES); i++)
+        if (mr_slice_eq(name, mr_slice_of(NAMES[i])))
+            return true;
+    return false;
+}
+
+static enum kind read_number(struct mr_slice value, uint64_t *v)
+{
+    const char *dot = memchr(value.at, '.', value.len);
+    uint64_t whole, part;
+
+    if (mr_parse_uint(value, UINT64_MAX >> 12, v))
+        return WHOLE;
+    if (dot == NULL || value.at + value.len - dot != 7)
+        return OTHER;
+    if (!mr_parse_uint((struct mr_slice){value.at, (size_t)(dot - value.at)}, 1u << 30, &whole) ||
+        !mr_parse_uint((struct mr_slice){dot + 1, 6}, 999999, &part))
+        return OTHER;
+    *v = whole * 1000000 + part;
+    return MILLIONTHS;
+}
+
+static struct row *find(struct table *t, struct mr_slice name)
+{
+    for (uint32_t k = 0; k < t->n; k++) {
+        const uint32_t i = (t->hint + k) % t->n;
+        if (mr_slice_eq(t->rows[i].name, name)) {
+            t->hint = i + 1;
+            return &t->rows[i];
+        }
+    }
+    return NULL;
+}
+
+static void add(struct table *t, struct mr_slice name, struct mr_slice value, bool sums)
+{
+    struct row *row = find(t, name);
+    uint64_t v = 0;
+    const enum kind kind = !sums || is_single(name) ? OTHER : read_number(value, &v);
+
+    if (row == NULL) {
+        row = &t->rows[t->n++];
+        *row = (struct row){.name = name, .value = value, .sum = v};
+        row->kind = kind;
+        return;
+    }
+    row->differs |= !mr_slice_eq(row->value, value);
+    if (row->kind != kind)
+        row->kind = OTHER;
+    row->sum += v;
+}
+
+static struct mr_slice reply_of(const struct mr_plan *plan, uint32_t part)
+{
+    return mr_buf_slice(&plan->parts[part].reply);
+}
+
+/* Every server's value, where they differ and are no numbers to sum up. */
+static void put_all(const struct mr_plan *plan, bool binary, const struct row *row,
+                    struct mr_slab *slab, struct mr_buf *out)
+{
+    struct mr_buf all = {0};
+    struct mr_slice name, value;
+
+    for (uint32_t i = 0; i < plan->n_parts; i++) {
+        struct mr_slice left = reply_of(plan, i);
+        while (plan->parts[i].failure == NULL && next(binary, &left, &name, &value))
+            if (mr_slice_eq(name, row->name))
+                MR_CHECK((mr_buf_empty(&all) || mr_buf_append(&all, slab, ",", 1)) &&
+                         (value.len == 0 || mr_buf_append(&all, slab, value.at, value.len)));
+    }
+    mr_mc_put_stat(plan->ticket, row->name, mr_buf_slice(&all), slab, out);
+    mr_buf_clear(&all, slab);
+}
+
+static void put_row(const struct mr_plan *plan, bool binary, const struct row *row,
+                    struct mr_slab *slab, struct mr_buf *out)
+{
+    char text[48];
+    int n;
+
+    if (row->kind == OTHER && row->differs && !is_single(row->name)) {
+        put_all(plan, binary, row, slab, out);
+        return;
+    }
+    if (row->kind == WHOLE)
+        n = snprintf(text, sizeof(text), "%llu", (unsigned long long)row->sum);
+    else
+        n = snprintf(text, sizeof(text), "%llu.%06llu", (unsigned long long)(row->sum / 1000000),
+                     (unsigned long long)(row->sum % 1000000));
+    mr_mc_put_stat(plan->ticket, row->name,
+                   row->kind == OTHER ? row->value : (struct mr_slice){text, (size_t)n}, slab, out);
+}
+
+/* The first reply that is no list of statistics stands for all: an error, or RESET. */
+static bool put_other(const struct mr_plan *plan, bool binary, struct mr_slab *slab,
+                      struct mr_buf *out)
+{
+    for (uint32_t i = 0; i < plan->n_parts; i++) {
+        const struct mr_slice r = reply_of(plan, i);
+        if (plan->parts[i].failure != NULL)
+            continue;
+        const bool list = binary ? mr_mc_read_header(r.at).status == MR_MC_OK &&
+                                       mr_mc_unpack(plan->ticket).stats != MR_MC_STATS_RESET
+                                 : memcmp(r.at, "STAT ", 5) == 0 || memcmp(r.at, "END\r\n", 5) == 0;
+        if (!list) {
+            MR_CHECK(mr_buf_append(out, slab, r.at, r.len));
+            return true;
+        }
+    }
+    return false;
+}
+
+static void put_each(const struct mr_plan *plan, bool binary, struct mr_slab *slab,
+                     struct mr_buf *out)
+{
+    char text[600];
+    struct mr_slice name, value;
+
+    for (uint32_t i = 0; i < plan->n_parts; i++) {
+        struct mr_slice left = reply_of(plan, i);
+        while (plan->parts[i].failure == NULL && next(binary, &left, &name, &value)) {
+            const int n = snprintf(text, sizeof(text), "%.250s:%.*s", plan->parts[i].name,
+                                   (int)(name.len < 250 ? name.len : 250), name.at);
+            for (int k = 0; k < n; k++) /* a server's name may have blanks */
+                text[k] = text[k] == ' ' ? '_' : text[k];
+            mr_mc_put_stat(plan->ticket, (struct mr_slice){text, (size_t)n}, value, slab, out);
+        }
+    }
+}
+
+static void put_merged(const struct mr_plan *plan, bool binary, struct mr_slab *slab,
+                       struct mr_buf *out)
+{
+    const bool sums = mr_mc_unpack(plan->ticket).stats != MR_MC_STATS_SETTINGS;
+    struct table t = {0};
+    struct mr_slice name, value;
+
+    for (uint32_t i = 0; i < plan->n_parts; i++) {
+        struct mr_slice left = reply_of(plan, i);
+        while (plan->parts[i].failure == NULL && next(binary, &left, &name, &value))
+            t.capacity++;
+    }
+    t.rows = mr_slab_get(slab, (t.capacity + 1) * sizeof(*t.rows));
+    for (uint32_t i = 0; i < plan->n_parts; i++) {
+        struct mr_slice left = reply_of(plan, i);
+        while (plan->parts[i].failure == NULL && next(binary, &left, &name, &value))
+            add(&t, name, value, sums);
+    }
+    for (uint32_t i = 0; i < t.n; i++)
+        put_row(plan, binary, &t.rows[i], slab, out);
+    mr_slab_put(slab, t.rows, (t.capacity + 1) * sizeof(*t.rows));
+}
+
+void mr_mc_join_stats(const struct mr_plan *plan, struct mr_slab *slab, struct mr_buf *out)
+{
+    const struct mr_mc_ticket t = mr_mc_unpack(plan->ticket);
+    const bool binary = t.reply == MR_MC_PACKET;
+    uint32_t failed = 0;
+    char number[20];
+
+    if (put_other(plan, binary, slab, out))
+        return;
+    if (t.stats == MR_MC_STATS_SERVERS)
+        put_each(plan, binary, slab, out);
+    else
+        put_merged(plan, binary, slab, out);
+    for (uint32_t i = 0; i < plan->n_parts; i++)
+        failed += plan->parts[i].failure != NULL;
+    if (failed > 0)
+        mr_mc_put_stat(plan->ticket, mr_slice_of("millrace_servers_failed"),
+                       (struct mr_slice){number, mr_format_uint(number, failed)}, slab, out);
+    mr_mc_end_stats(plan->ticket, slab, out);
+}

@@ -1,0 +1,465 @@
+/* text.c - command lines of the text dialect. */
+#include "proto/memcache/internal.h"
+
+#include "core/number.h"
+
+#define LEADING_BLANKS 100u /* as many as memcached passes over */
+
+#define BAD_FORMAT "CLIENT_ERROR bad command line format\r\n"
+#define BAD_VERB   "ERROR\r\n"
+
+enum kind {
+    RETRIEVE,       /* verb key+ */
+    TOUCH_RETRIEVE, /* verb exptime key+ */
+    STORE,          /* verb key flags exptime bytes [noreply] */
+    CAS,            /* verb key flags exptime bytes unique [noreply] */
+    DELETE,         /* verb key [0] [noreply] */
+    ARITHMETIC,     /* verb key number [noreply] */
+    TOUCH,          /* verb key exptime [noreply] */
+    VERSION,
+    VERBOSITY,
+    FLUSH,
+    STATS,
+    QUIT,
+    ADMIN, /* concerns one server only */
+};
+
+struct verb {
+    const char *name;
+    enum kind kind;
+};
+
+static const struct verb VERBS[] = {
+    {"get", RETRIEVE},
+    {"set", STORE},
+    {"gets", RETRIEVE},
+    {"delete", DELETE},
+    {"incr", ARITHMETIC},
+    {"decr", ARITHMETIC},
+    {"add", STORE},
+    {"replace", STORE},
+    {"append", STORE},
+    {"prepend", STORE},
+    {"cas", CAS},
+    {"touch", TOUCH},
+    {"gat", TOUCH_RETRIEVE},
+    {"gats", TOUCH_RETRIEVE},
+    {"version", VERSION},
+    {"verbosity", VERBOSITY},
+    {"flush_all", FLUSH},
+    {"stats", STATS},
+    {"quit", QUIT},
+    {"shutdown", ADMIN},
+    {"slabs", ADMIN},
+    {"lru", ADMIN},
+    {"lru_crawler", ADMIN},
+    {"watch", ADMIN},
+    {"cache_memlimit", ADMIN},
+    {"refresh_certs", ADMIN},
+    {"extstore", ADMIN},
+};
+
+bool mr_mc_word(const char **at, const char *end, struct mr_slice *word)
+{
+    const char *p = *at;
+
+    while (p < end && *p == ' ')
+        p++;
+    const char *start = p;
+    while (p < end && *p != ' ')
+        p++;
+    *word = (struct mr_slice){start, (size_t)(p - start)};
+    *at = p;
+    return p > start;
+}
+
+enum mr_result mr_mc_refuse(struct mr_msg *msg, const char *reply)
+{
+    msg->action = MR_MSG_REFUSE;
+    msg->reply = mr_slice_of(reply);
+    return MR_OK;
+}
+
+static bool control_byte(char c)
+{
+    return (uint8_t)c < 0x20 || c == 0x7f;
+}
+
+/* Splits the line at bytes[0..nl] into words. */
+static void read_line(const char *bytes, const char *nl, struct mr_mc_line *line)
+{
+    const char *p = bytes;
+
+    line->bytes = (size_t)(nl - bytes) + 1;
+    line->end = nl > bytes && nl[-1] == '\r' ? nl - 1 : nl;
+    while (p < line->end && *p == ' ')
+        p++;
+    line->at = p;
+    line->normal = p == bytes && line->end < nl;
+    line->clean = true;
+    line->n_words = 0;
+    while (p < line->end) {
+        const char *start = p;
+        for (; p < line->end && *p != ' '; p++)
+            if (MR_UNLIKELY(control_byte(*p)))
+                line->clean = false;
+        if (line->n_words < MR_MC_WORDS)
+            line->words[line->n_words] = (struct mr_slice){start, (size_t)(p - start)};
+        line->n_words++;
+        while (p < line->end && *p == ' ')
+            p++;
+    }
+}
+
+/* Retrievals name as many keys as they like; any other line is short. */
+static bool may_be_long(const char *bytes, size_t len)
+{
+    static const char *const NAMES[] = {"get ", "gets ", "gat ", "gats "};
+    size_t blanks = 0;
+
+    while (blanks < len && blanks < LEADING_BLANKS && bytes[blanks] == ' ')
+        blanks++;
+    for (size_t i = 0; i < MR_COUNT(NAMES); i++) {
+        const size_t n = strlen(NAMES[i]);
+        if (len - blanks >= n && memcmp(bytes + blanks, NAMES[i], n) == 0)
+            return true;
+    }
+    return false;
+}
+
+static enum mr_result too_long(struct mr_msg *msg, enum mr_result rc)
+{
+    (void)mr_mc_refuse(msg, "CLIENT_ERROR line too long\r\n");
+    return rc;
+}
+
+/* Finds the end of the line; the verdict does not depend on how much is there behind it. */
+static enum mr_result find_line(const struct mr_proto_ctx *ctx, struct mr_parse_state *state,
+                                const char *bytes, size_t len, struct mr_msg *msg, const char **nl)
+{
+    *nl = state->offset < len ? memchr(bytes + state->offset, '\n', len - state->offset) : NULL;
+    const size_t line = *nl != NULL ? (size_t)(*nl - bytes) + 1 : len;
+
+    if (MR_UNLIKELY(line > MR_MC_LINE_BYTES)) {
+        if (!may_be_long(bytes, line))
+            return too_long(msg, MR_EPROTO);
+        if (line > ctx->options->max_request_bytes)
+            return too_long(msg, MR_ELIMIT);
+    }
+    if (*nl != NULL)
+        return MR_OK;
+    state->offset = (uint32_t)len;
+    state->want = 0;
+    return MR_AGAIN;
+}
+
+bool mr_mc_key_ok(const struct mr_mc_line *line, struct mr_slice key)
+{
+    return line->clean && key.len > 0 && key.len <= MR_MC_KEY_BYTES;
+}
+
+/* What goes to the server: the line up to `end` and the value; copied only where it must change. */
+static void forward(const struct mr_proto_ctx *ctx, const struct mr_mc_line *line, const char *end,
+                    struct mr_slice value, struct mr_msg *msg)
+{
+    if (MR_LIKELY(line->normal && end == line->end)) {
+        msg->wire = (struct mr_slice){line->at, line->bytes + value.len};
+        return;
+    }
+    MR_CHECK(mr_buf_append(ctx->scratch, ctx->slab, line->at, (size_t)(end - line->at)) &&
+             mr_buf_append(ctx->scratch, ctx->slab, "\r\n", 2) &&
+             (value.len == 0 || mr_buf_append(ctx->scratch, ctx->slab, value.at, value.len)));
+    msg->wire = mr_buf_slice(ctx->scratch);
+}
+
+static void ticket(struct mr_msg *msg, enum mr_mc_reply reply)
+{
+    msg->ticket = mr_mc_pack((struct mr_mc_ticket){.reply = (uint8_t)reply});
+    msg->edits = reply == MR_MC_NO_REPLY;
+}
+
+/*
+ * Word `number`, the last one, may be `noreply`. The servers are not told: their replies keep the
+ * connection in step, and are thrown away here. Returns the end of what they are told.
+ */
+static const char *read_noreply(const struct mr_mc_line *line, uint32_t number, struct mr_msg *msg)
+{
+    const bool quiet = line->n_words == number + 1 && number < MR_MC_WORDS &&
+                       mr_slice_eq(line->words[number], mr_slice_of("noreply"));
+
+    ticket(msg, quiet ? MR_MC_NO_REPLY : MR_MC_PLAIN);
+    return quiet ? line->words[number].at : line->end;
+}
+
+static enum mr_result parse_retrieve(const struct mr_proto_ctx *ctx, const struct mr_mc_line *line,
+                                     uint32_t first, struct mr_msg *msg)
+{
+    uint64_t exptime;
+    const char *p = line->at;
+    struct mr_slice word;
+
+    if (line->n_words < 2)
+        return mr_mc_refuse(msg, BAD_VERB);
+    if (first == 2) {
+        struct mr_slice t = line->words[1];
+        if (t.len > 1 && t.at[0] == '-')
+            t = (struct mr_slice){t.at + 1, t.len - 1};
+        if (!mr_parse_uint(t, INT64_MAX, &exptime))
+            return mr_mc_refuse(msg, "CLIENT_ERROR invalid exptime argument\r\n");
+        if (line->n_words == 2)
+            return mr_mc_refuse(msg, "END\r\n");
+    }
+    for (uint32_t i = 0; mr_mc_word(&p, line->end, &word); i++)
+        if (i >= first && !mr_mc_key_ok(line, word))
+            return mr_mc_refuse(msg, BAD_FORMAT);
+    msg->args[0] = line->words[0];
+    msg->args[1] = line->words[1];
+    msg->n_args = first;
+    msg->key = line->words[first];
+    msg->n_keys = line->n_words - first;
+    msg->action = msg->n_keys == 1 ? MR_MSG_BY_KEY : MR_MSG_BY_KEYS;
+    msg->splittable = true;
+    msg->class = first == 2 ? MR_CLASS_WRITE : MR_CLASS_READ;
+    msg->ticket = mr_mc_pack((struct mr_mc_ticket){.reply = MR_MC_FINDS, .verb = (uint8_t)first});
+    forward(ctx, line, line->end, (struct mr_slice){NULL, 0}, msg);
+    return MR_OK;
+}
+
+enum mr_result mr_mc_value(const struct mr_proto_ctx *ctx, struct mr_parse_state *state,
+                           const struct mr_mc_line *line, struct mr_slice input, uint64_t length,
+                           bool quiet, struct mr_msg *msg, struct mr_slice *value)
+{
+    const uint64_t total = line->bytes + length + 2;
+
+    if (length > ctx->options->max_item_bytes || total > ctx->options->max_request_bytes) {
+        ctx->session->skip = (uint32_t)(length + 2);
+        (void)mr_mc_refuse(msg, "SERVER_ERROR object too large for cache\r\n");
+    } else if (input.len < total) {
+        state->offset = 0;
+        state->want = (uint32_t)total;
+        return MR_AGAIN;
+    } else {
+        *value = (struct mr_slice){input.at + line->bytes, (size_t)length + 2};
+        msg->consumed = (size_t)total;
+        if (value->at[length] == '\r' && value->at[length + 1] == '\n')
+            return MR_OK;
+        (void)mr_mc_refuse(msg, "CLIENT_ERROR bad data chunk\r\n");
+    }
+    if (quiet)
+        msg->action = MR_MSG_SKIP;
+    return MR_OK;
+}
+
+/* Strict: what a server would refuse without passing over the value must not reach it. */
+static bool store_fields_ok(const struct mr_mc_line *line, bool cas, uint64_t *length)
+{
+    struct mr_slice exptime = line->words[3];
+    uint64_t v;
+
+    if (exptime.len > 1 && exptime.at[0] == '-')
+        exptime = (struct mr_slice){exptime.at + 1, exptime.len - 1};
+    return mr_mc_key_ok(line, line->words[1]) && mr_parse_uint(line->words[2], UINT64_MAX, &v) &&
+           mr_parse_uint(exptime, INT64_MAX, &v) &&
+           mr_parse_uint(line->words[4], MR_MC_VALUE_MAX, length) &&
+           (!cas || mr_parse_uint(line->words[5], UINT64_MAX, &v));
+}
+
+static enum mr_result parse_store(const struct mr_proto_ctx *ctx, struct mr_parse_state *state,
+                                  const struct mr_mc_line *line, struct mr_slice input, bool cas,
+                                  struct mr_msg *msg)
+{
+    const uint32_t words = cas ? 6 : 5;
+    struct mr_slice value;
+    uint64_t length;
+
+    if (line->n_words != words && line->n_words != words + 1)
+        return mr_mc_refuse(msg, BAD_VERB);
+    if (!store_fields_ok(line, cas, &length))
+        return mr_mc_refuse(msg, BAD_FORMAT);
+    const char *end = read_noreply(line, words, msg);
+    msg->action = MR_MSG_BY_KEY;
+    const enum mr_result rc = mr_mc_value(ctx, state, line, input, length, msg->edits, msg, &value);
+    if (rc != MR_OK || msg->action != MR_MSG_BY_KEY)
+        return rc;
+    msg->class = MR_CLASS_WRITE;
+    msg->guarded = true;
+    msg->key = line->words[1];
+    forward(ctx, line, end, value, msg);
+    return MR_OK;
+}
+
+/* A command on one key that changes it and has no value. */
+static enum mr_result change(const struct mr_proto_ctx *ctx, const struct mr_mc_line *line,
+                             const char *end, struct mr_msg *msg)
+{
+    if (!mr_mc_key_ok(line, line->words[1]))
+        return mr_mc_refuse(msg, BAD_FORMAT);
+    msg->action = MR_MSG_BY_KEY;
+    msg->class = MR_CLASS_WRITE;
+    msg->key = line->words[1];
+    forward(ctx, line, end, (struct mr_slice){NULL, 0}, msg);
+    return MR_OK;
+}
+
+static enum mr_result parse_delete(const struct mr_proto_ctx *ctx, const struct mr_mc_line *line,
+                                   struct mr_msg *msg)
+{
+    const uint32_t n = line->n_words;
+
+    if (n < 2 || n > 4)
+        return mr_mc_refuse(msg, BAD_VERB);
+    const char *end = read_noreply(line, n - 1, msg);
+    const bool quiet = msg->edits && n > 2;
+    const bool zero = n > 2 && mr_slice_eq(line->words[2], mr_slice_of("0"));
+    if (!(n == 2 || (n == 3 && (zero || quiet)) || (n == 4 && zero && quiet)))
+        return mr_mc_refuse(msg, "CLIENT_ERROR bad command line format.  Usage: delete <key> "
+                                 "[noreply]\r\n");
+    if (!quiet) { /* a key may be called noreply */
+        ticket(msg, MR_MC_PLAIN);
+        end = line->end;
+    }
+    return change(ctx, line, end, msg);
+}
+
+/* verb key number [noreply] */
+static enum mr_result parse_number(const struct mr_proto_ctx *ctx, const struct mr_mc_line *line,
+                                   bool touch, struct mr_msg *msg)
+{
+    uint64_t v;
+
+    if (line->n_words != 3 && line->n_words != 4)
+        return mr_mc_refuse(msg, BAD_VERB);
+    struct mr_slice number = line->words[2];
+    if (touch && number.len > 1 && number.at[0] == '-')
+        number = (struct mr_slice){number.at + 1, number.len - 1};
+    if (!mr_mc_key_ok(line, line->words[1]))
+        return mr_mc_refuse(msg, BAD_FORMAT);
+    if (!mr_parse_uint(number, touch ? INT64_MAX : UINT64_MAX, &v))
+        return mr_mc_refuse(msg, touch ? "CLIENT_ERROR invalid exptime argument\r\n"
+                                       : "CLIENT_ERROR invalid numeric delta argument\r\n");
+    return change(ctx, line, read_noreply(line, 3, msg), msg);
+}
+
+static enum mr_result parse_flush(const struct mr_proto_ctx *ctx, const struct mr_mc_line *line,
+                                  struct mr_msg *msg)
+{
+    int64_t delay = 0;
+
+    (void)read_noreply(line, line->n_words - 1, msg);
+    const uint32_t n = line->n_words - (msg->edits ? 1 : 0);
+    if (n > 2)
+        return mr_mc_refuse(msg, BAD_VERB);
+    if (!ctx->options->allow_flush)
+        (void)mr_mc_refuse(msg, "CLIENT_ERROR flush_all not allowed\r\n");
+    else if (n == 2 && !mr_parse_int64(line->words[1], &delay))
+        (void)mr_mc_refuse(msg, "CLIENT_ERROR invalid exptime argument\r\n");
+    else
+        msg->action = MR_MSG_EVERYWHERE;
+    if (msg->action == MR_MSG_REFUSE && msg->edits)
+        msg->action = MR_MSG_SKIP;
+    msg->class = MR_CLASS_WRITE;
+    mr_buf_printf(ctx->scratch, ctx->slab, "flush_all %lld\r\n", (long long)delay);
+    msg->wire = mr_buf_slice(ctx->scratch);
+    return MR_OK;
+}
+
+static enum mr_result parse_stats(const struct mr_proto_ctx *ctx, const struct mr_mc_line *line,
+                                  struct mr_msg *msg)
+{
+    const struct mr_slice group = line->n_words > 1 ? line->words[1] : (struct mr_slice){NULL, 0};
+    const enum mr_mc_stats stats = mr_mc_stats_group(group);
+
+    if (line->n_words > 2 || stats == MR_MC_STATS_UNKNOWN)
+        return mr_mc_refuse(msg, BAD_VERB);
+    msg->ticket = mr_mc_pack((struct mr_mc_ticket){.stats = (uint16_t)stats});
+    msg->action = stats == MR_MC_STATS_PROXY ? MR_MSG_LOCAL : MR_MSG_EVERYWHERE;
+    mr_buf_printf(ctx->scratch, ctx->slab, "stats%s%s\r\n", *mr_mc_stats_ask(stats) ? " " : "",
+                  mr_mc_stats_ask(stats));
+    msg->wire = mr_buf_slice(ctx->scratch);
+    return MR_OK;
+}
+
+static enum mr_result parse_verbosity(const struct mr_mc_line *line, struct mr_msg *msg)
+{
+    uint64_t level;
+
+    if (line->n_words < 2)
+        return mr_mc_refuse(msg, BAD_VERB);
+    (void)read_noreply(line, line->n_words - 1, msg);
+    if (msg->edits)
+        msg->action = MR_MSG_SKIP;
+    else if (!mr_parse_uint(line->words[1], UINT32_MAX, &level))
+        return mr_mc_refuse(msg, BAD_FORMAT);
+    else
+        return mr_mc_refuse(msg, "OK\r\n"); /* it has no effect on shared servers */
+    return MR_OK;
+}
+
+static enum mr_result classify(const struct mr_proto_ctx *ctx, struct mr_parse_state *state,
+                               const struct mr_mc_line *line, struct mr_slice input,
+                               const struct verb *verb, struct mr_msg *msg)
+{
+    msg->command = NULL;
+    switch (verb->kind) {
+    case RETRIEVE:
+        return parse_retrieve(ctx, line, 1, msg);
+    case TOUCH_RETRIEVE:
+        return parse_retrieve(ctx, line, 2, msg);
+    case STORE:
+    case CAS:
+        return parse_store(ctx, state, line, input, verb->kind == CAS, msg);
+    case DELETE:
+        return parse_delete(ctx, line, msg);
+    case ARITHMETIC:
+    case TOUCH:
+        return parse_number(ctx, line, verb->kind == TOUCH, msg);
+    case VERSION:
+        msg->action = MR_MSG_ANYWHERE;
+        msg->wire = mr_slice_of("version\r\n");
+        return MR_OK;
+    case VERBOSITY:
+        return parse_verbosity(line, msg);
+    case FLUSH:
+        return parse_flush(ctx, line, msg);
+    case STATS:
+        return parse_stats(ctx, line, msg);
+    case QUIT:
+        msg->action = MR_MSG_LOCAL;
+        return MR_OK;
+    case ADMIN:
+        return mr_mc_refuse(msg, "CLIENT_ERROR this command administers one server, the proxy "
+                                 "does not pass it on\r\n");
+    }
+    MR_BUG("a verb of no kind");
+}
+
+static const struct verb *find_verb(struct mr_slice word)
+{
+    for (size_t i = 0; i < MR_COUNT(VERBS); i++)
+        if (mr_slice_eq(word, mr_slice_of(VERBS[i].name)))
+            return &VERBS[i];
+    return NULL;
+}
+
+enum mr_result mr_mc_parse_text(const struct mr_proto_ctx *ctx, struct mr_parse_state *state,
+                                const char *bytes, size_t len, struct mr_msg *msg)
+{
+    struct mr_mc_line line;
+    const char *nl;
+    enum mr_result rc = find_line(ctx, state, bytes, len, msg, &nl);
+
+    if (rc != MR_OK)
+        return rc;
+    read_line(bytes, nl, &line);
+    msg->consumed = line.bytes;
+    msg->lane = MR_MC_TEXT_LANE;
+    const struct mr_slice input = {bytes, len};
+    const struct verb *verb = line.n_words > 0 ? find_verb(line.words[0]) : NULL;
+    if (verb != NULL)
+        rc = classify(ctx, state, &line, input, verb, msg);
+    else if (line.n_words > 0 && line.words[0].len == 2 && line.words[0].at[0] == 'm')
+        rc = mr_mc_parse_meta(ctx, state, &line, input, msg);
+    else
+        rc = mr_mc_refuse(msg, BAD_VERB);
+    return rc;
+}
