@@ -1,0 +1,133 @@
+/*
+ * fuzz_request.c - requests of the protocol FUZZ_PROTO from arbitrary bytes.
+ *
+ * The first byte chooses where the rest is cut; whole and cut must give the same verdict, the
+ * walked keys must lie inside the message, local answers must be written, and what a request is
+ * split into must be requests again.
+ */
+#include "fuzz/fuzz.h"
+#include "proto/proto.h"
+
+#define PARTS 3u
+
+struct verdict {
+    enum mr_result rc;
+    enum mr_msg_action action;
+    size_t consumed;
+};
+
+static const struct mr_proto *proto;
+static struct mr_slab slab;
+static struct mr_buf scratch;
+
+static const struct mr_proto_options OPTIONS = {
+    .max_request_bytes = 4096, .max_key_bytes = 64, .max_item_bytes = 1024, .allow_flush = true};
+
+static uint32_t walk_keys(const struct mr_msg *msg, uint32_t *part_of_key)
+{
+    struct mr_key_walk walk = {0};
+    struct mr_slice key;
+    uint32_t n = 0;
+
+    while (proto->next_key(msg, &walk, &key)) {
+        FUZZ_CHECK(key.at >= msg->wire.at && key.at + key.len <= msg->wire.at + msg->wire.len);
+        FUZZ_CHECK(n < msg->n_keys);
+        part_of_key[n] = n % PARTS;
+        n++;
+    }
+    FUZZ_CHECK(n == msg->n_keys);
+    return n;
+}
+
+static void check_part(const struct mr_buf *request)
+{
+    struct mr_session session = {.authed = true};
+    struct mr_buf other = {0};
+    const struct mr_proto_ctx ctx = {&OPTIONS, &session, &slab, &other, NULL};
+    struct mr_parse_state state = {0};
+    struct mr_msg msg = {0};
+    const struct mr_slice bytes = mr_buf_slice(request);
+
+    FUZZ_CHECK(proto->parse(&ctx, &state, bytes.at, bytes.len, &msg) == MR_OK);
+    FUZZ_CHECK(msg.consumed == bytes.len && msg.n_keys < 4096);
+    mr_buf_clear(&other, &slab);
+}
+
+static void split(const struct mr_msg *msg)
+{
+    static uint32_t part_of_key[4096];
+    static struct mr_part parts[PARTS];
+    struct mr_plan plan = {.options = &OPTIONS,
+                           .command = msg->command,
+                           .ticket = msg->ticket,
+                           .class = msg->class,
+                           .part_of_key = part_of_key,
+                           .parts = parts};
+    struct mr_buf out = {0};
+
+    plan.n_keys = walk_keys(msg, part_of_key);
+    plan.n_parts = plan.n_keys < PARTS ? plan.n_keys : PARTS;
+    memset(parts, 0, sizeof(parts));
+    for (uint32_t k = 0; k < plan.n_keys; k++)
+        parts[part_of_key[k]].n_keys++;
+    if (!msg->splittable)
+        return;
+    proto->split(msg, &plan, &slab);
+    for (uint32_t i = 0; i < plan.n_parts; i++) {
+        check_part(&parts[i].request);
+        parts[i].failure = "failed";
+    }
+    proto->join(&plan, &slab, &out);
+    FUZZ_CHECK(mr_buf_len(&out) > 0);
+    for (uint32_t i = 0; i < plan.n_parts; i++)
+        mr_buf_clear(&parts[i].request, &slab);
+    mr_buf_clear(&plan.notes, &slab);
+    mr_buf_clear(&out, &slab);
+}
+
+static struct verdict parse(const char *bytes, size_t cut, size_t len)
+{
+    struct mr_session session = {.authed = true};
+    const struct mr_proto_ctx ctx = {&OPTIONS, &session, &slab, &scratch, NULL};
+    struct mr_parse_state state = {0};
+    struct mr_msg msg = {0};
+    struct mr_buf out = {0};
+
+    enum mr_result rc = proto->parse(&ctx, &state, bytes, cut, &msg);
+    if (rc == MR_AGAIN && cut < len)
+        rc = proto->parse(&ctx, &state, bytes, len, &msg);
+    struct verdict v = {.rc = rc};
+    if (rc == MR_OK) {
+        v.action = msg.action;
+        v.consumed = msg.consumed;
+        FUZZ_CHECK(msg.consumed > 0 && msg.consumed <= len && msg.lane < proto->lanes);
+        if (msg.action == MR_MSG_BY_KEYS)
+            split(&msg);
+        if (msg.action == MR_MSG_LOCAL)
+            FUZZ_CHECK(proto->answer(&ctx, &msg, &out) == MR_CLOSE_CLIENT || mr_buf_len(&out) > 0);
+        if (msg.action == MR_MSG_REFUSE)
+            FUZZ_CHECK(msg.reply.len > 2);
+    } else if (rc != MR_AGAIN) {
+        FUZZ_CHECK(msg.reply.len > 3);
+    }
+    mr_buf_clear(&out, &slab);
+    mr_buf_clear(&scratch, &slab);
+    free(session.name);
+    return v;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size < 2 || size > 4096)
+        return 0;
+    proto = mr_proto_by_name(mr_slice_of(FUZZ_PROTO));
+    char *bytes = malloc(size - 1); /* exact, so that a read too far is seen */
+    memcpy(bytes, data + 1, size - 1);
+    const size_t len = size - 1, cut = data[0] % (len + 1);
+    const struct verdict whole = parse(bytes, len, len);
+    const struct verdict pieces = parse(bytes, cut, len);
+    FUZZ_CHECK(whole.rc == pieces.rc && whole.action == pieces.action &&
+               whole.consumed == pieces.consumed);
+    free(bytes);
+    return 0;
+}
