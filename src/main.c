@@ -1,5 +1,5 @@
 /* main.c - the order of a start: options, configuration, sockets, then the processes. */
-#include "admin/stats_port.h"
+#include "admin/admin.h"
 #include "config/diff.h"
 #include "core/log.h"
 #include "core/number.h"
@@ -39,7 +39,7 @@ struct start {
     int notify; /* of the background start, -1 in the foreground */
 };
 
-static const struct mr_stats_hook STATS = {mr_stats_port_attach, mr_stats_port_detach};
+static const struct mr_admin_hook ADMIN = {mr_admin_attach, mr_admin_detach};
 
 static int complain(const struct mr_error *err)
 {
@@ -259,7 +259,7 @@ static int start_lone_resolver(struct start *s)
         (void)close(ends[0]);
         in_child(s);
         mr_listeners_keep_slot(&g->listeners, UINT32_MAX);
-        (void)close(g->runtime.stats_fd);
+        mr_ports_abandon(&g->ports);
         mr_log_set_role("resolver");
         (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (getppid() != parent)
@@ -291,7 +291,7 @@ static int serve_alone(struct start *s)
     const struct mr_worker_setup setup = {.runtime = &g->runtime,
                                           .listen_fds = g->listeners.fds,
                                           .channel = channel,
-                                          .stats = STATS,
+                                          .admin = ADMIN,
                                           .on_ready = alone_is_ready,
                                           .on_ready_arg = s};
     const int status = mr_worker_run(&setup);
@@ -314,7 +314,7 @@ static int serve(struct start *s)
                                           .argv = s->argv,
                                           .pidfile = &s->pidfile,
                                           .inheritance = &s->inheritance,
-                                          .stats = STATS,
+                                          .admin = ADMIN,
                                           .on_ready = on_ready,
                                           .on_handed_over = on_handed_over,
                                           .in_child = in_child,

@@ -1,6 +1,7 @@
 /* json.c - the statistics as JSON, summed over the workers or one object for each. */
 #include "admin/json.h"
 
+#include "admin/sums.h"
 #include "core/clock.h"
 #include "core/version.h"
 
@@ -9,12 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-/* The workers whose numbers make one object. */
-struct source {
-    const struct mr_runtime *rt;
-    uint32_t first, n;
-};
 
 static void put(json_t *object, const char *key, json_t *value)
 {
@@ -56,32 +51,26 @@ static json_t *latency(const struct mr_latency *l)
     return array;
 }
 
-static json_t *server_object(const struct source *s, uint32_t index)
+static json_t *server_object(const struct mr_sums *s, uint32_t index)
 {
-    struct mr_server_metrics sum = {0};
+    struct mr_server_metrics sum;
     json_t *object = json_object();
 
-    for (uint32_t i = s->first; i < s->first + s->n; i++) {
-        mr_server_metrics_add(&sum, &s->rt->slots[i].servers[index]);
-        mr_server_metrics_add(&sum, &s->rt->bases[i].servers[index]);
-    }
+    mr_sum_server(s, index, &sum);
     put_metrics(object, (const uint64_t *)&sum, MR_SERVER_METRICS, MR_SERVER_METRIC_COUNT);
-    if (s->rt->config->meitu)
+    if (s->runtime->config->meitu)
         put(object, "server_latency", latency(&sum.server_latency));
     return object;
 }
 
-static json_t *pool_object(const struct source *s, uint32_t pool, uint32_t first_server)
+static json_t *pool_object(const struct mr_sums *s, uint32_t pool, uint32_t first_server)
 {
-    const struct mr_config *config = s->rt->config;
-    struct mr_pool_metrics sum = {0};
+    const struct mr_config *config = s->runtime->config;
+    struct mr_pool_metrics sum;
     json_t *object = json_object();
     json_t *servers = object;
 
-    for (uint32_t i = s->first; i < s->first + s->n; i++) {
-        mr_pool_metrics_add(&sum, &s->rt->slots[i].pools[pool]);
-        mr_pool_metrics_add(&sum, &s->rt->bases[i].pools[pool]);
-    }
+    mr_sum_pool(s, pool, &sum);
     put_metrics(object, (const uint64_t *)&sum, MR_POOL_METRICS, MR_POOL_METRIC_COUNT);
     if (config->meitu) {
         put(object, "request_latency", latency(&sum.request_latency));
@@ -95,20 +84,15 @@ static json_t *pool_object(const struct source *s, uint32_t pool, uint32_t first
     return object;
 }
 
-static void put_process(json_t *object, const struct source *s)
+static void put_process(json_t *object, const struct mr_sums *s)
 {
-    const struct mr_runtime *rt = s->rt;
-    struct mr_process_metrics sum = {0};
+    const struct mr_runtime *rt = s->runtime;
+    struct mr_process_metrics sum;
     const uint64_t now = mr_clock_wall_us();
     char host[256] = "unknown";
 
     (void)gethostname(host, sizeof(host) - 1);
-    for (uint32_t i = s->first; i < s->first + s->n; i++) {
-        mr_metrics_add((uint64_t *)&sum, (const uint64_t *)&rt->slots[i].head->process,
-                       MR_PROCESS_METRICS, MR_PROCESS_METRIC_COUNT);
-        mr_metrics_add((uint64_t *)&sum, (const uint64_t *)&rt->bases[i].head->process,
-                       MR_PROCESS_METRICS, MR_PROCESS_METRIC_COUNT);
-    }
+    mr_sum_process(s, &sum);
     put(object, "service", json_string("nutcracker")); /* collectors look for this name */
     put(object, "source", json_string(host));
     put(object, "version", json_string(MR_VERSION));
@@ -121,9 +105,9 @@ static void put_process(json_t *object, const struct source *s)
     put_metrics(object, (const uint64_t *)&sum, MR_PROCESS_METRICS, MR_PROCESS_METRIC_COUNT);
 }
 
-static json_t *document(const struct source *s)
+static json_t *document(const struct mr_sums *s)
 {
-    const struct mr_config *config = s->rt->config;
+    const struct mr_config *config = s->runtime->config;
     json_t *object = json_object();
     json_t *pools = config->meitu ? json_object() : object;
     uint32_t server = 0;
@@ -138,14 +122,138 @@ static json_t *document(const struct source *s)
     return object;
 }
 
+/* ---- our own shape ---- */
+
+static json_t *times(const struct mr_histogram *h)
+{
+    static const struct {
+        const char *name;
+        double q;
+    } QUANTILES[] = {
+        {"p50_us", 0.5}, {"p90_us", 0.9}, {"p99_us", 0.99}, {"p999_us", 0.999}, {"max_us", 1.0}};
+    json_t *object = json_object();
+
+    put(object, "count", number(mr_histogram_total(h)));
+    for (size_t i = 0; i < MR_COUNT(QUANTILES); i++)
+        put(object, QUANTILES[i].name, number(mr_histogram_quantile(h, QUANTILES[i].q)));
+    return object;
+}
+
+/* Each class apart, and all of them. */
+static json_t *classes(const struct mr_histogram times_of[MR_CLASSES])
+{
+    struct mr_histogram all = {{0}};
+    json_t *object = json_object();
+
+    for (unsigned c = 0; c < MR_CLASSES; c++) {
+        mr_histogram_merge(&all, &times_of[c]);
+        put(object, mr_class_name((enum mr_class)c), times(&times_of[c]));
+    }
+    put(object, "all", times(&all));
+    return object;
+}
+
+static json_t *own_server(const struct mr_sums *s, uint32_t pool, uint32_t server, uint32_t index)
+{
+    const struct mr_server_config *config = &s->runtime->config->pools[pool].servers.at[server];
+    struct mr_server_metrics sum;
+    json_t *object = json_object();
+
+    mr_sum_server(s, index, &sum);
+    put(object, "name", json_string_nocheck(config->name));
+    put(object, "address", json_string_nocheck(config->text));
+    put(object, "weight", number(config->weight));
+    put_metrics(object, (const uint64_t *)&sum, MR_SERVER_METRICS, MR_SERVER_METRIC_COUNT);
+    put(object, "latency", classes(sum.server_times));
+    return object;
+}
+
+static json_t *own_pool(const struct mr_sums *s, uint32_t pool, uint32_t first_server)
+{
+    const struct mr_pool_config *config = &s->runtime->config->pools[pool];
+    struct mr_pool_metrics sum;
+    json_t *object = json_object(), *servers = json_array(), *listens = json_array();
+
+    mr_sum_pool(s, pool, &sum);
+    put(object, "name", json_string_nocheck(config->name));
+    put(object, "protocol", json_string(config->protocol->name));
+    for (uint32_t i = 0; i < config->listens.n; i++)
+        MR_CHECK(json_array_append_new(listens, json_string_nocheck(config->listens.at[i].text)) ==
+                 0);
+    put(object, "listen", listens);
+    put_metrics(object, (const uint64_t *)&sum, MR_POOL_METRICS, MR_POOL_METRIC_COUNT);
+    put(object, "latency", classes(sum.request_times));
+    for (uint32_t i = 0; i < config->servers.n; i++)
+        MR_CHECK(json_array_append_new(servers, own_server(s, pool, i, first_server + i)) == 0);
+    put(object, "servers", servers);
+    return object;
+}
+
+static json_t *own_worker(const struct mr_runtime *rt, uint32_t slot)
+{
+    const struct mr_metrics_head *head = rt->slots[slot].head;
+    json_t *object = json_object();
+
+    put(object, "worker", number(slot));
+    put(object, "pid", number(head->pid));
+    put(object, "state", json_string(mr_slot_state_name(head->state)));
+    put(object, "deaths", number(mr_sum_deaths(rt, slot)));
+    put(object, "clients", number(head->clients));
+    put(object, "cpu", head->cpu_plus_1 > 0 ? number(head->cpu_plus_1 - 1) : json_null());
+    return object;
+}
+
+static json_t *own_reloads(const struct mr_reloads *r)
+{
+    json_t *object = json_object();
+
+    put(object, "done", number(r->done));
+    put(object, "failed", number(r->failed));
+    put(object, "last_failure", r->failed > 0 ? json_string_nocheck(r->reason) : json_null());
+    put(object, "last_failure_at",
+        r->failed > 0 ? number(r->failed_at_us / 1000000u) : json_null());
+    return object;
+}
+
+char *mr_stats_json_own(const struct mr_runtime *rt)
+{
+    const struct mr_sums all = {rt, 0, rt->n_slots};
+    json_t *root = json_object(), *workers = json_array(), *pools = json_array();
+    struct mr_process_metrics sum;
+    const uint64_t now = mr_clock_wall_us();
+    uint32_t server = 0;
+
+    mr_sum_process(&all, &sum);
+    put(root, "service", json_string("millrace"));
+    put(root, "version", json_string(MR_VERSION));
+    put(root, "engine", json_string(rt->engine));
+    put(root, "timestamp", number(now / 1000000u));
+    put(root, "uptime", number((now - rt->started_us) / 1000000u));
+    put(root, "generation", number(rt->generation));
+    put(root, "reloads", own_reloads(rt->reloads));
+    put_metrics(root, (const uint64_t *)&sum, MR_PROCESS_METRICS, MR_PROCESS_METRIC_COUNT);
+    for (uint32_t i = 0; i < rt->n_slots; i++)
+        MR_CHECK(json_array_append_new(workers, own_worker(rt, i)) == 0);
+    put(root, "workers", workers);
+    for (uint32_t i = 0; i < rt->config->n_pools; i++) {
+        MR_CHECK(json_array_append_new(pools, own_pool(&all, i, server)) == 0);
+        server += rt->config->pools[i].servers.n;
+    }
+    put(root, "pools", pools);
+    char *dumped = json_dumps(root, JSON_PRESERVE_ORDER | JSON_INDENT(1));
+    MR_CHECK(dumped != NULL);
+    json_decref(root);
+    return dumped;
+}
+
 char *mr_stats_json(const struct mr_runtime *rt)
 {
     const bool array = rt->config->meitu && !rt->single;
-    json_t *root = array ? json_array() : document(&(struct source){rt, 0, rt->n_slots});
+    json_t *root = array ? json_array() : document(&(struct mr_sums){rt, 0, rt->n_slots});
     char *text = NULL;
 
     for (uint32_t i = 0; array && i < rt->n_slots; i++)
-        MR_CHECK(json_array_append_new(root, document(&(struct source){rt, i, 1})) == 0);
+        MR_CHECK(json_array_append_new(root, document(&(struct mr_sums){rt, i, 1})) == 0);
     /* compact: scripts cut twemproxy's text at "name":value */
     char *dumped = json_dumps(root, JSON_PRESERVE_ORDER | JSON_COMPACT);
     MR_CHECK(dumped != NULL);

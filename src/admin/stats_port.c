@@ -99,7 +99,7 @@ void *mr_stats_port_attach(struct mr_loop *loop, const struct mr_runtime *runtim
     p->loop = loop;
     p->runtime = runtime;
     mr_list_init(&p->readers);
-    mr_acceptor_start(&p->acceptor, loop, runtime->stats_fd, false, on_accept);
+    mr_acceptor_start(&p->acceptor, loop, runtime->port_fds[0], false, on_accept);
     return p;
 }
 

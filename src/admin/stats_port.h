@@ -3,7 +3,7 @@
 
 #include "session/runtime.h"
 
-/** Serves runtime->stats_fd on the loop. Fits struct mr_stats_hook. */
+/** Serves the first of runtime->port_fds on the loop. Fits struct mr_stats_hook. */
 void *mr_stats_port_attach(struct mr_loop *loop, const struct mr_runtime *runtime);
 
 /** Stops; open connections are cut. Turn the loop once afterwards. */

@@ -255,6 +255,9 @@ static enum mr_result set_text(const struct reader *r, const struct key *k,
 {
     if (k->type != TEXT && find_choice(r, k, value) < 0)
         return MR_ECONFIG;
+    if (strlen(value->text) < k->min)
+        return fail_at(r, value, "directive \"%s\" is too short; at least %llu characters", k->name,
+                       (unsigned long long)k->min);
     free(*field);
     *field = strdup(value->text);
     MR_CHECK(*field != NULL);
@@ -495,7 +498,7 @@ static enum mr_result check_ring(const struct reader *r, const struct mr_yaml *n
 static bool is_stats_field(const char *name)
 {
     static const char *const FIELDS[] = {
-#define X_POOL(name, kind, help) #name,
+#define X_POOL(name, kind, unit, prometheus, help) #name,
 #include "core/metrics.def"
         "service",           "source",          "version", "uptime", "timestamp",
         "total_connections", "curr_connections"};
@@ -747,13 +750,18 @@ const struct mr_pool_config *mr_config_pool(const struct mr_config *config, cons
     return NULL;
 }
 
+static void free_listens(struct mr_listens *listens)
+{
+    for (uint32_t i = 0; i < listens->n; i++)
+        mr_listen_config_fini(&listens->at[i]);
+    free(listens->at);
+}
+
 static void free_pool(struct mr_pool_config *pool)
 {
-    for (uint32_t i = 0; i < pool->listens.n; i++)
-        mr_listen_config_fini(&pool->listens.at[i]);
+    free_listens(&pool->listens);
     for (uint32_t i = 0; i < pool->servers.n; i++)
         mr_server_config_fini(&pool->servers.at[i]);
-    free(pool->listens.at);
     free(pool->servers.at);
     free(pool->name);
     free(pool->redis_auth);
@@ -778,5 +786,7 @@ void mr_config_free(struct mr_config *config)
     free(config->pid_file);
     free(config->log_file);
     free(config->stats_addr);
+    free_listens(&config->admin);
+    free(config->admin_token);
     free(config);
 }

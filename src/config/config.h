@@ -99,6 +99,8 @@ struct mr_config {
     char *accept;
     bool accept_balance;
     uint32_t accept_threshold; /* or MR_AUTO */
+    struct mr_listens admin;
+    char *admin_token;
     char *pid_file;
     char *log_file;
     char *stats_addr;

@@ -29,6 +29,15 @@ uint64_t mr_histogram_total(const struct mr_histogram *h)
     return total;
 }
 
+double mr_histogram_sum_us(const struct mr_histogram *h)
+{
+    double sum = 0;
+
+    for (uint32_t i = 0; i < MR_HISTOGRAM_BUCKETS; i++)
+        sum += (double)h->counts[i] * (double)(mr_histogram_low(i) + mr_histogram_high(i)) / 2;
+    return sum;
+}
+
 uint64_t mr_histogram_quantile(const struct mr_histogram *h, double q)
 {
     const uint64_t total = mr_histogram_total(h);

@@ -44,5 +44,8 @@ void mr_histogram_merge(struct mr_histogram *sum, const struct mr_histogram *fro
 
 uint64_t mr_histogram_total(const struct mr_histogram *h);
 
+/** The sum of all durations in microseconds, each taken as the middle of its bucket. */
+double mr_histogram_sum_us(const struct mr_histogram *h);
+
 /** The value, in microseconds, that the share `q` (0 to 1) of all does not exceed; 0 of none. */
 uint64_t mr_histogram_quantile(const struct mr_histogram *h, double q);

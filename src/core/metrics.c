@@ -7,9 +7,10 @@
 #include <unistd.h>
 
 #define MAGIC   0x6d72736du
-#define VERSION 3u
+#define VERSION 4u
 
-#define ROW(name, kind, help) {#name, MR_METRIC_##kind, help},
+#define ROW(name, kind, unit, prometheus, help)                                                    \
+    {#name, MR_METRIC_##kind, MR_METRIC_##unit, prometheus, help},
 
 const struct mr_metric_desc MR_PROCESS_METRICS[] = {
 #define X_PROCESS ROW
@@ -105,6 +106,7 @@ void mr_metrics_close(struct mr_metrics *m)
 void mr_metrics_clear(struct mr_metrics *m)
 {
     memset(&m->head->process, 0, sizeof(m->head->process));
+    m->head->deaths = 0;
     memset(m->pools, 0, m->head->n_pools * sizeof(*m->pools));
     memset(m->servers, 0, m->head->n_servers * sizeof(*m->servers));
 }

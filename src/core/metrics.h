@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 struct mr_process_metrics {
-#define X_PROCESS(name, kind, help) uint64_t name;
+#define X_PROCESS(name, kind, unit, prometheus, help) uint64_t name;
 #include "core/metrics.def"
 };
 
@@ -28,14 +28,14 @@ struct mr_latency {
 };
 
 struct mr_pool_metrics {
-#define X_POOL(name, kind, help) uint64_t name;
+#define X_POOL(name, kind, unit, prometheus, help) uint64_t name;
 #include "core/metrics.def"
     struct mr_latency request_latency;             /* request parsed -> reply written */
     struct mr_histogram request_times[MR_CLASSES]; /* the same */
 };
 
 struct mr_server_metrics {
-#define X_SERVER(name, kind, help) uint64_t name;
+#define X_SERVER(name, kind, unit, prometheus, help) uint64_t name;
 #include "core/metrics.def"
     struct mr_latency server_latency; /* request queued for the server -> reply parsed */
     struct mr_histogram server_times[MR_CLASSES]; /* the same */
@@ -52,11 +52,14 @@ static inline void mr_latency_add(struct mr_latency *l, uint64_t us)
 }
 
 enum mr_metric_kind { MR_METRIC_COUNTER, MR_METRIC_GAUGE, MR_METRIC_TIMESTAMP };
+enum mr_metric_unit { MR_METRIC_NONE, MR_METRIC_BYTES, MR_METRIC_MICROSECONDS };
 
 /** One row of metrics.def; a level's values are the uint64_t members in row order. */
 struct mr_metric_desc {
     const char *name;
     enum mr_metric_kind kind;
+    enum mr_metric_unit unit;
+    const char *prometheus; /* name, without the prefix of all */
     const char *help;
 };
 
@@ -69,6 +72,16 @@ extern const struct mr_metric_desc MR_SERVER_METRICS[];
 #define MR_SERVER_METRIC_COUNT                                                                     \
     (offsetof(struct mr_server_metrics, server_latency) / sizeof(uint64_t))
 
+/** What a slot's worker does; told by the worker, and by the master when there is none. */
+enum mr_slot_state {
+    MR_SLOT_DOWN,
+    MR_SLOT_STARTING,
+    MR_SLOT_SERVING,
+    MR_SLOT_DRAINING,
+    MR_SLOT_BACKOFF, /* it keeps dying and is started again after a while */
+    MR_SLOT_STATES,
+};
+
 struct mr_metrics_head {
     uint32_t magic;
     uint32_t version;
@@ -76,6 +89,8 @@ struct mr_metrics_head {
     uint32_t n_servers;  /* of all pools together */
     uint64_t pid;        /* of the worker that writes here, 0 for none */
     uint64_t cpu_plus_1; /* that it is kept to; 0: none */
+    uint64_t state;      /* enum mr_slot_state */
+    uint64_t deaths;     /* workers of this slot that ended unasked */
     uint64_t clients;    /* connected to it */
     int64_t clients_due; /* on their way to it from other workers, who add here atomically */
     struct mr_process_metrics process;

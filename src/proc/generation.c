@@ -4,20 +4,17 @@
 #include "config/diff.h"
 #include "core/clock.h"
 #include "core/log.h"
-#include "net/listener.h"
 #include "net/loop.h"
 #include "proc/system.h"
 #include "session/handover.h"
 
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define MBUF_HEADER   48u /* of twemproxy's chunks: what a key cannot use of them */
-#define SPARE_FDS     32u /* for the log, the channel, the engine and the like */
-#define STATS_BACKLOG 128
+#define MBUF_HEADER 48u /* of twemproxy's chunks: what a key cannot use of them */
+#define SPARE_FDS   32u /* for the log, the channel, the engine and the like */
 
 /* ---- loading ---- */
 
@@ -38,7 +35,7 @@ static enum mr_result choose_engine(struct mr_generation *g, const struct mr_opt
 enum mr_result mr_generation_load(struct mr_generation *g, const struct mr_options *options,
                                   const char *conf_file, struct mr_error *err)
 {
-    *g = (struct mr_generation){.number = 1, .runtime = {.stats_fd = -1}};
+    *g = (struct mr_generation){.number = 1};
     enum mr_result rc =
         mr_config_load(&g->config, conf_file, options->mbuf_size - MBUF_HEADER, err);
 
@@ -144,6 +141,23 @@ static enum mr_result open_turnstile(struct mr_generation *g, struct mr_error *e
     return MR_OK;
 }
 
+static enum mr_result share_reloads(struct mr_generation *g, const struct mr_generation *previous,
+                                    struct mr_error *err)
+{
+    struct mr_runtime *rt = &g->runtime;
+
+    if (previous != NULL && previous->runtime.reloads != NULL) {
+        rt->reloads = previous->runtime.reloads;
+        return MR_OK;
+    }
+    void *at =
+        mmap(NULL, sizeof(*rt->reloads), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED)
+        return mr_fail_sys(err, "memory for what is told about reloads");
+    rt->reloads = at; /* for as long as this program runs */
+    return MR_OK;
+}
+
 /* Ways for connections from worker to worker. */
 static enum mr_result open_balance(struct mr_generation *g, struct mr_error *err)
 {
@@ -178,26 +192,6 @@ void mr_generation_keep_balance(struct mr_generation *g, uint32_t slot)
         if (slot == UINT32_MAX && rt->balance_out[i] >= 0)
             (void)close(rt->balance_out[i]);
     }
-}
-
-static enum mr_result open_stats(struct mr_generation *g, const struct mr_options *options,
-                                 const struct mr_generation *previous, struct mr_error *err)
-{
-    const char *host = options->stats_addr != NULL ? options->stats_addr : g->config->stats_addr;
-    const uint32_t port = options->stats_port != 0 ? options->stats_port : g->config->stats_port;
-    const struct mr_listen_options plain = {.backlog = STATS_BACKLOG};
-
-    enum mr_result rc = mr_addr_resolve(&g->stats_addr, mr_slice_of(host), (uint16_t)port, err);
-    if (rc == MR_OK && previous != NULL && mr_addr_eq(&g->stats_addr, &previous->stats_addr)) {
-        g->runtime.stats_fd = fcntl(previous->runtime.stats_fd, F_DUPFD_CLOEXEC, 0);
-        if (g->runtime.stats_fd < 0)
-            rc = mr_fail_sys(err, "dup of a socket");
-    } else if (rc == MR_OK) {
-        rc = mr_listen(&g->runtime.stats_fd, &g->stats_addr, &plain, err);
-    }
-    if (rc != MR_OK)
-        mr_error_prefix(err, "statistics port");
-    return rc;
 }
 
 /* What is left for clients of each worker's descriptors. */
@@ -246,13 +240,17 @@ enum mr_result mr_generation_open(struct mr_generation *g, const struct mr_optio
                        "a reload cannot change to a single process "
                        "(worker_processes: 0); restart for that");
     if ((rc = open_slots(g, workers, previous, err)) != MR_OK ||
-        (rc = open_turnstile(g, err)) != MR_OK || (rc = open_balance(g, err)) != MR_OK)
+        (rc = share_reloads(g, previous, err)) != MR_OK || (rc = open_turnstile(g, err)) != MR_OK ||
+        (rc = open_balance(g, err)) != MR_OK)
         return rc;
     (void)mr_raise_openfiles(g->config->max_openfiles);
-    if ((rc = open_stats(g, options, previous, err)) != MR_OK ||
+    if ((rc = mr_ports_open(&g->ports, g->config, options,
+                            previous != NULL ? &previous->ports : NULL, err)) != MR_OK ||
         (rc = mr_listeners_open(&g->listeners, g->config, g->runtime.n_slots, before, err)) !=
             MR_OK)
         return rc;
+    g->runtime.port_fds = g->ports.fds;
+    g->runtime.n_ports = g->ports.n;
     for (uint32_t i = 0; previous != NULL && i < g->config->n_pools; i++)
         g->runtime.held[i] = moves_keys(&g->config->pools[i], previous->config);
     return budget(g, err);
@@ -283,12 +281,11 @@ void mr_generation_close(struct mr_generation *g, const struct mr_generation *he
 
     if (g->listeners.fds != NULL)
         mr_listeners_close(&g->listeners, heir != NULL ? &heir->listeners : NULL);
-    if (rt->stats_fd >= 0)
-        (void)close(rt->stats_fd);
+    mr_ports_close(&g->ports, heir != NULL ? &heir->ports : NULL);
     mr_generation_keep_balance(g, UINT32_MAX);
     close_runtime(rt);
     mr_config_free(g->config);
-    *g = (struct mr_generation){.runtime = {.stats_fd = -1}};
+    *g = (struct mr_generation){0};
 }
 
 /* ---- two of them ---- */
@@ -299,6 +296,7 @@ static void add_segment(struct mr_metrics *to, const struct mr_config *config,
 {
     uint32_t server = 0;
 
+    to->head->deaths += from->head->deaths;
     mr_metrics_add((uint64_t *)&to->head->process, (const uint64_t *)&from->head->process,
                    MR_PROCESS_METRICS, MR_PROCESS_METRIC_COUNT);
     for (uint32_t p = 0; p < config->n_pools; server += config->pools[p++].servers.n) {

@@ -6,6 +6,7 @@
 
 #include "proc/listeners.h"
 #include "proc/options.h"
+#include "proc/ports.h"
 #include "session/runtime.h"
 
 struct mr_generation {
@@ -13,7 +14,7 @@ struct mr_generation {
     struct mr_config *config; /* owned */
     struct mr_runtime runtime;
     struct mr_listeners listeners;
-    struct mr_addr stats_addr;
+    struct mr_ports ports;
     struct mr_error engine_error; /* why `engine: auto` is not io_uring, where it is not */
 };
 

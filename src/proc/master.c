@@ -35,6 +35,7 @@ struct master {
     struct mr_upgrade upgrade;
     struct mr_watch link; /* to the master before this one, while it has clients */
     enum phase phase;
+    bool got_reload;
     bool got_child, got_hup, got_term, got_int, got_usr1, got_usr2;
     int level_change;
     bool handed_back; /* an upgrade to this process failed: the old one has the files */
@@ -181,6 +182,14 @@ static void on_drained(void *arg, struct mr_child *child)
     (void)child;
     mr_reload_drained(&m->reload);
     mr_upgrade_drained(&m->upgrade);
+}
+
+static void on_reload_asked(void *arg)
+{
+    struct master *m = arg;
+
+    mr_log(MR_LOG_NOTICE, "reload_asked by=admin");
+    m->got_reload = true; /* as if HUP had come, but the log stays as it is */
 }
 
 static void stop_now(struct master *m, int status)
@@ -330,11 +339,12 @@ static bool act(struct master *m)
         change_level(m);
     if (m->got_hup || m->got_usr1)
         mr_reopen_log(pass_log_fd, m);
-    if (m->got_hup)
+    if (m->got_hup || m->got_reload)
         begin_reload(m);
     if (m->got_usr2)
         begin_upgrade(m);
-    m->got_child = m->got_hup = m->got_term = m->got_int = m->got_usr1 = m->got_usr2 = false;
+    m->got_reload = m->got_child = m->got_hup = m->got_term = m->got_int = m->got_usr1 =
+        m->got_usr2 = false;
     m->level_change = 0;
     if (m->phase == RUNNING)
         mr_reload_tidy(&m->reload);
@@ -380,8 +390,9 @@ int mr_master_run(const struct mr_master_setup *setup)
                                  .on_ready = on_ready,
                                  .on_drained = on_drained,
                                  .on_death = on_death,
+                                 .on_reload_asked = on_reload_asked,
                                  .arg = &m,
-                                 .stats = setup->stats}};
+                                 .admin = setup->admin}};
     struct mr_error err;
 
     if (mr_loop_init(&m.loop, "epoll", &err) != MR_OK) {

@@ -12,7 +12,7 @@ struct mr_master_setup {
     char **argv;
     const struct mr_pidfile *pidfile;
     struct mr_inheritance *inheritance; /* from the master before; its link is -1 for none */
-    struct mr_stats_hook stats;
+    struct mr_admin_hook admin;
     void (*on_ready)(void *arg);       /* this process serves: write the pid file and the like */
     void (*on_handed_over)(void *arg); /* another one does: leave its files alone */
     void (*in_child)(void *arg); /* in every new child: give back what only the master may hold */

@@ -7,6 +7,7 @@
 #include "proc/notify.h"
 
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -69,6 +70,11 @@ static void apply_log(struct mr_reload *r, const struct mr_config *now, const st
 
 static void fail(struct mr_reload *r, const char *reason)
 {
+    struct mr_reloads *seen = (*r->current)->generation.runtime.reloads;
+
+    seen->failed_at_us = mr_clock_wall_us();
+    (void)snprintf(seen->reason, sizeof(seen->reason), "%s", reason);
+    seen->failed++;
     mr_log(MR_LOG_ERR, "reload_failed reason=\"%s\" using=old_configuration", reason);
     mr_notify("READY=1\nSTATUS=the last reload failed; the old configuration is in force");
     if (r->incoming != NULL) {
@@ -216,6 +222,7 @@ void mr_reload_drained(struct mr_reload *r)
     mr_team_tell(r->outgoing, &quit, -1, MR_RESOLVER);
     apply_log(r, team->generation.config, r->outgoing->generation.config);
     const uint64_t now_us = mr_clock_mono_us();
+    (*r->current)->generation.runtime.reloads->done++;
     mr_log(MR_LOG_NOTICE, "reloaded generation=%u workers=%u pools=%u paused_ms=%.3f took_ms=%.3f",
            team->generation.number, team->generation.runtime.n_slots,
            team->generation.config->n_pools, (double)(now_us - r->paused_us) / 1e3,

@@ -45,8 +45,14 @@ static void quit(struct mr_process *p)
     p->loop.stop = true;
 }
 
+static void ask_reload(void *arg)
+{
+    mr_channel_tell(*(int *)arg, MR_MSG_RELOAD_TYPE);
+}
+
 static int run_admin(const struct mr_team *team, int channel)
 {
+    const struct mr_admin_control control = {.reload = ask_reload, .arg = &channel};
     struct mr_process p = {.channel = {.fd = channel}, .on_terminate = quit, .on_quit = quit};
     struct mr_error err;
 
@@ -54,10 +60,10 @@ static int run_admin(const struct mr_team *team, int channel)
         mr_log(MR_LOG_EMERG, "admin_failed error=\"%s\"", err.text);
         return 1;
     }
-    void *stats = team->hooks->stats.attach(&p.loop, &team->generation.runtime);
+    void *admin = team->hooks->admin.attach(&p.loop, &team->generation.runtime, &control);
     mr_channel_tell(channel, MR_MSG_READY_TYPE);
     mr_loop_run(&p.loop);
-    team->hooks->stats.detach(stats);
+    team->hooks->admin.detach(admin);
     mr_loop_settle(&p.loop);
     mr_process_fini(&p);
     return 0;
@@ -150,7 +156,7 @@ void mr_team_abandon(struct mr_team *team, const struct mr_child *self)
     mr_listeners_keep_slot(&team->generation.listeners,
                            mine && self->kind == MR_WORKER ? self->index : UINT32_MAX);
     if (!mine || self->kind != MR_ADMIN)
-        (void)close(rt->stats_fd);
+        mr_ports_abandon(&team->generation.ports);
 }
 
 static _Noreturn void child_main(struct mr_child *self, int channel, pid_t master_pid)
@@ -232,6 +238,9 @@ static void handle_message(struct mr_child *c, struct mr_message *msg)
             break;
         team->generation.runtime.addresses[msg->body.ADDRESS.server] = msg->body.ADDRESS.addr;
         mr_team_tell(team, msg, -1, MR_WORKER);
+        break;
+    case MR_MSG_RELOAD_TYPE:
+        team->hooks->on_reload_asked(team->hooks->arg);
         break;
     case MR_MSG_ROUND_DONE_TYPE:
         start_workers(team);
@@ -330,6 +339,8 @@ static void respawn_later(struct mr_child *c)
     if (c->quick_deaths >= QUICK_DEATHS) {
         const uint32_t doublings = c->quick_deaths - QUICK_DEATHS;
         delay = doublings > 6 ? BACKOFF_MAX_MS : BACKOFF_FIRST_MS << doublings;
+        if (c->kind == MR_WORKER)
+            c->team->generation.runtime.slots[c->index].head->state = MR_SLOT_BACKOFF;
         mr_log(MR_LOG_ERR, "child_keeps_dying child=%s/%u deaths=%u restart_in_ms=%u",
                mr_child_kind_name(c->kind), c->index, c->quick_deaths, delay);
     }
@@ -385,6 +396,8 @@ static void bury(struct mr_child *c, int status)
         struct mr_metrics *metrics = &team->generation.runtime.slots[c->index];
         mr_metrics_reset_gauges(metrics); /* what the dead had open is closed */
         metrics->head->pid = 0;
+        metrics->head->state = MR_SLOT_DOWN;
+        metrics->head->deaths += !team->leaving;
         if (team->generation.runtime.accept_holder != NULL)
             mr_turnstile_free(team->generation.runtime.accept_holder, (uint64_t)pid);
         metrics->head->clients = 0;

@@ -35,8 +35,10 @@ struct mr_team_hooks {
     void (*on_drained)(void *arg, struct mr_child *child);
     /** It is gone. Says whether another one takes its place. */
     bool (*on_death)(void *arg, struct mr_child *child);
+    /** The admin interface was asked for a reload. */
+    void (*on_reload_asked)(void *arg);
     void *arg;
-    struct mr_stats_hook stats;
+    struct mr_admin_hook admin;
 };
 
 struct mr_team {

@@ -63,14 +63,15 @@ static enum mr_result receive_fds(int link, int *fds, uint32_t n, struct mr_erro
 
 /* ---- the document ---- */
 
-/* In this order: the document, statistics port, listeners, segments, ways, and the pid file. */
+/* In this order: the document, ports, listeners, segments, ways, and the pid file. */
 static uint32_t collect(const struct mr_upgrade *u, const int *ways_in, int *fds)
 {
     const struct mr_generation *g = &(*u->team)->generation;
     const struct mr_runtime *rt = &g->runtime;
     uint32_t n = 1;
 
-    fds[n++] = rt->stats_fd;
+    for (uint32_t i = 0; i < g->ports.n; i++)
+        fds[n++] = g->ports.fds[i];
     for (uint32_t i = 0; i < g->listeners.n * rt->n_slots; i++)
         fds[n++] = g->listeners.fds[i];
     for (uint32_t i = 0; i < rt->n_slots; i++) {
@@ -83,9 +84,9 @@ static uint32_t collect(const struct mr_upgrade *u, const int *ways_in, int *fds
     return n;
 }
 
-static uint32_t fds_needed(uint32_t n_slots, uint32_t n_listens, bool pidfile)
+static uint32_t fds_needed(uint32_t n_ports, uint32_t n_slots, uint32_t n_listens, bool pidfile)
 {
-    return 2 + n_slots * (n_listens + 3) + pidfile;
+    return 1 + n_ports + n_slots * (n_listens + 3) + pidfile;
 }
 
 static int write_document(const struct mr_upgrade *u, uint32_t n_fds, struct mr_error *err)
@@ -113,7 +114,8 @@ static enum mr_result give(const struct mr_upgrade *u, int link, const int *ways
                            struct mr_error *err)
 {
     const struct mr_generation *g = &(*u->team)->generation;
-    const uint32_t n = fds_needed(g->runtime.n_slots, g->listeners.n, u->pidfile->path != NULL);
+    const uint32_t n =
+        fds_needed(g->ports.n, g->runtime.n_slots, g->listeners.n, u->pidfile->path != NULL);
     int *fds = malloc(n * sizeof(*fds));
 
     MR_CHECK(fds != NULL);
@@ -385,10 +387,8 @@ static void take(struct mr_inheritance *in, const int *fds, bool pidfile)
     struct mr_generation *g = &in->previous;
     struct mr_runtime *rt = &g->runtime;
 
-    rt->stats_fd = *fds++;
-    g->stats_addr.len = sizeof(g->stats_addr.sa);
-    if (getsockname(rt->stats_fd, &g->stats_addr.sa.any, &g->stats_addr.len) < 0)
-        g->stats_addr.len = 0;
+    mr_ports_take(&g->ports, fds, 1 + g->config->admin.n);
+    fds += g->ports.n;
     g->listeners.config = g->config;
     g->listeners.n_slots = rt->n_slots;
     for (uint32_t i = 0; i < g->config->n_pools; i++)
@@ -435,7 +435,7 @@ static enum mr_result receive_all(struct mr_inheritance *in, const json_t *doc,
     g->runtime.started_us = number_of(doc, "started_us");
     const uint64_t n = number_of(doc, "descriptors");
     if (g->runtime.n_slots == 0 || n > FDS_MAX ||
-        n != fds_needed(g->runtime.n_slots, n_listens, pidfile))
+        n != fds_needed(1 + g->config->admin.n, g->runtime.n_slots, n_listens, pidfile))
         return mr_fail(err, MR_EPROTO, "the old process sends other descriptors than it should");
     int *fds = malloc(n * sizeof(*fds));
     MR_CHECK(fds != NULL);
@@ -451,8 +451,7 @@ enum mr_result mr_inheritance_receive(struct mr_inheritance *in, int fd, struct 
     json_t *doc;
     int doc_fd;
 
-    *in = (struct mr_inheritance){
-        .link = fd, .pidfile = -1, .previous = {.runtime = {.stats_fd = -1}}};
+    *in = (struct mr_inheritance){.link = fd, .pidfile = -1};
     (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
     enum mr_result rc = receive_fds(fd, &doc_fd, 1, err);
     if (rc != MR_OK)
@@ -479,7 +478,7 @@ enum mr_result mr_inheritance_ready(const struct mr_inheritance *in,
 void mr_inheritance_abandon(struct mr_inheritance *in)
 {
     mr_listeners_keep_slot(&in->previous.listeners, UINT32_MAX);
-    (void)close(in->previous.runtime.stats_fd);
+    mr_ports_abandon(&in->previous.ports);
 }
 
 void mr_inheritance_close(struct mr_inheritance *in, const struct mr_generation *heir)

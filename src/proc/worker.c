@@ -21,7 +21,7 @@ struct worker {
     const struct mr_worker_setup *setup;
     struct mr_service *services; /* one for each pool */
     struct mr_client_budget budget;
-    void *stats;
+    void *admin;
     struct mr_handover_receiver *receivers; /* one for each way in */
     struct mr_handover_receiver newcomers;  /* connections that other workers have accepted */
     struct mr_turnstile turnstile;          /* holder NULL: none */
@@ -51,6 +51,7 @@ static void on_terminate(struct mr_process *p)
 
     if (w->drain_until_us != 0)
         return;
+    w->setup->runtime->slots[w->setup->slot].head->state = MR_SLOT_DRAINING;
     w->drain_until_us = limit_us == 0 ? UINT64_MAX : p->loop.now_us + limit_us;
     mr_log(w->way_out >= 0 ? MR_LOG_INFO : MR_LOG_NOTICE, "worker_draining clients=%u limit_ms=%u",
            w->budget.n, config_of(w)->worker_shutdown_timeout_ms);
@@ -268,8 +269,8 @@ static void fini(struct worker *w)
         mr_handover_stop(&w->receivers[i]);
     for (uint32_t i = 0; i < config_of(w)->n_pools; i++)
         mr_service_close(&w->services[i]);
-    if (w->stats != NULL)
-        w->setup->stats.detach(w->stats);
+    if (w->admin != NULL)
+        w->setup->admin.detach(w->admin);
     mr_loop_settle(&w->process.loop);
     for (uint32_t i = 0; i < config_of(w)->n_pools; i++)
         mr_service_fini(&w->services[i]);
@@ -323,6 +324,7 @@ int mr_worker_run(const struct mr_worker_setup *setup)
         ((uint64_t)setup->slot << 40) + ((uint64_t)(rt->generation & 0xfffu) << 28) + 1;
     mr_metrics_reset_gauges(mine);
     mine->head->pid = (uint64_t)getpid();
+    mine->head->state = MR_SLOT_STARTING;
     w.budget.clients = &mine->head->clients;
     mine->head->clients = 0;
     if (rt->balance_out != NULL)
@@ -334,11 +336,13 @@ int mr_worker_run(const struct mr_worker_setup *setup)
                                             .threshold = accept_threshold(rt)};
     init_services(&w);
     take_clients_in(&w);
-    if (setup->stats.attach != NULL)
-        w.stats = setup->stats.attach(&w.process.loop, rt);
+    if (setup->admin.attach != NULL)
+        w.admin = setup->admin.attach(&w.process.loop, rt, &(struct mr_admin_control){0});
+    mine->head->state = MR_SLOT_SERVING;
     setup->on_ready(setup->on_ready_arg);
     serve(&w);
     fini(&w);
     mine->head->pid = 0;
+    mine->head->state = MR_SLOT_DOWN;
     return w.status;
 }

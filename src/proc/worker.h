@@ -10,7 +10,7 @@ struct mr_worker_setup {
     const int *ways_in;    /* of clients from earlier slots; -1 for none. This one's are taken */
     uint32_t n_ways;
     int channel;                 /* taken; to the master, or to the resolver of a single process */
-    struct mr_stats_hook stats;  /* served here when attach is set (single process) */
+    struct mr_admin_hook admin;  /* served here when attach is set (single process) */
     void (*on_ready)(void *arg); /* called once everything is up */
     void *on_ready_arg;
 };

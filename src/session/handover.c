@@ -62,8 +62,8 @@ static bool pack(const struct mr_client *client, struct mr_slab *slab, struct mr
     const struct head head = {
         .magic = MAGIC,
         .version = VERSION,
-        .flags =
-            (uint16_t)((client->session.authed ? AUTHED : 0) | client->session.dialect << DIALECT),
+        .flags = (uint16_t)((client->session.authed ? AUTHED : 0u) |
+                            (uint32_t)client->session.dialect << DIALECT),
         .head_bytes = sizeof(head),
         .pool_bytes = (uint32_t)strlen(pool),
         .name_bytes = name != NULL ? (uint32_t)strlen(name) : 0,

@@ -7,6 +7,16 @@
 
 struct mr_loop;
 
+#define MR_REASON_BYTES 512u
+
+/** How reloads went; shared by all processes, written by the master. */
+struct mr_reloads {
+    uint64_t done;
+    uint64_t failed;
+    uint64_t failed_at_us; /* wall clock, of the last one */
+    char reason[MR_REASON_BYTES];
+};
+
 struct mr_runtime {
     const struct mr_config *config;
     uint32_t generation;      /* counts the configurations that were in force */
@@ -26,12 +36,20 @@ struct mr_runtime {
     uint32_t max_clients;      /* of each worker */
     struct mr_addr *addresses; /* of each server, over all pools; len 0 where not known */
     uint64_t started_us;       /* wall clock */
-    int stats_fd;              /* listening socket of the statistics */
+    struct mr_reloads *reloads;
+    const int *port_fds; /* listening sockets: the statistics, then those that speak HTTP */
+    uint32_t n_ports;
 };
 
-/** Serves the statistics on a loop; filled in by main, so that src/proc needs nothing of src/admin.
- */
-struct mr_stats_hook {
-    void *(*attach)(struct mr_loop *loop, const struct mr_runtime *runtime);
+/** What the admin interface can ask for. */
+struct mr_admin_control {
+    void (*reload)(void *arg); /* NULL where there is no master */
+    void *arg;
+};
+
+/** Serves runtime->port_fds on a loop; filled in by main: src/proc needs nothing of src/admin. */
+struct mr_admin_hook {
+    void *(*attach)(struct mr_loop *loop, const struct mr_runtime *runtime,
+                    const struct mr_admin_control *control);
     void (*detach)(void *server); /* then turn the loop once */
 };

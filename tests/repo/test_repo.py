@@ -105,7 +105,8 @@ def test_sources_are_all_built():
 def test_the_generated_pages_are_current():
     build = pathlib.Path(os.environ.get("MILLRACE_BUILD", ROOT / "build"))
     for tool, page in (("config_reference", "configuration.md"),
-                       ("command_reference", "commands.md")):
+                       ("command_reference", "commands.md"),
+                       ("metrics_reference", "metrics.md")):
         made = subprocess.check_output([build / "tools" / tool], text=True)
         assert made == (ROOT / "docs" / page).read_text(), f"run ./dev docs to renew docs/{page}"
 

@@ -242,7 +242,7 @@ enum mr_result mr_mc_parse_binary(const struct mr_proto_ctx *ctx, struct mr_pars
     if (h.body_len - h.key_len - h.extras_len > ctx->options->max_item_bytes ||
         MR_MC_HEADER + (uint64_t)h.body_len > ctx->options->max_request_bytes)
         return skip_body(ctx, &h, MR_MC_TOO_LARGE, "Too large.", msg);
-    msg->consumed = MR_MC_HEADER + h.body_len;
+    msg->consumed = MR_MC_HEADER + (size_t)h.body_len;
     state->want = (uint32_t)msg->consumed;
     if (len < msg->consumed)
         return MR_AGAIN;

@@ -104,11 +104,11 @@ static enum mr_result scan_binary(struct mr_reply_state *state, const char *byte
         if (state->offset + MR_MC_HEADER > len)
             return MR_AGAIN;
         const struct mr_mc_header h = mr_mc_read_header(bytes + state->offset);
-        if ((uint32_t)h.key_len + h.extras_len > h.body_len)
+        if ((uint32_t)h.key_len + h.extras_len > h.body_len || h.body_len > MR_MC_VALUE_MAX)
             return MR_EPROTO;
         /* statistics go on until a packet without a key */
         const bool more = h.opcode == MR_MC_STAT && h.status == MR_MC_OK && h.key_len > 0;
-        state->offset += MR_MC_HEADER + h.body_len;
+        state->offset += (uint64_t)MR_MC_HEADER + h.body_len;
         state->pending = more ? IN_LIST : LAST;
     }
     if (state->offset > len)

@@ -1,0 +1,17 @@
+/* http.h - the admin interface: metrics, statistics, health, and verbs over HTTP. */
+#pragma once
+
+#include "session/runtime.h"
+
+struct mr_http;
+
+/**
+ * Serves every port behind the first on the loop.
+ * @param control borrowed, outlives the server
+ * @return NULL when there is none
+ */
+struct mr_http *mr_http_attach(struct mr_loop *loop, const struct mr_runtime *runtime,
+                               const struct mr_admin_control *control);
+
+/** Stops; open connections are cut. NULL is fine. */
+void mr_http_detach(struct mr_http *http);

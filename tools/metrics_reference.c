@@ -1,0 +1,93 @@
+/* metrics_reference.c - prints docs/metrics.md from the table of metrics. */
+#include "core/metrics.h"
+
+#include <stdio.h>
+
+static void table(const struct mr_metric_desc *desc, size_t n)
+{
+    static const char *const KINDS[] = {"counter", "gauge", "time"};
+    static const char *const UNITS[] = {"", "bytes", "microseconds"};
+
+    puts("| name | Prometheus | type | unit | meaning |\n|---|---|---|---|---|");
+    for (size_t i = 0; i < n; i++)
+        printf("| `%s` | `millrace_%s` | %s | %s | %s |\n", desc[i].name, desc[i].prometheus,
+               KINDS[desc[i].kind], UNITS[desc[i].unit], desc[i].help);
+}
+
+int main(void)
+{
+    puts(
+        "# Metrics\n"
+        "\n"
+        "This page is generated from `src/core/metrics.def` by `./dev docs`.\n"
+        "\n"
+        "Workers count in shared memory; what they have counted stays when one of them dies, when "
+        "the\n"
+        "configuration is read again, and when the program is upgraded. Nobody is asked when the "
+        "numbers\n"
+        "are read, so reading them costs no request anything.\n"
+        "\n"
+        "| where | what |\n"
+        "|---|---|\n"
+        "| the statistics port (`-a`, `-s`) | JSON in twemproxy's shape, in Meitu's when the "
+        "configuration has\n"
+        "Meitu's layout |\n"
+        "| `/stats.json` at an `admin:` address | everything, with quantiles of the latencies, the "
+        "workers and the reloads |\n"
+        "| `/metrics` at an `admin:` address | the text format of Prometheus |\n"
+        "| `millrace --describe-stats` | names and meanings of what twemproxy has |\n"
+        "\n"
+        "## Process\n");
+    table(MR_PROCESS_METRICS, MR_PROCESS_METRIC_COUNT);
+    puts("\n## Pools\n\nLabel at `/metrics`: `pool`.\n");
+    table(MR_POOL_METRICS, MR_POOL_METRIC_COUNT);
+    puts("\n## Servers\n\nLabels at `/metrics`: `pool`, `server` (its name). At `/metrics` times "
+         "are "
+         "in seconds.\n");
+    table(MR_SERVER_METRICS, MR_SERVER_METRIC_COUNT);
+    puts(
+        "\n"
+        "## Latencies\n"
+        "\n"
+        "| name | Prometheus | labels | from | to |\n"
+        "|---|---|---|---|---|\n"
+        "| `latency` of a pool | `millrace_request_duration_seconds` | `pool`, `class` | the "
+        "request is parsed | the client has taken the reply |\n"
+        "| `latency` of a server | `millrace_server_duration_seconds` | `pool`, `server`, `class` "
+        "| the request is queued for the server | the reply is parsed |\n"
+        "\n"
+        "`class` is `read`, `write` or `other` (answered by the proxy, or without a key); "
+        "`/stats.json`\n"
+        "adds `all`. Durations are counted in buckets of at most 6.25 % width from 1 us to 60 s, "
+        "so\n"
+        "`p50_us`, `p90_us`, `p99_us`, `p999_us` and `max_us` are at most that much too high. "
+        "`/metrics`\n"
+        "shows powers of two from 16 us to 33.6 s; its `_sum` takes the middle of each bucket.\n"
+        "\n"
+        "A slow server, or a slow network to it, shows in both. A client that takes its replies "
+        "slowly\n"
+        "shows in the pool's alone: a reply counts as taken when the kernel has room for all of "
+        "it, "
+        "and\n"
+        "what fits into the socket's buffer is taken at once.\n"
+        "\n"
+        "In Meitu's shape these are arrays (`request_latency`, `server_latency`) of eleven counts: "
+        "up to\n"
+        "1, 10, 20, 50, 100, 200, 500, 1000, 2000, 3000 ms, and above.\n"
+        "\n"
+        "## Only at `/metrics` and `/stats.json`\n"
+        "\n"
+        "| Prometheus | meaning |\n"
+        "|---|---|\n"
+        "| `millrace_info` | version and engine, as labels |\n"
+        "| `millrace_start_time_seconds` | when the proxy was started; upgrades do not change it "
+        "|\n"
+        "| `millrace_config_generation` | counts the configurations that were in force |\n"
+        "| `millrace_reloads_total`, `millrace_reload_failures_total` | reloads that changed "
+        "something, and that did not |\n"
+        "| `millrace_worker_state` | 1 for the `state` that the `worker` is in: down, starting, "
+        "serving, draining, backoff |\n"
+        "| `millrace_worker_clients` | clients connected to the `worker` |\n"
+        "| `millrace_worker_deaths_total` | times that the `worker` ended unasked |");
+    return 0;
+}
