@@ -4,6 +4,7 @@
 #include "admin/sums.h"
 #include "core/clock.h"
 #include "core/version.h"
+#include "upstream/health.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -153,6 +154,22 @@ static json_t *classes(const struct mr_histogram times_of[MR_CLASSES])
     return object;
 }
 
+/* As the probes have found it. */
+static json_t *health(const struct mr_pool_config *pool, uint32_t server, const struct mr_health *h)
+{
+    json_t *object = json_object();
+
+    put(object, "state", json_string(mr_health_state_name(h->state)));
+    if (pool->topology == MR_REPLICATED) {
+        put(object, "configured_role", json_string(server == pool->master ? "master" : "replica"));
+        put(object, "role", json_string(mr_role_name((enum mr_role)h->role)));
+        put(object, "lag_ms", number(h->lag_us / 1000u));
+    }
+    put(object, "probe_us", number(h->rtt_us));
+    put(object, "failures", number(h->failures));
+    return object;
+}
+
 static json_t *own_server(const struct mr_sums *s, uint32_t pool, uint32_t server, uint32_t index)
 {
     const struct mr_server_config *config = &s->runtime->config->pools[pool].servers.at[server];
@@ -164,6 +181,8 @@ static json_t *own_server(const struct mr_sums *s, uint32_t pool, uint32_t serve
     put(object, "address", json_string_nocheck(config->text));
     put(object, "weight", number(config->weight));
     put_metrics(object, (const uint64_t *)&sum, MR_SERVER_METRICS, MR_SERVER_METRIC_COUNT);
+    put(object, "health",
+        health(&s->runtime->config->pools[pool], server, &s->runtime->health[index]));
     put(object, "latency", classes(sum.server_times));
     return object;
 }
@@ -180,6 +199,8 @@ static json_t *own_pool(const struct mr_sums *s, uint32_t pool, uint32_t first_s
     for (uint32_t i = 0; i < config->listens.n; i++)
         MR_CHECK(json_array_append_new(listens, json_string_nocheck(config->listens.at[i].text)) ==
                  0);
+    put(object, "topology",
+        json_string(config->topology == MR_REPLICATED ? "replicated" : "shards"));
     put(object, "listen", listens);
     put_metrics(object, (const uint64_t *)&sum, MR_POOL_METRICS, MR_POOL_METRIC_COUNT);
     put(object, "latency", classes(sum.request_times));

@@ -4,6 +4,7 @@
 #include "admin/sums.h"
 #include "core/clock.h"
 #include "core/version.h"
+#include "upstream/health.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -104,6 +105,54 @@ static void servers(const struct writer *w)
                 value(w, &MR_SERVER_METRICS[i], ((const uint64_t *)&w->servers[index++])[i]);
             }
     }
+}
+
+/* What probes have found: one line for each server, from a number in its health. */
+static void probed(const struct writer *w, const char *name, const char *help,
+                   double (*read)(const struct mr_health *h), bool replicated_only)
+{
+    const struct mr_config *config = w->rt->config;
+    uint32_t index = 0;
+
+    head(w, name, "gauge", help);
+    for (uint32_t p = 0; p < config->n_pools; p++)
+        for (uint32_t s = 0; s < config->pools[p].servers.n; s++, index++) {
+            const struct mr_health *h = &w->rt->health[index];
+            if (h->state == MR_HEALTH_UNKNOWN ||
+                (replicated_only && config->pools[p].topology != MR_REPLICATED))
+                continue; /* nothing was found */
+            (void)fprintf(w->out, "millrace_%s{", name);
+            labels(w, &config->pools[p], (int)s);
+            (void)fprintf(w->out, "} %.6f\n", read(h));
+        }
+}
+
+static double is_up(const struct mr_health *h)
+{
+    return h->state == MR_HEALTH_UP;
+}
+
+static double is_master(const struct mr_health *h)
+{
+    return h->role == MR_ROLE_MASTER;
+}
+
+static double lag(const struct mr_health *h)
+{
+    return (double)h->lag_us / 1e6;
+}
+
+static double rtt(const struct mr_health *h)
+{
+    return (double)h->rtt_us / 1e6;
+}
+
+static void healths(const struct writer *w)
+{
+    probed(w, "server_up", "1 when the last probe was answered", is_up, false);
+    probed(w, "server_probe_duration_seconds", "time that probes take, smoothed", rtt, false);
+    probed(w, "server_master", "1 when the server says that it is a master", is_master, true);
+    probed(w, "server_replica_lag_seconds", "how far a replica is behind, at least", lag, true);
 }
 
 /* Whole microseconds are rounded down, so what is below a power of two is below it in truth. */
@@ -209,6 +258,7 @@ char *mr_prometheus_text(const struct mr_runtime *rt)
     process(&w);
     pools(&w);
     servers(&w);
+    healths(&w);
     latencies(&w);
     MR_CHECK(fclose(w.out) == 0);
     free(w.pools);

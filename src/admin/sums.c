@@ -48,6 +48,13 @@ const char *mr_class_name(enum mr_class class)
     return NAMES[class];
 }
 
+const char *mr_health_state_name(uint64_t state)
+{
+    static const char *const NAMES[] = {"unknown", "up", "down"};
+
+    return NAMES[state < MR_COUNT(NAMES) ? state : 0];
+}
+
 const char *mr_slot_state_name(uint64_t state)
 {
     static const char *const NAMES[] = {"down", "starting", "serving", "draining", "backoff"};

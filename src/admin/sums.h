@@ -20,5 +20,8 @@ uint64_t mr_sum_deaths(const struct mr_runtime *runtime, uint32_t slot);
 /** "read", "write", "other". */
 const char *mr_class_name(enum mr_class class);
 
+/** "unknown", "up", "down". */
+const char *mr_health_state_name(uint64_t state);
+
 /** What a slot does, in a word. */
 const char *mr_slot_state_name(uint64_t state);

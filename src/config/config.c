@@ -35,6 +35,10 @@ enum type {
     TAG,
     CROSS,
     FAILURE,
+    TOPOLOGY,
+    READ_FROM,
+    FALLBACK,
+    HEALTH,
     ENGINE,
     ACCEPT,
     PROTOCOL,
@@ -71,6 +75,10 @@ const size_t MR_CONFIG_KEY_COUNT = MR_COUNT(MR_CONFIG_KEYS);
 static const char *const WORDS[][5] = {
     [CROSS] = {"refuse", "first_key"},
     [FAILURE] = {"error", "miss"},
+    [TOPOLOGY] = {"shards", "replicated"},
+    [READ_FROM] = {"master", "prefer_replica", "replica", "nearest"},
+    [FALLBACK] = {"master", "none"},
+    [HEALTH] = {"auto", "always", "off"},
     [ENGINE] = {"auto", "epoll", "io_uring"},
     [ACCEPT] = {"auto", "reuseport", "exclusive", "mutex"},
 };
@@ -372,6 +380,10 @@ static enum mr_result set(const struct reader *r, const struct key *k, const str
         return set_text(r, k, value, field);
     case CROSS:
     case FAILURE:
+    case TOPOLOGY:
+    case READ_FROM:
+    case FALLBACK:
+    case HEALTH:
         return set_choice(r, k, value, field);
     case HASH:
     case DISTRIBUTION:
@@ -462,7 +474,7 @@ struct mr_ring_member *mr_config_ring_members(const struct mr_pool_config *pool)
     for (uint32_t i = 0; i < pool->servers.n; i++)
         members[i] = (struct mr_ring_member){.name = mr_slice_of(pool->servers.at[i].name),
                                              .weight = pool->servers.at[i].weight,
-                                             .live = true};
+                                             .live = i != pool->master};
     return members;
 }
 
@@ -480,7 +492,7 @@ static enum mr_result check_ring(const struct reader *r, const struct mr_yaml *n
     if (rc != MR_OK)
         return fail_at(r, node, "pool '%s': %s", pool->name, why.text);
     for (uint32_t i = 0; i < pool->servers.n && pool->servers.n > 1; i++)
-        if (mr_ring_share(&ring, i) == 0)
+        if (i != pool->master && mr_ring_share(&ring, i) == 0)
             warn(r->config,
                  "pool '%s': server '%s' gets no points on the ring, no key will reach it: its "
                  "weight %u is too small beside the others",
@@ -516,6 +528,54 @@ static void warn_stats_name(const struct reader *r, const char *kind, const char
              kind, name, kind, name);
 }
 
+/* A master is listed last, as in the statistics of Meitu's fork. */
+static void find_master(struct mr_pool_config *pool)
+{
+    struct mr_server_config *at = pool->servers.at;
+    const uint32_t last = pool->servers.n - 1;
+
+    for (uint32_t i = 0; i <= last; i++)
+        if (strcmp(at[i].name, MR_MASTER) == 0) {
+            const struct mr_server_config master = at[i];
+            memmove(&at[i], &at[i + 1], (last - i) * sizeof(*at));
+            at[last] = master;
+            pool->master = last;
+            return;
+        }
+}
+
+/* `servers` is the node of the list; what the pool says of its topology stands beside it. */
+static enum mr_result check_topology(const struct reader *r, const struct mr_yaml *servers,
+                                     struct mr_pool_config *pool)
+{
+    bool named = false;
+
+    pool->master = MR_NO_MASTER;
+    for (uint32_t i = 0; i < pool->servers.n; i++)
+        named |= strcmp(pool->servers.at[i].name, MR_MASTER) == 0;
+    if (named && r->config->meitu && !pool->says_topology)
+        pool->topology = MR_REPLICATED;
+    if (named && pool->topology == MR_SHARDS)
+        warn(r->config,
+             "pool '%s': the server named '" MR_MASTER
+             "' is a shard like the others; say \"topology: "
+             "replicated\" if they are its replicas",
+             pool->name);
+    if (pool->topology == MR_SHARDS)
+        return MR_OK;
+    if (!pool->redis)
+        return fail_at(r, servers, "pool '%s': only a redis pool can be replicated", pool->name);
+    if (!named && !pool->follow_roles)
+        return fail_at(r, servers,
+                       "pool '%s' is replicated, but no server is named '" MR_MASTER
+                       "', and \"follow_roles\" is not true",
+                       pool->name);
+    if (named && pool->servers.n == 1)
+        return fail_at(r, servers, "pool '%s' has no servers beside the master", pool->name);
+    find_master(pool);
+    return MR_OK;
+}
+
 static enum mr_result check_servers(const struct reader *r, const struct mr_yaml *node,
                                     struct mr_pool_config *pool)
 {
@@ -524,15 +584,10 @@ static enum mr_result check_servers(const struct reader *r, const struct mr_yaml
         if (strcmp(pool->servers.at[i].name, pool->servers.at[i + 1].name) == 0)
             return fail_at(r, node, "pool '%s' has servers with same name '%s'", pool->name,
                            pool->servers.at[i].name);
-    for (uint32_t i = 0; i < pool->servers.n; i++) {
-        if (r->config->meitu && strcmp(pool->servers.at[i].name, "master") == 0)
-            return fail_at(r, node,
-                           "pool '%s' has a server named 'master', which takes all writes and no "
-                           "place on the ring; this version of millrace has no such pools",
-                           pool->name);
+    for (uint32_t i = 0; i < pool->servers.n; i++)
         warn_stats_name(r, "server", pool->servers.at[i].name);
-    }
-    return check_ring(r, node, pool);
+    const enum mr_result rc = check_topology(r, node, pool);
+    return rc == MR_OK ? check_ring(r, node, pool) : rc;
 }
 
 static enum mr_result check_protocol(const struct reader *r, const struct mr_yaml *node,
@@ -565,7 +620,9 @@ static enum mr_result read_pool(const struct reader *r, const struct mr_yaml *no
     MR_CHECK(pool->name != NULL);
     set_defaults(r, POOL, pool);
     if (config->meitu)
-        MR_CHECK(set_default(r, POOL, "client_connections", "2048", pool) == MR_OK);
+        MR_CHECK(set_default(r, POOL, "client_connections", "2048", pool) == MR_OK &&
+                 set_default(r, POOL, "meitu_compat", "true", pool) == MR_OK);
+    pool->says_topology = mr_yaml_get(node, "topology") != NULL;
     rc = read_section(r, POOL, node, pool);
     if (rc != MR_OK)
         return rc;
@@ -588,7 +645,9 @@ static enum mr_result read_pool(const struct reader *r, const struct mr_yaml *no
                                   .max_key_bytes = max_key_bytes,
                                   .max_item_bytes = pool->max_item_bytes,
                                   .allow_flush = pool->allow_flush_all,
-                                  .failure_is_miss = pool->on_server_failure == MR_FAILURE_MISS};
+                                  .failure_is_miss = pool->on_server_failure == MR_FAILURE_MISS,
+                                  .replicated = pool->topology == MR_REPLICATED,
+                                  .meitu_reads = pool->meitu_compat};
     config->n_servers += pool->servers.n;
     return rc;
 }

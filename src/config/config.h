@@ -22,6 +22,13 @@
 
 enum mr_cross_server { MR_CROSS_REFUSE, MR_CROSS_FIRST_KEY };
 enum mr_on_failure { MR_FAILURE_ERROR, MR_FAILURE_MISS };
+enum mr_topology { MR_SHARDS, MR_REPLICATED };
+enum mr_read_from { MR_READ_MASTER, MR_READ_PREFER_REPLICA, MR_READ_REPLICA, MR_READ_NEAREST };
+enum mr_read_fallback { MR_FALLBACK_MASTER, MR_FALLBACK_NONE };
+enum mr_health_checks { MR_HEALTH_AUTO, MR_HEALTH_ALWAYS, MR_HEALTH_OFF };
+
+#define MR_NO_MASTER UINT32_MAX
+#define MR_MASTER    "master" /* the name that makes a server one */
 
 struct mr_listen_config {
     char *text; /* as written, without the mode */
@@ -44,7 +51,7 @@ struct mr_listens {
 };
 
 struct mr_servers {
-    struct mr_server_config *at; /* sorted by length of name, then by name */
+    struct mr_server_config *at; /* sorted by length of name, then by name; a master last */
     uint32_t n;
 };
 
@@ -59,6 +66,18 @@ struct mr_pool_config {
     enum mr_distribution distribution;
     enum mr_cross_server cross_server;
     enum mr_on_failure on_server_failure;
+    enum mr_topology topology;
+    enum mr_read_from read_from;
+    enum mr_read_fallback read_fallback;
+    enum mr_health_checks health_checks;
+    uint32_t master; /* index of the server that is named so, the last one; or MR_NO_MASTER */
+    uint32_t stickiness_ms;
+    uint32_t max_replica_lag_ms;
+    uint32_t health_check_interval_ms;
+    uint32_t health_check_timeout_ms;
+    bool meitu_compat;
+    bool follow_roles;
+    bool says_topology; /* the file does, it was not concluded from a name */
     bool allow_flush_all;
     char hash_tag[2];
     bool has_hash_tag;
@@ -128,7 +147,7 @@ void mr_config_free(struct mr_config *config);
 /** The pool of this name, NULL when there is none. */
 const struct mr_pool_config *mr_config_pool(const struct mr_config *config, const char *name);
 
-/** What a ring needs to know of the pool's servers, all live; caller frees. */
+/** What a ring needs to know of the pool's servers, all live but the master; caller frees. */
 struct mr_ring_member *mr_config_ring_members(const struct mr_pool_config *pool);
 
 /** One key, for the generated reference. */

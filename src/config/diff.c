@@ -61,7 +61,7 @@ bool mr_config_moves_keys(const struct mr_pool_config *now, const struct mr_pool
         now->distribution != before->distribution || now->has_hash_tag != before->has_hash_tag ||
         memcmp(now->hash_tag, before->hash_tag, sizeof(now->hash_tag)) != 0 ||
         now->redis_db != before->redis_db || now->servers.n != before->servers.n ||
-        now->cross_server != before->cross_server)
+        now->cross_server != before->cross_server || now->topology != before->topology)
         return true;
     for (uint32_t i = 0; i < now->servers.n; i++) {
         const struct mr_server_config *a = &now->servers.at[i], *b = &before->servers.at[i];
@@ -78,8 +78,16 @@ double mr_config_moved_share(const struct mr_pool_config *now, const struct mr_p
     uint32_t moved = 0;
     char key[32];
 
-    if (now->redis_db != before->redis_db || now->protocol != before->protocol)
+    if (now->redis_db != before->redis_db || now->protocol != before->protocol ||
+        now->topology != before->topology)
         return 1;
+    if (now->topology == MR_REPLICATED) { /* all keys are where the writes go */
+        const bool named = now->master != MR_NO_MASTER && before->master != MR_NO_MASTER;
+        return named && same_server(&now->servers.at[now->master],
+                                    &before->servers.at[before->master])
+                   ? 0
+                   : 1;
+    }
     if (!open_map(&a, now))
         return 1;
     if (!open_map(&b, before)) {

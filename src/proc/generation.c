@@ -7,6 +7,7 @@
 #include "net/loop.h"
 #include "proc/system.h"
 #include "session/handover.h"
+#include "upstream/health.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,11 @@
 
 #define MBUF_HEADER 48u /* of twemproxy's chunks: what a key cannot use of them */
 #define SPARE_FDS   32u /* for the log, the channel, the engine and the like */
+
+static size_t health_bytes(const struct mr_config *config)
+{
+    return (config->n_servers + 1) * sizeof(struct mr_health);
+}
 
 /* ---- loading ---- */
 
@@ -158,6 +164,17 @@ static enum mr_result share_reloads(struct mr_generation *g, const struct mr_gen
     return MR_OK;
 }
 
+static enum mr_result share_health(struct mr_generation *g, struct mr_error *err)
+{
+    void *at = mmap(NULL, health_bytes(g->config), PROT_READ | PROT_WRITE,
+                    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    if (at == MAP_FAILED)
+        return mr_fail_sys(err, "memory for the health of servers");
+    g->runtime.health = at;
+    return MR_OK;
+}
+
 /* Ways for connections from worker to worker. */
 static enum mr_result open_balance(struct mr_generation *g, struct mr_error *err)
 {
@@ -240,8 +257,8 @@ enum mr_result mr_generation_open(struct mr_generation *g, const struct mr_optio
                        "a reload cannot change to a single process "
                        "(worker_processes: 0); restart for that");
     if ((rc = open_slots(g, workers, previous, err)) != MR_OK ||
-        (rc = share_reloads(g, previous, err)) != MR_OK || (rc = open_turnstile(g, err)) != MR_OK ||
-        (rc = open_balance(g, err)) != MR_OK)
+        (rc = share_reloads(g, previous, err)) != MR_OK || (rc = share_health(g, err)) != MR_OK ||
+        (rc = open_turnstile(g, err)) != MR_OK || (rc = open_balance(g, err)) != MR_OK)
         return rc;
     (void)mr_raise_openfiles(g->config->max_openfiles);
     if ((rc = mr_ports_open(&g->ports, g->config, options,
@@ -264,6 +281,8 @@ static void close_runtime(struct mr_runtime *rt)
         if (rt->bases[i].head != NULL)
             mr_metrics_close(&rt->bases[i]);
     }
+    if (rt->health != NULL)
+        (void)munmap(rt->health, health_bytes(rt->config));
     if (rt->accept_holder != NULL)
         (void)munmap(rt->accept_holder, sizeof(*rt->accept_holder));
     free(rt->balance_in);

@@ -6,6 +6,7 @@
 #include "session/balance.h"
 #include "session/handover.h"
 #include "session/turnstile.h"
+#include "upstream/health.h"
 
 #include <stddef.h>
 #include <stdlib.h>
@@ -181,6 +182,7 @@ static void init_services(struct worker *w)
                                                         .addresses = &rt->addresses[server],
                                                         .metrics = &mine->pools[i],
                                                         .server_metrics = &mine->servers[server],
+                                                        .health = &rt->health[server],
                                                         .process = &mine->head->process},
                                                .budget = &w->budget,
                                                .all_metrics = config->meitu ? mine : rt->slots,

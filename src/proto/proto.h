@@ -25,6 +25,8 @@ struct mr_proto_options {
     uint32_t max_key_bytes;
     uint32_t max_item_bytes; /* of a value */
     bool allow_flush;        /* clients may empty the servers */
+    bool replicated;         /* every server has all keys */
+    bool meitu_reads;        /* replicas are asked for what Meitu's fork asks them for only */
     bool failure_is_miss;    /* a read that no server answers finds nothing, instead of failing */
 };
 
@@ -85,6 +87,7 @@ struct mr_msg {
     bool splittable;         /* BY_KEYS: the protocol can split it and join the replies */
     bool edits;              /* the reply goes through proto->present */
     bool guarded;            /* the reply goes through proto->out_of_step */
+    bool to_master;          /* of a replicated pool: not for replicas */
     uint8_t class;           /* enum mr_class */
     uint8_t lane;            /* which kind of server connection it takes, below proto->lanes */
     uint64_t ticket;         /* protocol's own: what it must know when the request is answered */
@@ -142,6 +145,17 @@ struct mr_reply_state {
 #define MR_HIDDEN SIZE_MAX
 
 enum mr_verdict { MR_KEEP_CLIENT, MR_CLOSE_CLIENT };
+
+enum mr_role { MR_ROLE_UNKNOWN, MR_ROLE_MASTER, MR_ROLE_REPLICA };
+
+const char *mr_role_name(enum mr_role role);
+
+/** What a server says of itself when it is probed. */
+struct mr_probe {
+    enum mr_role role;
+    bool link;       /* of a replica: it has its master */
+    uint64_t offset; /* in the master's stream of changes */
+};
 
 struct mr_proto {
     const char *name;
@@ -206,6 +220,13 @@ struct mr_proto {
     /** NULL when a reply to the hello is good, else what is wrong, for clients and the log. */
     const char *(*check_hello)(const struct mr_proto_options *options, uint8_t lane, uint32_t index,
                                struct mr_slice reply);
+
+    /** Appends a request that a server which is well answers at once, with one reply. */
+    void (*probe)(const struct mr_proto_options *options, uint8_t lane, struct mr_slab *slab,
+                  struct mr_buf *out);
+
+    /** NULL with *found filled in when the reply to a probe is good, else what is wrong. */
+    const char *(*check_probe)(struct mr_slice reply, struct mr_probe *found);
 };
 
 /** By name, as in `protocol:`; NULL when there is none. */

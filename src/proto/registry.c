@@ -5,6 +5,13 @@
 
 static const struct mr_proto *const PROTOCOLS[] = {&MR_PROTO_RESP, &MR_PROTO_MEMCACHE};
 
+const char *mr_role_name(enum mr_role role)
+{
+    static const char *const NAMES[] = {"unknown", "master", "replica"};
+
+    return role < MR_COUNT(NAMES) ? NAMES[role] : NAMES[0];
+}
+
 const struct mr_proto *mr_proto_by_name(struct mr_slice name)
 {
     for (size_t i = 0; i < MR_COUNT(PROTOCOLS); i++)

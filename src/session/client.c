@@ -453,9 +453,12 @@ void mr_client_open(struct mr_service *service, int fd)
 }
 
 void mr_client_adopt(struct mr_service *service, int fd, const struct mr_session *session,
-                     struct mr_slice in, struct mr_slice out)
+                     uint64_t wrote_ago_us, struct mr_slice in, struct mr_slice out)
 {
     struct mr_client *client = add(service, fd);
+
+    if (wrote_ago_us > 0)
+        client->wrote_us = service->loop->now_us - wrote_ago_us;
 
     client->session = *session;
     if (service->config->options.auth == NULL)

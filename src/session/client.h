@@ -36,6 +36,7 @@ struct mr_client {
     struct mr_request *head;
     struct mr_request *tail;
     struct mr_request *unsent; /* answered, but the client has not taken the reply yet */
+    uint64_t wrote_us;         /* loop time of the last write, in replicated pools */
     size_t held_bytes;         /* replies that wait for their turn */
     uint64_t answered_bytes;   /* of the recent replies, see `answered` */
     uint32_t answered;         /* recent replies: how large one is on average */
@@ -54,11 +55,12 @@ struct mr_client {
 void mr_client_open(struct mr_service *service, int fd);
 
 /**
- * Adopts a client that another process has served: `session` (its name is taken), the input that
- * was not dispatched yet, the output that was not sent yet.
+ * Adopts a client that another process has served: `session` (its name is taken), the time since
+ * its last write (0: none that matters), the input that was not dispatched yet, the output that was
+ * not sent yet.
  */
 void mr_client_adopt(struct mr_service *service, int fd, const struct mr_session *session,
-                     struct mr_slice in, struct mr_slice out);
+                     uint64_t wrote_ago_us, struct mr_slice in, struct mr_slice out);
 
 /** Puts a request for the message at the end of the client's line. */
 struct mr_request *mr_client_add_request(struct mr_client *client, const struct mr_msg *msg);

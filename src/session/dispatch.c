@@ -1,5 +1,6 @@
 /* dispatch.c - from a parsed request to its server, its servers, or an answer of our own. */
 #include "session/client.h"
+#include "upstream/replicas.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -26,21 +27,65 @@ static void on_fail(struct mr_call *call, const char *reason)
 
 static const struct mr_call_ops CALL_OPS = {.on_reply = on_reply, .on_fail = on_fail};
 
-static void forward(struct mr_client *client, int server, const struct mr_msg *msg)
+static struct mr_request *add_request(struct mr_client *client, const struct mr_msg *msg)
 {
     struct mr_request *r = mr_client_add_request(client, msg);
-    const char *error;
 
     r->call.ops = &CALL_OPS;
     r->call.class = msg->class;
     r->call.guarded = msg->guarded;
-    if (MR_LIKELY(server >= 0))
-        error = mr_pool_send(&client->service->pool, (uint32_t)server, msg->lane,
-                             client->session.id, &r->call, msg->wire);
-    else
-        error = mr_pool_reason(ECONNREFUSED); /* all servers are ejected */
+    return r;
+}
+
+/* Sends the request to the server (-1: there is none); returns why it did not go, or NULL. */
+static const char *send_to(struct mr_request *r, int server, const struct mr_msg *msg)
+{
+    struct mr_pool *pool = &r->service->pool;
+
+    if (MR_UNLIKELY(server < 0))
+        return mr_pool_no_route(pool);
+    return mr_pool_send(pool, (uint32_t)server, msg->lane, r->client->session.id, &r->call,
+                        msg->wire);
+}
+
+static void forward(struct mr_client *client, int server, const struct mr_msg *msg)
+{
+    struct mr_request *r = add_request(client, msg);
+    const char *error = send_to(r, server, msg);
+
     if (MR_UNLIKELY(error != NULL))
         mr_client_fail(r, error);
+}
+
+/* True when the client should find what it has written. */
+static bool has_just_written(const struct mr_client *client)
+{
+    const uint64_t us = client->service->config->stickiness_ms * UINT64_C(1000);
+
+    return us > 0 && client->wrote_us > 0 && client->service->loop->now_us - client->wrote_us < us;
+}
+
+/* Every server has all keys: one takes the whole request. A replica that fails makes way. */
+static void to_replicated(struct mr_client *client, const struct mr_msg *msg)
+{
+    struct mr_pool *pool = &client->service->pool;
+    const bool to_master = msg->to_master || has_just_written(client);
+    struct mr_request *r = add_request(client, msg);
+    const char *error = NULL;
+    int last = -1;
+
+    if (msg->class == MR_CLASS_WRITE)
+        client->wrote_us = client->service->loop->now_us;
+    for (uint32_t tries = 0; tries <= pool->n_servers; tries++) {
+        const int server = mr_replicas_choose(pool, msg->key, to_master);
+        if (tries > 0 && (server < 0 || server == last))
+            break;
+        error = send_to(r, server, msg);
+        if (error == NULL)
+            return;
+        last = server;
+    }
+    mr_client_fail(r, error);
 }
 
 /* The one server that has all keys: its index, -1 when none is up, -2 when the keys are apart. */
@@ -96,6 +141,12 @@ void mr_dispatch(struct mr_client *client, const struct mr_proto_ctx *ctx, const
 {
     struct mr_pool *pool = &client->service->pool;
 
+    if (client->service->config->topology == MR_REPLICATED &&
+        (msg->action == MR_MSG_BY_KEY || msg->action == MR_MSG_BY_KEYS ||
+         msg->action == MR_MSG_ANYWHERE)) {
+        to_replicated(client, msg);
+        return;
+    }
     switch (msg->action) {
     case MR_MSG_BY_KEY:
         forward(client, mr_pool_route(pool, msg->key), msg);

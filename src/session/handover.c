@@ -37,6 +37,7 @@ struct head {
     uint32_t out_bytes;
     uint32_t skip; /* as in struct mr_session, like what follows */
     uint64_t id;
+    uint64_t wrote_us; /* ago, when it last wrote; 0: not lately */
 };
 
 enum mr_result mr_handover_open(int ends[2], struct mr_error *err)
@@ -51,6 +52,14 @@ enum mr_result mr_handover_open(int ends[2], struct mr_error *err)
 static bool append(struct mr_buf *out, struct mr_slab *slab, const void *at, size_t len)
 {
     return len == 0 || mr_buf_append(out, slab, at, len);
+}
+
+/* Time since the client's last write, where that matters. */
+static uint64_t wrote_ago_us(const struct mr_client *client)
+{
+    const uint64_t now = client->service->loop->now_us;
+
+    return client->wrote_us == 0 ? 0 : now - client->wrote_us + 1;
 }
 
 static bool pack(const struct mr_client *client, struct mr_slab *slab, struct mr_buf *out)
@@ -71,6 +80,7 @@ static bool pack(const struct mr_client *client, struct mr_slab *slab, struct mr
         .out_bytes = (uint32_t)unsent.len,
         .skip = client->session.skip,
         .id = client->session.id,
+        .wrote_us = wrote_ago_us(client),
     };
 
     return append(out, slab, &head, sizeof(head)) && append(out, slab, pool, head.pool_bytes) &&
@@ -203,7 +213,7 @@ static void unpack(struct mr_handover_receiver *r)
                                            .authed = (head.flags & AUTHED) != 0,
                                            .name =
                                                name.len > 0 ? strndup(name.at, name.len) : NULL};
-        mr_client_adopt(service, r->fd, &session, in, out);
+        mr_client_adopt(service, r->fd, &session, head.wrote_us, in, out);
     }
     if (head.flags & FRESH && r->due != NULL)
         (void)__atomic_sub_fetch(r->due, 1, __ATOMIC_RELAXED);

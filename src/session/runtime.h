@@ -5,6 +5,7 @@
 #include "config/config.h"
 #include "core/metrics.h"
 
+struct mr_health;
 struct mr_loop;
 
 #define MR_REASON_BYTES 512u
@@ -37,7 +38,8 @@ struct mr_runtime {
     struct mr_addr *addresses; /* of each server, over all pools; len 0 where not known */
     uint64_t started_us;       /* wall clock */
     struct mr_reloads *reloads;
-    const int *port_fds; /* listening sockets: the statistics, then those that speak HTTP */
+    struct mr_health *health; /* of each server, over all pools; shared by the workers */
+    const int *port_fds;      /* listening sockets: the statistics, then those that speak HTTP */
     uint32_t n_ports;
 };
 

@@ -19,7 +19,9 @@ struct mr_backend {
     struct mr_stream stream;
     struct mr_list link; /* in server->backends */
     struct mr_server *server;
-    struct mr_call *head; /* in flight, in order */
+    struct mr_server_metrics *metrics; /* where it counts */
+    struct mr_backend **home;          /* what is NULL once it takes no more requests */
+    struct mr_call *head;              /* in flight, in order */
     struct mr_call **tail;
     struct mr_timer timer;
     struct mr_alarm hold; /* ends the gathering of a batch, where it has a limit in time */
@@ -27,7 +29,6 @@ struct mr_backend {
     struct mr_buf held;  /* requests that wait for the hello to be accepted */
     uint64_t read_us;    /* when the server last sent something */
     uint64_t drained_us; /* when output that was held up has last left */
-    uint32_t slot;
     uint32_t skip;       /* replies to throw away: their requests have timed out */
     uint32_t hello_sent; /* replies to the hello that are due in all */
     uint32_t hello_seen;
@@ -42,6 +43,19 @@ struct mr_backend {
     uint8_t lane;
     const char *refused; /* why the connection is of no use, when it is not an errno that says it */
 };
+
+static struct mr_server_metrics UNCOUNTED; /* by nobody read */
+
+static bool is_probing(const struct mr_backend *b)
+{
+    return b->metrics == &UNCOUNTED;
+}
+
+static void leave_home(struct mr_backend *b)
+{
+    if (*b->home == b)
+        *b->home = NULL;
+}
 
 static struct mr_backend *of_stream(struct mr_stream *s)
 {
@@ -63,6 +77,11 @@ bool mr_backend_idle(const struct mr_backend *b)
     return b->head == NULL && b->skip == 0;
 }
 
+bool mr_backend_serves(const struct mr_backend *b)
+{
+    return !is_probing(b);
+}
+
 static void start_timer(struct mr_backend *b, uint64_t delay_us)
 {
     mr_loop_timer(b->stream.loop, &b->timer, (delay_us + 999u) / 1000u);
@@ -71,7 +90,7 @@ static void start_timer(struct mr_backend *b, uint64_t delay_us)
 /* The requests that were waiting for the connection are on their way now. */
 static void count_sent(struct mr_backend *b)
 {
-    struct mr_server_metrics *m = b->server->metrics;
+    struct mr_server_metrics *m = b->metrics;
 
     m->in_queue -= b->unsent;
     m->in_queue_bytes -= b->unsent_bytes;
@@ -83,7 +102,7 @@ static void count_sent(struct mr_backend *b)
 
 static struct mr_call *pop(struct mr_backend *b)
 {
-    struct mr_server_metrics *m = b->server->metrics;
+    struct mr_server_metrics *m = b->metrics;
     struct mr_call *call = b->head;
 
     b->head = call->next;
@@ -122,7 +141,9 @@ static void count_timeout(struct mr_backend *b)
     struct mr_server *server = b->server;
     const uint64_t now = b->stream.loop->now_us;
 
-    server->metrics->server_timedout++;
+    if (is_probing(b))
+        return;
+    b->metrics->server_timedout++;
     if (now - server->timeout_us < timeout_us(b))
         return; /* one slow moment of the server is one failure, however many wait */
     server->timeout_us = now;
@@ -237,7 +258,7 @@ static void refuse(struct mr_backend *b, const char *reason)
 /* One reply, or a piece of one; false when nobody asked for it. */
 static bool take_reply(struct mr_backend *b, const char *bytes, size_t len, bool done)
 {
-    struct mr_server_metrics *m = b->server->metrics;
+    struct mr_server_metrics *m = b->metrics;
 
     if (MR_UNLIKELY(b->state == HELLO)) {
         if (done)
@@ -259,7 +280,8 @@ static bool take_reply(struct mr_backend *b, const char *bytes, size_t len, bool
         mr_latency_add(&m->server_latency, b->read_us - call->sent_us);
         mr_histogram_add(&m->server_times[call->class], b->read_us - call->sent_us);
         (void)pop(b);
-        mr_server_answered(b->server);
+        if (MR_LIKELY(!is_probing(b)))
+            mr_server_answered(b->server);
     }
     call->ops->on_reply(call, bytes, len, done);
     if (MR_UNLIKELY(lost))
@@ -390,10 +412,10 @@ static void on_drain(struct mr_stream *s)
 /* A server may close a connection that it has no work on; anything else is a failure. */
 static void count_close(struct mr_backend *b, int error, bool was_idle)
 {
-    struct mr_server_metrics *m = b->server->metrics;
+    struct mr_server_metrics *m = b->metrics;
 
-    if (b->server->pool->closing || b->retired)
-        return;
+    if (b->server->pool->closing || b->retired || is_probing(b))
+        return; /* who probes hears of it anyway */
     if (b->timed_out)
         m->server_timedout++;
     else if (error == 0)
@@ -421,9 +443,8 @@ static void on_close(struct mr_stream *s, int error)
     mr_timer_cancel(&b->timer);
     mr_alarm_cancel(&b->hold);
     mr_list_del(&b->link);
-    if (server->slots[b->slot] == b)
-        server->slots[b->slot] = NULL;
-    server->metrics->server_connections--;
+    leave_home(b);
+    b->metrics->server_connections--;
     server->pool->process->curr_connections--;
     count_close(b, error, mr_backend_idle(b));
     while (b->head != NULL) {
@@ -442,7 +463,8 @@ static const struct mr_stream_ops OPS = {
     .on_close = on_close,
 };
 
-int mr_backend_connect(struct mr_backend **out, struct mr_server *server, uint32_t slot)
+int mr_backend_connect(struct mr_backend **home, struct mr_server *server, uint8_t lane,
+                       bool probing)
 {
     const struct mr_pool *pool = server->pool;
     const struct mr_pool_config *config = pool->config;
@@ -456,28 +478,29 @@ int mr_backend_connect(struct mr_backend **out, struct mr_server *server, uint32
         return err.sys != 0 ? err.sys : EIO;
     }
     b->server = server;
-    b->slot = slot;
+    b->metrics = probing ? &UNCOUNTED : server->metrics;
+    b->home = home;
+    *home = b;
     b->tail = &b->head;
     b->timer.fire = on_timer;
     b->hold.fire = on_hold_over;
     b->read_us = pool->loop->now_us;
     mr_list_append(&server->backends, &b->link);
-    b->lane = (uint8_t)(slot / config->server_connections);
+    b->lane = lane;
     b->hello_sent = config->protocol->hello(&config->options, b->lane, slab, &hello);
     if (b->hello_sent > 0)
         mr_stream_write(&b->stream, mr_buf_slice(&hello).at, mr_buf_len(&hello));
     mr_buf_clear(&hello, slab);
     start_timer(b, timeout_us(b) > 0 ? timeout_us(b) : CONNECT_TIMEOUT_MS * 1000u);
-    server->metrics->server_connections++;
+    b->metrics->server_connections++;
     pool->process->curr_connections++;
     pool->process->total_connections++;
-    *out = b;
     return 0;
 }
 
 void mr_backend_send(struct mr_backend *b, struct mr_call *call, struct mr_slice request)
 {
-    struct mr_server_metrics *m = b->server->metrics;
+    struct mr_server_metrics *m = b->metrics;
 
     coalesce(b, request.len);
     call->next = NULL;
@@ -510,7 +533,7 @@ void mr_backend_retire(struct mr_backend *b)
     if (b->retired)
         return;
     b->retired = true;
-    b->server->slots[b->slot] = NULL;
+    leave_home(b);
     if (mr_backend_idle(b))
         mr_backend_close(b, 0);
 }
@@ -518,13 +541,7 @@ void mr_backend_retire(struct mr_backend *b)
 void mr_backend_close(struct mr_backend *b, int error)
 {
     mr_stream_close(&b->stream, error);
-    if (b->server->slots[b->slot] == b)
-        b->server->slots[b->slot] = NULL; /* the next request opens another one */
-}
-
-bool mr_backend_usable(const struct mr_backend *b)
-{
-    return !mr_stream_is_closed(&b->stream);
+    leave_home(b); /* the next request opens another one */
 }
 
 struct mr_backend *mr_backend_next(struct mr_server *server, struct mr_backend *b)

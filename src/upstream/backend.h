@@ -4,19 +4,21 @@
 #include "upstream/pool.h"
 
 /**
- * Starts to connect.
- * @return 0 with *out set, or an errno
+ * Starts to connect. What a probing connection does is not counted.
+ * @param home set to the connection, and to NULL once it takes no more requests
+ * @return 0, or an errno; *home is untouched then
  */
-int mr_backend_connect(struct mr_backend **out, struct mr_server *server, uint32_t slot);
+int mr_backend_connect(struct mr_backend **home, struct mr_server *server, uint8_t lane,
+                       bool probing);
 
 /** Queues a request behind those already there. */
 void mr_backend_send(struct mr_backend *b, struct mr_call *call, struct mr_slice request);
 
-/** False once it is closed and only waits to be freed. */
-bool mr_backend_usable(const struct mr_backend *b);
-
 /** True when the server owes no reply. */
 bool mr_backend_idle(const struct mr_backend *b);
+
+/** False for a connection that only probes. */
+bool mr_backend_serves(const struct mr_backend *b);
 
 /** Takes no more requests; closes once it has answered those it has. */
 void mr_backend_retire(struct mr_backend *b);
@@ -31,8 +33,4 @@ struct mr_backend *mr_backend_next(struct mr_server *server, struct mr_backend *
 void mr_server_failed(struct mr_server *server, int error);
 
 /** The server has answered: it is well. */
-static inline void mr_server_answered(struct mr_server *server)
-{
-    server->failures = 0;
-    server->backoff_ms = 0;
-}
+void mr_server_answered(struct mr_server *server);

@@ -4,14 +4,14 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "upstream/backend.h"
+#include "upstream/health.h"
+#include "upstream/replicas.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define BACKOFF_FIRST_MS 10u
-#define BACKOFF_MAX_MS   1000u
-#define KEYLESS          "placeholder" /* twemproxy's key for requests that have none */
+#define KEYLESS "placeholder" /* twemproxy's key for requests that have none */
 
 const char *mr_pool_reason(int error)
 {
@@ -27,17 +27,19 @@ static void rebuild(struct mr_pool *pool)
     struct mr_error err;
 
     pool->n_ejected = 0;
+    pool->n_live = 0;
     pool->retry_us = UINT64_MAX;
     for (uint32_t i = 0; i < pool->n_servers; i++) {
         const struct mr_server *s = &pool->servers[i];
-        pool->members[i].live = !s->ejected;
+        pool->members[i].live = !s->ejected && i != pool->config->master;
+        pool->n_live += pool->members[i].live;
         if (s->ejected) {
             pool->n_ejected++;
             if (s->retry_us < pool->retry_us)
                 pool->retry_us = s->retry_us;
         }
     }
-    if (pool->n_ejected == pool->n_servers)
+    if (pool->n_live == 0)
         return;
     /* a subset of what the configuration check has built cannot fail */
     MR_CHECK(mr_ring_build(&ring, pool->config->distribution, pool->members, pool->n_servers,
@@ -46,17 +48,38 @@ static void rebuild(struct mr_pool *pool)
     pool->ring = ring;
 }
 
+/* Its time is over, and where servers are probed, a probe has found it well since. */
+static bool may_return(const struct mr_server *s)
+{
+    if (!s->ejected || s->retry_us >= s->pool->loop->now_us)
+        return false;
+    return s->pool->config->health_checks == MR_HEALTH_OFF ||
+           (s->health->state == MR_HEALTH_UP && s->health->probed_us > s->ejected_us);
+}
+
 static void restore(struct mr_pool *pool)
 {
+    uint32_t returned = 0;
+
     for (uint32_t i = 0; i < pool->n_servers; i++) {
         struct mr_server *s = &pool->servers[i];
-        if (s->ejected && s->retry_us < pool->loop->now_us) {
+        if (may_return(s)) {
             s->ejected = false;
+            returned++;
             mr_log_limited(MR_LOG_NOTICE, "server_restored pool=%s server=%s", pool->config->name,
                            s->config->name);
         }
     }
-    rebuild(pool);
+    if (returned > 0)
+        rebuild(pool);
+}
+
+void mr_pool_look_around(struct mr_pool *pool)
+{
+    if (pool->n_ejected > 0)
+        restore(pool);
+    if (pool->config->follow_roles)
+        mr_replicas_follow(pool);
 }
 
 static void eject(struct mr_server *server)
@@ -66,12 +89,22 @@ static void eject(struct mr_server *server)
 
     server->ejected = true;
     server->failures = 0;
+    server->ejected_us = pool->loop->now_us;
     server->retry_us = pool->loop->now_us + out_us;
     server->metrics->server_ejected_at = mr_clock_wall_us();
     pool->metrics->server_ejects++;
     mr_log_limited(MR_LOG_WARN, "server_ejected pool=%s server=%s for_ms=%u", pool->config->name,
                    server->config->name, pool->config->server_retry_timeout_ms);
     rebuild(pool);
+}
+
+/* A master cannot be replaced by another server, so it is never ejected. */
+static bool can_be_ejected(const struct mr_server *server)
+{
+    const struct mr_pool *pool = server->pool;
+
+    return pool->config->auto_eject_hosts &&
+           (pool->master == MR_NO_MASTER || server != &pool->servers[pool->master]);
 }
 
 void mr_server_failed(struct mr_server *server, int error)
@@ -81,16 +114,15 @@ void mr_server_failed(struct mr_server *server, int error)
 
     if (server->pool->closing)
         return;
-    server->last_error = error;
-    if (config->auto_eject_hosts) { /* being ejected is the back-off */
-        if (!server->ejected && ++server->failures >= limit)
-            eject(server);
-        return;
-    }
-    server->attempt_us = server->pool->loop->now_us + server->backoff_ms * 1000u;
-    server->backoff_ms = server->backoff_ms == 0 ? BACKOFF_FIRST_MS : server->backoff_ms * 2;
-    if (server->backoff_ms > BACKOFF_MAX_MS)
-        server->backoff_ms = BACKOFF_MAX_MS;
+    mr_health_failed(server, error);
+    if (can_be_ejected(server) && !server->ejected && ++server->failures >= limit)
+        eject(server);
+}
+
+void mr_server_answered(struct mr_server *server)
+{
+    server->failures = 0;
+    mr_health_answered(server);
 }
 
 static uint32_t next_random(struct mr_pool *pool)
@@ -108,7 +140,7 @@ int mr_pool_route(struct mr_pool *pool, struct mr_slice key)
     if (MR_UNLIKELY(pool->n_ejected > 0)) {
         if (pool->loop->now_us > pool->retry_us)
             restore(pool);
-        if (pool->n_ejected == pool->n_servers)
+        if (pool->n_live == 0)
             return -1;
     }
     if (pool->n_servers == 1)
@@ -125,28 +157,37 @@ int mr_pool_route_anywhere(struct mr_pool *pool)
     return mr_pool_route(pool, mr_slice_of(KEYLESS));
 }
 
-/* Returns 0 with *out set, or an errno. */
-static int connect_slot(struct mr_server *server, uint32_t slot, struct mr_backend **out)
+const char *mr_pool_no_route(const struct mr_pool *pool)
+{
+    if (pool->config->topology == MR_REPLICATED && pool->master == MR_NO_MASTER)
+        return "no master is known";
+    return mr_pool_reason(ECONNREFUSED);
+}
+
+/* Returns 0 with the slot filled, or an errno. */
+static int connect_slot(struct mr_server *server, uint32_t slot)
 {
     if (server->pool->closing)
         return ECONNREFUSED;
-    if (server->pool->loop->now_us < server->attempt_us)
-        return server->last_error;
+    /* being ejected is back-off enough */
+    const int wait = can_be_ejected(server) ? 0 : mr_health_may_connect(server);
+    if (wait != 0)
+        return wait;
     if (server->addr.len == 0) {
         mr_server_failed(server, EHOSTDOWN);
         return EHOSTDOWN;
     }
-    const int error = mr_backend_connect(out, server, slot);
+    const int error =
+        mr_backend_connect(&server->slots[slot], server,
+                           (uint8_t)(slot / server->pool->config->server_connections), false);
     if (error != 0) {
         mr_log_limited(MR_LOG_WARN, "server_connect_failed pool=%s server=%s addr=%s reason=\"%s\"",
                        server->pool->config->name, server->config->name, server->addr.text,
                        mr_pool_reason(error));
         server->metrics->server_err++;
         mr_server_failed(server, error);
-        return error;
     }
-    server->slots[slot] = *out;
-    return 0;
+    return error;
 }
 
 const char *mr_pool_send(struct mr_pool *pool, uint32_t index, uint8_t lane, uint64_t affinity,
@@ -155,25 +196,23 @@ const char *mr_pool_send(struct mr_pool *pool, uint32_t index, uint8_t lane, uin
     struct mr_server *server = &pool->servers[index];
     const uint32_t n = pool->config->server_connections;
     const uint32_t slot = lane * n + (n == 1 ? 0 : (uint32_t)(affinity % n));
-    struct mr_backend *b = server->slots[slot];
 
-    if (MR_UNLIKELY(b == NULL || !mr_backend_usable(b))) {
-        const int error = connect_slot(server, slot, &b);
+    server->lane = lane;
+    if (MR_UNLIKELY(server->slots[slot] == NULL)) {
+        const int error = connect_slot(server, slot);
         if (error != 0)
             return mr_pool_reason(error);
     }
-    mr_backend_send(b, call, request);
+    mr_backend_send(server->slots[slot], call, request);
     return NULL;
 }
 
 static void preconnect(struct mr_server *server)
 {
-    struct mr_backend *b;
-
     if (server->addr.len == 0)
         return; /* mr_pool_set_address comes back to it */
     for (uint32_t slot = 0; slot < server->pool->config->server_connections; slot++)
-        if (server->slots[slot] == NULL && connect_slot(server, slot, &b) != 0)
+        if (server->slots[slot] == NULL && connect_slot(server, slot) != 0)
             return;
 }
 
@@ -184,6 +223,7 @@ static void init_server(struct mr_pool *pool, uint32_t i, const struct mr_pool_s
     s->pool = pool;
     s->config = &pool->config->servers.at[i];
     s->metrics = &setup->server_metrics[i];
+    s->health = setup->health != NULL ? &setup->health[i] : &pool->own_health[i];
     s->addr = s->config->addr;
     if (s->addr.len == 0 && setup->addresses != NULL)
         s->addr = setup->addresses[i];
@@ -200,21 +240,27 @@ void mr_pool_init(struct mr_pool *pool, const struct mr_pool_setup *setup)
                              .metrics = setup->metrics,
                              .process = setup->process,
                              .n_servers = setup->config->servers.n,
+                             .master = setup->config->master,
                              .hash = mr_hash_function(setup->config->hash),
                              .random = (uint32_t)mr_clock_wall_us() | 1u};
     pool->servers = calloc(pool->n_servers, sizeof(*pool->servers));
     MR_CHECK(pool->servers != NULL);
+    if (setup->health == NULL)
+        pool->own_health = calloc(pool->n_servers, sizeof(*pool->own_health));
+    MR_CHECK(setup->health != NULL || pool->own_health != NULL);
     pool->members = mr_config_ring_members(pool->config);
     for (uint32_t i = 0; i < pool->n_servers; i++)
         init_server(pool, i, setup);
     rebuild(pool);
     for (uint32_t i = 0; i < pool->n_servers && pool->config->preconnect; i++)
         preconnect(&pool->servers[i]);
+    mr_health_start(pool);
 }
 
 void mr_pool_close(struct mr_pool *pool)
 {
     pool->closing = true;
+    mr_health_stop(pool);
     for (uint32_t i = 0; i < pool->n_servers; i++) {
         struct mr_backend *b = NULL;
         while ((b = mr_backend_next(&pool->servers[i], b)) != NULL)
@@ -227,7 +273,7 @@ bool mr_pool_quiet(const struct mr_pool *pool)
     for (uint32_t i = 0; i < pool->n_servers; i++) {
         struct mr_backend *b = NULL;
         while ((b = mr_backend_next(&pool->servers[i], b)) != NULL)
-            if (!mr_backend_idle(b))
+            if (mr_backend_serves(b) && !mr_backend_idle(b))
                 return false;
     }
     return true;
@@ -241,6 +287,7 @@ void mr_pool_fini(struct mr_pool *pool)
     }
     mr_ring_free(&pool->ring);
     free(pool->members);
+    free(pool->own_health);
     free(pool->servers);
 }
 
@@ -254,8 +301,7 @@ void mr_pool_set_address(struct mr_pool *pool, uint32_t index, const struct mr_a
     mr_log(MR_LOG_NOTICE, "server_address pool=%s server=%s old=%s new=%s", pool->config->name,
            server->config->name, server->addr.len > 0 ? server->addr.text : "none", addr->text);
     server->addr = *addr;
-    server->attempt_us = 0;
-    server->backoff_ms = 0;
+    server->health->failures = 0;
     for (b = mr_backend_next(server, NULL); b != NULL; b = next) {
         next = mr_backend_next(server, b);
         mr_backend_retire(b);

@@ -21,12 +21,16 @@ struct mr_server {
     struct mr_addr addr;       /* len 0 until the name is resolved */
     struct mr_backend **slots; /* server_connections for each lane; NULL where there is none */
     struct mr_list backends;   /* all connections, also those that only finish their work */
-    uint64_t attempt_us;       /* no connect before this */
-    uint64_t retry_us;         /* while ejected: when to take it back */
-    uint64_t timeout_us;       /* when a time-out was last counted as a failure */
-    uint32_t backoff_ms;       /* wait after the next failure */
-    uint32_t failures;         /* in a row */
-    int last_error;            /* errno of the last failure */
+    struct mr_health *health;  /* what all workers know; shared */
+    struct mr_backend *prober; /* NULL: not connected */
+    struct mr_call probe;
+    uint64_t probe_since_us;
+    uint64_t ejected_us; /* when it was */
+    uint64_t retry_us;   /* while ejected: when it may come back */
+    uint64_t timeout_us; /* when a time-out was last counted as a failure */
+    uint32_t failures;   /* in a row, in this worker */
+    uint8_t lane;        /* of the last request */
+    bool probing;        /* a probe is on its way */
     bool ejected;
 };
 
@@ -38,7 +42,12 @@ struct mr_pool {
     struct mr_server *servers;
     uint32_t n_servers;
     uint32_t n_ejected;
+    uint32_t n_live;   /* on the ring */
+    uint32_t master;   /* of a replicated pool, MR_NO_MASTER while none is known */
+    uint32_t turn;     /* where the choice among equals goes on */
     uint64_t retry_us; /* earliest time that an ejected server comes back */
+    struct mr_timer health_timer;
+    struct mr_health *own_health; /* where nobody shares any; NULL */
     mr_hash_fn hash;
     struct mr_ring ring;
     struct mr_ring_member *members;
@@ -53,6 +62,7 @@ struct mr_pool_setup {
     const struct mr_addr *addresses; /* resolved so far, one for each server; NULL for none */
     struct mr_pool_metrics *metrics;
     struct mr_server_metrics *server_metrics; /* one for each server */
+    struct mr_health *health; /* one for each server, shared by all workers; NULL: of its own */
     struct mr_process_metrics *process;
 };
 
@@ -71,6 +81,12 @@ int mr_pool_route(struct mr_pool *pool, struct mr_slice key);
 
 /** Index of a server for a request without a key, as mr_pool_route. */
 int mr_pool_route_anywhere(struct mr_pool *pool);
+
+/** Why mr_pool_route has found none, for clients. */
+const char *mr_pool_no_route(const struct mr_pool *pool);
+
+/** Takes back ejected servers whose time it is, and follows roles. For health checks. */
+void mr_pool_look_around(struct mr_pool *pool);
 
 /**
  * Queues a request on a connection of the lane. `affinity` picks the connection where there are

@@ -494,7 +494,7 @@ def test_pymemcache(start, mc4):
     assert c.add("n", 1, noreply=False) is False and c.append("n", "0", noreply=False)
     assert c.get("n") == b"90" and c.touch("n", 100, noreply=False)
     assert c.delete("n", noreply=False) and c.get("n") is None
-    assert c.version().startswith(b"1.6") and int(c.stats()[b"curr_items"]) == 200
+    assert c.version().startswith(b"1.6") and int(c.stats()[b"curr_items"]) >= 200
     c.quit()
 
 

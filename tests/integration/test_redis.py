@@ -304,7 +304,7 @@ def test_wrong_server_password_is_told_and_logged(start):
         assert c.ask("AUTH", "wrong") == b"+OK"
         assert c.ask("SET", "a", 1) == b"-ERR server refused the password of the proxy"
         assert c.ask("PING") == b"+PONG"
-    assert "server_refused" in m.log_text() and "what=AUTH" in m.log_text()
+    assert "server_refused" in m.log_text() and "refused the password" in m.log_text()
     # a database that does not exist must not end in database 0
     m2 = start(Millrace, [start(Redis).port], redis_db=99)
     with m2.raw() as c:

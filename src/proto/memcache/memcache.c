@@ -92,6 +92,21 @@ static const char *check_hello(const struct mr_proto_options *options, uint8_t l
     return mr_mc_read_header(reply.at).status == MR_MC_OK ? NULL : "server refused the proxy";
 }
 
+static void probe(const struct mr_proto_options *options, uint8_t lane, struct mr_slab *slab,
+                  struct mr_buf *out)
+{
+    if (hello(options, lane, slab, out) == 0)
+        MR_CHECK(mr_buf_append(out, slab, "version\r\n", 9));
+}
+
+static const char *check_probe(struct mr_slice reply, struct mr_probe *found)
+{
+    (void)found;
+    if ((uint8_t)reply.at[0] == MR_MC_REPLY_MAGIC || memcmp(reply.at, "VERSION", 7) == 0)
+        return NULL;
+    return "server answers a probe with an error";
+}
+
 const struct mr_proto MR_PROTO_MEMCACHE = {
     .name = "memcache",
     .lanes = MR_MC_LANES,
@@ -108,4 +123,6 @@ const struct mr_proto MR_PROTO_MEMCACHE = {
     .scan_reply = mr_mc_scan_reply,
     .hello = hello,
     .check_hello = check_hello,
+    .probe = probe,
+    .check_probe = check_probe,
 };

@@ -252,6 +252,8 @@ void mr_resp_classify(const struct mr_proto_ctx *ctx, struct mr_msg *msg)
         return;
     }
     msg->class = cmd->class;
+    msg->to_master =
+        cmd->class != MR_CLASS_READ || (ctx->options->meitu_reads && !mr_resp_meitu_reads(cmd));
     msg->splittable = false;
     switch ((enum mr_resp_handling)cmd->handling) {
     case MR_RESP_ROUTE:
@@ -287,6 +289,11 @@ void mr_resp_classify(const struct mr_proto_ctx *ctx, struct mr_msg *msg)
         refuse_group(ctx, msg, cmd, "transactions need a connection of their own");
         return;
     case MR_RESP_REFUSE_WHOLE:
+        if (ctx->options->replicated && cmd->class == MR_CLASS_READ) {
+            msg->action = MR_MSG_ANYWHERE; /* every server has them all; cursors are of one */
+            msg->to_master = true;
+            return;
+        }
         refuse_group(ctx, msg, cmd, "it concerns all keys of all servers");
         return;
     }

@@ -39,6 +39,9 @@ struct mr_resp_command {
 /** The row of a name in any letter case; NULL for an unknown one. */
 const struct mr_resp_command *mr_resp_command(struct mr_slice name);
 
+/** True for what Meitu's fork of twemproxy asks replicas for. */
+bool mr_resp_meitu_reads(const struct mr_resp_command *command);
+
 /** All rows, in order of name. */
 extern const struct mr_resp_command MR_RESP_COMMANDS[];
 extern const uint32_t MR_RESP_COMMAND_COUNT;

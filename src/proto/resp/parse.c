@@ -318,7 +318,7 @@ enum mr_result mr_resp_parse(const struct mr_proto_ctx *ctx, struct mr_parse_sta
         mr_buf_consume(ctx->scratch, ctx->slab, mr_buf_len(ctx->scratch));
     msg->action = MR_MSG_LOCAL;
     msg->n_args = 0;
-    msg->edits = msg->guarded = false;
+    msg->edits = msg->guarded = msg->to_master = false;
     msg->class = MR_CLASS_OTHER;
     msg->lane = 0;
     msg->ticket = 0;

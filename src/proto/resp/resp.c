@@ -45,6 +45,71 @@ static const char *check_hello(const struct mr_proto_options *options, uint8_t l
                                                : "server refused the database of the pool";
 }
 
+static void probe(const struct mr_proto_options *options, uint8_t lane, struct mr_slab *slab,
+                  struct mr_buf *out)
+{
+    (void)lane;
+    mr_resp_put_head(out, slab, '*', 1);
+    mr_resp_put_bulk(out, slab, mr_slice_of(options->replicated ? "ROLE" : "PING"));
+}
+
+/* The next line of a reply, without its end; what is no longer there is empty. */
+static struct mr_slice next_line(struct mr_slice *left)
+{
+    const char *nl = memchr(left->at, '\n', left->len);
+    const size_t n = nl != NULL ? (size_t)(nl - left->at) + 1 : left->len;
+    const struct mr_slice line = {left->at, n > 2 ? n - 2 : 0};
+
+    *left = (struct mr_slice){left->at + n, left->len - n};
+    return line;
+}
+
+/* The next element: of a bulk string its text, of a number its digits. */
+static struct mr_slice next_element(struct mr_slice *left)
+{
+    const struct mr_slice head = next_line(left);
+
+    if (head.len > 0 && head.at[0] == '$')
+        return next_line(left);
+    return head.len > 0 ? (struct mr_slice){head.at + 1, head.len - 1} : head;
+}
+
+/* https://redis.io/docs/latest/commands/role/ */
+static void read_role(struct mr_slice reply, struct mr_probe *found)
+{
+    (void)next_line(&reply);
+    const struct mr_slice role = next_element(&reply);
+    if (mr_slice_eq(role, mr_slice_of("master"))) {
+        found->role = MR_ROLE_MASTER;
+        (void)mr_parse_uint(next_element(&reply), UINT64_MAX >> 1, &found->offset);
+    } else if (mr_slice_eq(role, mr_slice_of("slave"))) {
+        found->role = MR_ROLE_REPLICA;
+        (void)next_element(&reply); /* host and port of its master */
+        (void)next_element(&reply);
+        found->link = mr_slice_eq(next_element(&reply), mr_slice_of("connected"));
+        (void)mr_parse_uint(next_element(&reply), UINT64_MAX >> 1, &found->offset);
+    }
+}
+
+/* A command that is not known or not allowed is an answer all the same. */
+static const char *check_probe(struct mr_slice reply, struct mr_probe *found)
+{
+    static const struct {
+        const char *error, *why;
+    } BAD[] = {{"-LOADING", "server loads its data"},
+               {"-MASTERDOWN", "replica has lost its master"},
+               {"-BUSY", "server is busy with a script"},
+               {"-NOAUTH", "server wants a password"}};
+
+    for (size_t i = 0; i < MR_COUNT(BAD); i++)
+        if (reply.len >= strlen(BAD[i].error) &&
+            memcmp(reply.at, BAD[i].error, strlen(BAD[i].error)) == 0)
+            return BAD[i].why;
+    if (reply.at[0] == '*')
+        read_role(reply, found);
+    return NULL;
+}
+
 static enum mr_result scan_reply(uint8_t lane, struct mr_reply_state *state, const char *bytes,
                                  size_t len, size_t *reply_len)
 {
@@ -66,4 +131,6 @@ const struct mr_proto MR_PROTO_RESP = {
     .scan_reply = scan_reply,
     .hello = hello,
     .check_hello = check_hello,
+    .probe = probe,
+    .check_probe = check_probe,
 };

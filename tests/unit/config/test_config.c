@@ -125,6 +125,43 @@ static void meitus_layout(void **state)
     mr_config_free(config);
 }
 
+static void masters(void **state)
+{
+    static const char *const LISTED = "    servers:\n     - h:1:1 master\n     - h:2:1 b\n"
+                                      "     - h:3:1 longer-than-master\n";
+    char text[512];
+
+    (void)state;
+    /* Meitu's layout: the name makes it a master, listed last, off the ring */
+    snprintf(text, sizeof(text), "pools:\n  p:\n    listen: 127.0.0.1:1\n    redis: true\n%s",
+             LISTED);
+    must_load(text);
+    assert_int_equal(config->pools[0].topology, MR_REPLICATED);
+    assert_true(config->pools[0].meitu_compat);
+    assert_int_equal(config->pools[0].master, 2);
+    assert_string_equal(config->pools[0].servers.at[2].name, "master");
+    struct mr_ring_member *members = mr_config_ring_members(&config->pools[0]);
+    assert_true(members[0].live && members[1].live && !members[2].live);
+    free(members);
+    mr_config_free(config);
+    /* twemproxy's layout: it was a shard there, and no key may move */
+    snprintf(text, sizeof(text), "p:\n    listen: 127.0.0.1:1\n    redis: true\n%s", LISTED);
+    must_load(text);
+    assert_int_equal(config->pools[0].topology, MR_SHARDS);
+    assert_int_equal(config->n_warnings, 1);
+    mr_config_free(config);
+    snprintf(text, sizeof(text),
+             "p:\n    listen: 127.0.0.1:1\n    redis: true\n    topology: replicated\n%s", LISTED);
+    must_load(text);
+    assert_int_equal(config->pools[0].topology, MR_REPLICATED);
+    assert_false(config->pools[0].meitu_compat);
+    mr_config_free(config);
+    must_load("p:\n  listen: 127.0.0.1:1\n  redis: true\n  topology: replicated\n"
+              "  follow_roles: true\n" SERVERS);
+    assert_int_equal(config->pools[0].master, MR_NO_MASTER);
+    mr_config_free(config);
+}
+
 static void complaints(void **state)
 {
     static const struct {
@@ -191,9 +228,18 @@ static void complaints(void **state)
         {"pools:\n  p:\n    listen: 127.0.0.1:1\n    redis: true\n    client_connections: 0\n    "
          "servers: ['a:1:1']\n",
          "\"client_connections\" cannot be 0"},
+        {"pools:\n  p:\n    listen: 127.0.0.1:1\n    redis: true\n    servers: ['a:1:1 master']\n",
+         "has no servers beside the master"},
         {"pools:\n  p:\n    listen: 127.0.0.1:1\n    redis: true\n    servers: ['a:1:1 master', "
-         "'b:1:1']\n",
-         "has a server named 'master'"},
+         "'b:1:1 master']\n",
+         "has servers with same name 'master'"},
+        {"pools:\n  p:\n    listen: 127.0.0.1:1\n    servers: ['a:1:1 master', 'b:1:1']\n",
+         "only a redis pool can be replicated"},
+        {POOL "  topology: replicated\n" SERVERS, "no server is named 'master'"},
+        {POOL "  topology: ring\n" SERVERS, "is not known; allowed: shards, replicated"},
+        {POOL "  read_from: slave\n" SERVERS,
+         "is not known; allowed: master, prefer_replica, replica, nearest"},
+        {"global:\n  admin_token: short\n" POOL SERVERS, "is too short; at least 8 characters"},
         {"pools: x\n", "pools must be a mapping"},
     };
 
@@ -243,5 +289,5 @@ static void files(void **state)
     assert_non_null(strstr(err.text, "directory"));
 }
 
-RUN(T(defaults), T(every_key), T(sorts_as_the_original), T(meitus_layout), T(complaints),
-    T(warnings), T(files))
+RUN(T(defaults), T(every_key), T(sorts_as_the_original), T(meitus_layout), T(masters),
+    T(complaints), T(warnings), T(files))

@@ -15,6 +15,7 @@ struct wire {
     uint16_t version, flags;
     uint32_t head_bytes, pool_bytes, name_bytes, in_bytes, out_bytes, reserved;
     uint64_t id;
+    uint64_t wrote_us;
 };
 
 static struct mr_loop loop;

@@ -192,7 +192,7 @@ static void ejects_after_the_limit_and_comes_back(void **state)
 
     (void)state;
     open_pool("  auto_eject_hosts: true\n  server_failure_limit: 2\n"
-              "  server_retry_timeout: 1000\n");
+              "  server_retry_timeout: 1000\n  health_checks: off\n");
     close(listener);
     listener = -1;
     for (int i = 0; i < 2; i++) {
