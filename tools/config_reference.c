@@ -25,7 +25,7 @@ int main(void)
          "\n"
          "A file is either in twemproxy's layout (pools at the top level, optionally with a\n"
          "`global:` section beside them) or in Meitu's (`global:` and `pools:`). The keys are the\n"
-         "same. Every twemproxy file of Redis pools works unchanged; flow style, comments and "
+         "same. Every twemproxy file works unchanged; flow style, comments and "
          "quotes are fine.\n"
          "`millrace -t -c FILE` checks a file and says line, column, key and what is allowed.\n"
          "\n"

@@ -36,10 +36,13 @@ static uint64_t now_us(const struct mr_server *server)
 
 /* ---- backing off ---- */
 
+/* None after the first failure: a connection that has broken is no dead server yet. */
 static uint64_t backoff_us(uint64_t failures)
 {
-    const uint64_t doublings = failures > 0 ? failures - 1 : 0;
+    const uint64_t doublings = failures > 1 ? failures - 2 : 0;
 
+    if (failures <= 1)
+        return 0;
     return doublings > 6 ? BACKOFF_MAX_US : BACKOFF_FIRST_US << doublings;
 }
 

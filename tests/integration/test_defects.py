@@ -230,7 +230,7 @@ def test_d21_a_slow_request_does_not_take_its_neighbours_along(start):
                 conn.sendall(b"$4\r\n%s\r\n" % key)
 
     server = start(Scripted, serve)
-    m = start(Millrace, [server.port], timeout=1000)
+    m = start(Millrace, [server.port], timeout=1000, health_checks="off")
     with m.raw() as a, m.raw() as b:
         a.send(command("GET", "slow"))
         time.sleep(0.8)

@@ -499,7 +499,7 @@ def test_pymemcache(start, mc4):
 
 
 def test_memjs(start, mc4):
-    modules = pathlib.Path(os.environ.get("MILLRACE_BUILD", "build")) / "npm" / "node_modules"
+    modules = pathlib.Path(__file__).resolve().parents[2] / "build" / "npm" / "node_modules"
     if not (modules / "memjs").exists() or not shutil.which("node"):
         pytest.skip("no memjs")
     m = pool(start, mc4)

@@ -443,7 +443,8 @@ def test_without_health_checks_a_request_finds_out(start, redis1):
     assert failed > 1 and m.pool()["server_ejects"] == failed
 
 
-def test_probes_of_all_servers_come_from_one_worker(start, redis1):
+def test_probes_of_all_servers_come_from_one_worker(start):
+    redis1 = start(Redis)
     m = start(Admin, [redis1.port], health_checks="always", health_check_interval="100ms", workers=4)
     wait_for(lambda: health(m, f"127.0.0.1:{redis1.port}")["state"] == "up")
     reset([redis1])
