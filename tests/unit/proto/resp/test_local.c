@@ -1,7 +1,7 @@
 /* test_local.c - commands that the proxy answers itself. */
 #include "proto/resp/internal.h"
 #include "proto/resp/resp.h"
-#include "unit/proto/resp/fixture.h"
+#include "unit/proto/fixture.h"
 
 static struct mr_proto_options options = {.max_request_bytes = 10000, .max_key_bytes = 50};
 static struct mr_session session = {.id = 7, .authed = true};

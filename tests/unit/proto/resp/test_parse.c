@@ -1,6 +1,6 @@
 /* test_parse.c - RESP requests: verdicts at every split, keys, refusals. */
 #include "proto/resp/resp.h"
-#include "unit/proto/resp/fixture.h"
+#include "unit/proto/fixture.h"
 
 static struct mr_proto_options options = {.max_request_bytes = 1000, .max_key_bytes = 50};
 static struct mr_session session = {.id = 1, .authed = true};

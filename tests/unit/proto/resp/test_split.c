@@ -1,6 +1,6 @@
 /* test_split.c - requests taken apart by server, replies put together. */
 #include "proto/resp/resp.h"
-#include "unit/proto/resp/fixture.h"
+#include "unit/proto/fixture.h"
 
 static const struct mr_proto_options OPTIONS = {.max_request_bytes = 10000, .max_key_bytes = 50};
 static struct mr_session session = {.authed = true};

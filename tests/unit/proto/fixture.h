@@ -1,5 +1,5 @@
-/* fixture.h - the slab and the parser's scratch buffer of a RESP test; nothing of them may stay in
- * use. */
+/* fixture.h - the slab and the scratch buffer of a protocol test; nothing of them may stay in use.
+ */
 #pragma once
 
 #include "core/buf.h"

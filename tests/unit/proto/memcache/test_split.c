@@ -1,0 +1,223 @@
+/* test_split.c - retrievals and statistics of several servers; where replies end. */
+#include "proto/memcache/internal.h"
+#include "proto/memcache/memcache.h"
+#include "unit/proto/fixture.h"
+
+static struct mr_proto_options options = {
+    .max_request_bytes = 10000, .max_item_bytes = 1000, .allow_flush = true};
+static struct mr_session session;
+static const struct mr_proto_ctx CTX = {&options, &session, &slab, &scratch, NULL};
+
+static uint32_t part_of_key[16];
+static struct mr_part parts[4];
+static struct mr_plan plan;
+static char text[4096];
+
+/* Splits `wire`: key i goes to part[i] - '0'. */
+static void split(const char *wire, const char *part, uint32_t n_parts)
+{
+    struct mr_parse_state state = {0};
+    struct mr_msg msg;
+
+    session = (struct mr_session){0};
+    assert_int_equal(MR_PROTO_MEMCACHE.parse(&CTX, &state, wire, strlen(wire), &msg), MR_OK);
+    assert_int_equal(msg.n_keys, strlen(part));
+    memset(parts, 0, sizeof(parts));
+    plan = (struct mr_plan){.options = &options,
+                            .ticket = msg.ticket,
+                            .class = msg.class,
+                            .n_keys = msg.n_keys,
+                            .n_parts = n_parts,
+                            .part_of_key = part_of_key,
+                            .parts = parts};
+    for (uint32_t i = 0; i < msg.n_keys; i++)
+        part_of_key[i] = (uint32_t)(part[i] - '0');
+    for (uint32_t i = 0; i < n_parts; i++)
+        parts[i].name = (const char *[]){"one", "two", "three", "four"}[i];
+    MR_PROTO_MEMCACHE.split(&msg, &plan, &slab);
+}
+
+static const char *part_request(uint32_t i)
+{
+    const struct mr_slice s = mr_buf_slice(&parts[i].request);
+
+    memcpy(text, s.at, s.len);
+    text[s.len] = '\0';
+    return text;
+}
+
+static void answer(uint32_t i, const char *reply)
+{
+    assert_true(mr_buf_append(&parts[i].reply, &slab, reply, strlen(reply)));
+}
+
+static const char *joined(void)
+{
+    struct mr_buf out = {0};
+
+    MR_PROTO_MEMCACHE.join(&plan, &slab, &out);
+    const struct mr_slice s = mr_buf_slice(&out);
+    memcpy(text, s.at, s.len);
+    text[s.len] = '\0';
+    mr_buf_clear(&out, &slab);
+    mr_buf_clear(&plan.notes, &slab);
+    for (uint32_t i = 0; i < plan.n_parts; i++) {
+        mr_buf_clear(&parts[i].request, &slab);
+        mr_buf_clear(&parts[i].reply, &slab);
+    }
+    return text;
+}
+
+static void values_in_the_order_of_the_keys(void **state)
+{
+    (void)state;
+    split("gets a b c a d\r\n", "01001", 2);
+    assert_string_equal(part_request(0), "gets a c a\r\n");
+    assert_string_equal(part_request(1), "gets b d\r\n");
+    answer(0,
+           "VALUE a 0 5 7\r\nEND\r\n\r\nVALUE a 0 5 7\r\nEND\r\n\r\nEND\r\n"); /* c is not there */
+    answer(1, "VALUE b 1 0 8\r\n\r\nVALUE d 2 1 9\r\nx\r\nEND\r\n");
+    assert_string_equal(joined(), "VALUE a 0 5 7\r\nEND\r\n\r\nVALUE b 1 0 8\r\n\r\n"
+                                  "VALUE a 0 5 7\r\nEND\r\n\r\nVALUE d 2 1 9\r\nx\r\nEND\r\n");
+    split("gat 30 a b\r\n", "01", 2);
+    assert_string_equal(part_request(0), "gat 30 a\r\n");
+    assert_string_equal(part_request(1), "gat 30 b\r\n");
+    answer(0, "END\r\n");
+    answer(1, "END\r\n");
+    assert_string_equal(joined(), "END\r\n");
+}
+
+static void failed_parts(void **state)
+{
+    (void)state;
+    split("get a b\r\n", "01", 2);
+    answer(0, "VALUE a 0 1\r\nx\r\nEND\r\n");
+    parts[1].failure = "Connection refused";
+    assert_string_equal(joined(), "SERVER_ERROR Connection refused\r\n");
+    split("get a b\r\n", "01", 2);
+    answer(0, "VALUE a 0 1\r\nx\r\nEND\r\n");
+    answer(1, "SERVER_ERROR out of memory\r\n");
+    assert_string_equal(joined(), "SERVER_ERROR out of memory\r\n");
+    split("get a b\r\n", "01", 2);
+    answer(0, "VALUE a 0 1\r\nx\r\nSERVER_ERROR late\r\n");
+    answer(1, "END\r\n");
+    assert_string_equal(joined(), "SERVER_ERROR late\r\n");
+    options.failure_is_miss = true;
+    split("get a b\r\n", "01", 2);
+    answer(0, "VALUE a 0 1\r\nx\r\nEND\r\n");
+    parts[1].failure = "Connection refused";
+    assert_string_equal(joined(), "VALUE a 0 1\r\nx\r\nEND\r\n");
+    split("get a b\r\n", "01", 2);
+    answer(0, "SERVER_ERROR x\r\n");
+    answer(1, "VALUE b 0 1\r\nx\r\nEND\r\n");
+    assert_string_equal(joined(), "VALUE b 0 1\r\nx\r\nEND\r\n");
+    options.failure_is_miss = false;
+}
+
+static void a_value_of_another_key_is_not_taken(void **state)
+{
+    (void)state;
+    split("get a b\r\n", "01", 2);
+    answer(0, "VALUE zz 0 1\r\nx\r\nEND\r\n");
+    answer(1, "VALUE b 0 1\r\ny\r\nEND\r\n");
+    assert_string_equal(joined(), "VALUE b 0 1\r\ny\r\nEND\r\n");
+}
+
+static void statistics_are_merged(void **state)
+{
+    (void)state;
+    split("stats\r\n", "", 3);
+    assert_string_equal(part_request(2), "stats\r\n");
+    answer(0, "STAT pid 7\r\nSTAT gets 10\r\nSTAT version 1.6.18\r\nSTAT rusage_user 0.500000\r\n"
+              "STAT only 1\r\nSTAT odd 1\r\nEND\r\n");
+    answer(1, "STAT pid 8\r\nSTAT gets 32\r\nSTAT version 1.6.21\r\nSTAT rusage_user 1.750000\r\n"
+              "STAT odd x\r\nEND\r\n");
+    parts[2].failure = "Connection refused";
+    assert_string_equal(joined(), "STAT pid 7\r\nSTAT gets 42\r\nSTAT version 1.6.18,1.6.21\r\n"
+                                  "STAT rusage_user 2.250000\r\nSTAT only 1\r\nSTAT odd 1,x\r\n"
+                                  "STAT millrace_servers_failed 1\r\nEND\r\n");
+    split("stats servers\r\n", "", 2);
+    answer(0, "STAT gets 1\r\nEND\r\n");
+    answer(1, "STAT gets 2\r\nEND\r\n");
+    assert_string_equal(joined(), "STAT one:gets 1\r\nSTAT two:gets 2\r\nEND\r\n");
+    split("stats reset\r\n", "", 2);
+    answer(0, "RESET\r\n");
+    answer(1, "RESET\r\n");
+    assert_string_equal(joined(), "RESET\r\n");
+    split("stats\r\n", "", 1);
+    parts[0].failure = "Connection refused";
+    assert_string_equal(joined(), "SERVER_ERROR Connection refused\r\n");
+}
+
+static void a_flush_is_of_all(void **state)
+{
+    (void)state;
+    split("flush_all 5\r\n", "", 2);
+    assert_string_equal(part_request(1), "flush_all 5\r\n");
+    answer(0, "OK\r\n");
+    answer(1, "OK\r\n");
+    assert_string_equal(joined(), "OK\r\n");
+    split("flush_all\r\n", "", 2);
+    answer(0, "OK\r\n");
+    parts[1].failure = "Connection timed out";
+    assert_string_equal(joined(), "SERVER_ERROR Connection timed out\r\n");
+}
+
+/* Every prefix of a reply is unfinished, and behind it nothing is looked at. */
+static void replies_end_where_they_end(void **state)
+{
+    static const char *const REPLIES[] = {"STORED\r\n",
+                                          "17\r\n",
+                                          "END\r\n",
+                                          "VALUE k 0 3\r\nabc\r\nEND\r\n",
+                                          "VALUE k 0 0 99\r\n\r\nVALUE l 0 5\r\nEND\r\n\r\nEND\r\n",
+                                          "VA 4 k1\r\nEN\r\n\r\n",
+                                          "HD\r\n",
+                                          "STAT a b\r\nSTAT c\r\nEND\r\n",
+                                          "VALUE k 0 1\r\nx\r\nSERVER_ERROR x\r\n",
+                                          "VERSION 1.6\r\n"};
+
+    (void)state;
+    for (size_t i = 0; i < MR_COUNT(REPLIES); i++) {
+        const size_t len = strlen(REPLIES[i]);
+        char bytes[100];
+        snprintf(bytes, sizeof(bytes), "%sOK\r\n", REPLIES[i]);
+        for (size_t n = 0; n <= len + 4; n++) {
+            struct mr_reply_state st = {0};
+            size_t end = 0;
+            assert_int_equal(MR_PROTO_MEMCACHE.scan_reply(0, &st, bytes, n, &end),
+                             n < len ? MR_AGAIN : MR_OK);
+            assert_int_equal(end, n < len ? 0 : len);
+        }
+    }
+}
+
+static void what_is_no_reply(void **state)
+{
+    static const char *const BAD[] = {"hello\r\n",
+                                      "\r\n",
+                                      "STORED\n",
+                                      "VALUE k 0 x\r\n",
+                                      "VALUE k\r\n",
+                                      "VALUE k 0 1\r\nxx\r\n",
+                                      "VALUE k 0 1\r\nx\r\nHD\r\n",
+                                      "\x81"};
+    size_t end;
+
+    (void)state;
+    for (size_t i = 0; i < MR_COUNT(BAD); i++) {
+        struct mr_reply_state st = {0};
+        assert_int_equal(MR_PROTO_MEMCACHE.scan_reply(0, &st, BAD[i], strlen(BAD[i]), &end),
+                         MR_EPROTO);
+    }
+    struct mr_reply_state st = {0};
+    assert_int_equal(MR_PROTO_MEMCACHE.scan_reply(1, &st, "ERROR\r\n", 7, &end), MR_EPROTO);
+}
+
+RUN(cmocka_unit_test_setup_teardown(values_in_the_order_of_the_keys, setup, teardown),
+    cmocka_unit_test_setup_teardown(failed_parts, setup, teardown),
+    cmocka_unit_test_setup_teardown(a_value_of_another_key_is_not_taken, setup, teardown),
+    cmocka_unit_test_setup_teardown(statistics_are_merged, setup, teardown),
+    cmocka_unit_test_setup_teardown(a_flush_is_of_all, setup, teardown),
+    cmocka_unit_test_setup_teardown(replies_end_where_they_end, setup, teardown),
+    cmocka_unit_test_setup_teardown(what_is_no_reply, setup, teardown))
