@@ -45,6 +45,16 @@ int main(void)
          "are "
          "in seconds.\n");
     table(MR_SERVER_METRICS, MR_SERVER_METRIC_COUNT);
+    puts("\n## Health of servers\n\nWhat probes find, in `/stats.json` and `/metrics` (labels as "
+         "above); absent at `/metrics` for\nservers that were not probed and have not failed.\n");
+    table(MR_HEALTH_METRICS, MR_HEALTH_METRIC_COUNT);
+    puts(
+        "\n## Workers\n\nIn `/stats.json`, with `pid`, `cpu` and `state` (down, starting, serving, "
+        "draining, backoff), and at\n`/metrics` with the label `worker`.\n");
+    table(MR_WORKER_METRICS, MR_WORKER_METRIC_COUNT);
+    puts("\n## The proxy as a whole\n\nIn `/stats.json`, with `last_reload_failure`, and at "
+         "`/metrics`.\n");
+    table(MR_PROXY_METRICS, MR_PROXY_METRIC_COUNT);
     puts(
         "\n"
         "## Latencies\n"
@@ -75,27 +85,6 @@ int main(void)
         "up to\n"
         "1, 10, 20, 50, 100, 200, 500, 1000, 2000, 3000 ms, and above.\n"
         "\n"
-        "## Only at `/metrics` and `/stats.json`\n"
-        "\n"
-        "| Prometheus | meaning |\n"
-        "|---|---|\n"
-        "| `millrace_info` | version and engine, as labels |\n"
-        "| `millrace_start_time_seconds` | when the proxy was started; upgrades do not change it "
-        "|\n"
-        "| `millrace_config_generation` | counts the configurations that were in force |\n"
-        "| `millrace_reloads_total`, `millrace_reload_failures_total` | reloads that changed "
-        "something, and that did not |\n"
-        "| `millrace_server_up` | 1 when the last probe of the server was answered; absent while "
-        "it was not probed |\n"
-        "| `millrace_server_probe_duration_seconds` | time that probes take, smoothed |\n"
-        "| `millrace_server_master` | replicated pools: 1 when the server says that it is a master "
-        "|\n"
-        "| `millrace_server_replica_lag_seconds` | replicated pools: how far a replica is behind, "
-        "at "
-        "least |\n"
-        "| `millrace_worker_state` | 1 for the `state` that the `worker` is in: down, starting, "
-        "serving, draining, backoff |\n"
-        "| `millrace_worker_clients` | clients connected to the `worker` |\n"
-        "| `millrace_worker_deaths_total` | times that the `worker` ended unasked |");
+        "At `/metrics` there is also `millrace_info`, with version and engine as labels.");
     return 0;
 }

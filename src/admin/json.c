@@ -155,18 +155,20 @@ static json_t *classes(const struct mr_histogram times_of[MR_CLASSES])
 }
 
 /* As the probes have found it. */
-static json_t *health(const struct mr_pool_config *pool, uint32_t server, const struct mr_health *h)
+static json_t *health(const struct mr_runtime *rt, const struct mr_pool_config *pool,
+                      uint32_t server, uint32_t index)
 {
+    const struct mr_health *h = &rt->health[index];
+    struct mr_health_metrics m;
     json_t *object = json_object();
 
+    mr_read_health(rt, index, &m);
     put(object, "state", json_string(mr_health_state_name(h->state)));
     if (pool->topology == MR_REPLICATED) {
         put(object, "configured_role", json_string(server == pool->master ? "master" : "replica"));
         put(object, "role", json_string(mr_role_name((enum mr_role)h->role)));
-        put(object, "lag_ms", number(h->lag_us / 1000u));
     }
-    put(object, "probe_us", number(h->rtt_us));
-    put(object, "failures", number(h->failures));
+    put_metrics(object, (const uint64_t *)&m, MR_HEALTH_METRICS, MR_HEALTH_METRIC_COUNT);
     return object;
 }
 
@@ -181,8 +183,7 @@ static json_t *own_server(const struct mr_sums *s, uint32_t pool, uint32_t serve
     put(object, "address", json_string_nocheck(config->text));
     put(object, "weight", number(config->weight));
     put_metrics(object, (const uint64_t *)&sum, MR_SERVER_METRICS, MR_SERVER_METRIC_COUNT);
-    put(object, "health",
-        health(&s->runtime->config->pools[pool], server, &s->runtime->health[index]));
+    put(object, "health", health(s->runtime, &s->runtime->config->pools[pool], server, index));
     put(object, "latency", classes(sum.server_times));
     return object;
 }
@@ -213,26 +214,15 @@ static json_t *own_pool(const struct mr_sums *s, uint32_t pool, uint32_t first_s
 static json_t *own_worker(const struct mr_runtime *rt, uint32_t slot)
 {
     const struct mr_metrics_head *head = rt->slots[slot].head;
+    struct mr_worker_metrics m;
     json_t *object = json_object();
 
+    mr_read_worker(rt, slot, &m);
     put(object, "worker", number(slot));
     put(object, "pid", number(head->pid));
     put(object, "state", json_string(mr_slot_state_name(head->state)));
-    put(object, "deaths", number(mr_sum_deaths(rt, slot)));
-    put(object, "clients", number(head->clients));
+    put_metrics(object, (const uint64_t *)&m, MR_WORKER_METRICS, MR_WORKER_METRIC_COUNT);
     put(object, "cpu", head->cpu_plus_1 > 0 ? number(head->cpu_plus_1 - 1) : json_null());
-    return object;
-}
-
-static json_t *own_reloads(const struct mr_reloads *r)
-{
-    json_t *object = json_object();
-
-    put(object, "done", number(r->done));
-    put(object, "failed", number(r->failed));
-    put(object, "last_failure", r->failed > 0 ? json_string_nocheck(r->reason) : json_null());
-    put(object, "last_failure_at",
-        r->failed > 0 ? number(r->failed_at_us / 1000000u) : json_null());
     return object;
 }
 
@@ -241,6 +231,7 @@ char *mr_stats_json_own(const struct mr_runtime *rt)
     const struct mr_sums all = {rt, 0, rt->n_slots};
     json_t *root = json_object(), *workers = json_array(), *pools = json_array();
     struct mr_process_metrics sum;
+    struct mr_proxy_metrics proxy;
     const uint64_t now = mr_clock_wall_us();
     uint32_t server = 0;
 
@@ -250,8 +241,12 @@ char *mr_stats_json_own(const struct mr_runtime *rt)
     put(root, "engine", json_string(rt->engine));
     put(root, "timestamp", number(now / 1000000u));
     put(root, "uptime", number((now - rt->started_us) / 1000000u));
-    put(root, "generation", number(rt->generation));
-    put(root, "reloads", own_reloads(rt->reloads));
+    mr_read_proxy(rt, &proxy);
+    put_metrics(root, (const uint64_t *)&proxy, MR_PROXY_METRICS, MR_PROXY_METRIC_COUNT);
+    put(root, "last_reload_failure",
+        proxy.reload_failures > 0 ? json_string_nocheck(rt->reloads->reason) : json_null());
+    put(root, "last_reload_failure_at",
+        proxy.reload_failures > 0 ? number(rt->reloads->failed_at_us) : json_null());
     put_metrics(root, (const uint64_t *)&sum, MR_PROCESS_METRICS, MR_PROCESS_METRIC_COUNT);
     for (uint32_t i = 0; i < rt->n_slots; i++)
         MR_CHECK(json_array_append_new(workers, own_worker(rt, i)) == 0);

@@ -2,7 +2,6 @@
 #include "admin/prometheus.h"
 
 #include "admin/sums.h"
-#include "core/clock.h"
 #include "core/version.h"
 #include "upstream/health.h"
 
@@ -61,22 +60,32 @@ static void value(const struct writer *w, const struct mr_metric_desc *d, uint64
 
 static void describe(const struct writer *w, const struct mr_metric_desc *d)
 {
-    const bool seconds = d->unit == MR_METRIC_MICROSECONDS;
+    head(w, d->prometheus, d->kind == MR_METRIC_COUNTER ? "counter" : "gauge", d->help);
+}
 
-    head(w, d->prometheus, d->kind == MR_METRIC_COUNTER ? "counter" : "gauge",
-         seconds ? "when the server was last ejected, seconds since 1970" : d->help);
+/* Values without a label. */
+static void plain(const struct writer *w, const struct mr_metric_desc *desc, size_t n,
+                  const uint64_t *values)
+{
+    for (size_t i = 0; i < n; i++) {
+        describe(w, &desc[i]);
+        (void)fprintf(w->out, "millrace_%s", desc[i].prometheus);
+        value(w, &desc[i], values[i]);
+    }
 }
 
 static void process(const struct writer *w)
 {
+    struct mr_proxy_metrics proxy;
     struct mr_process_metrics sum;
 
+    head(w, "info", "gauge", "what runs");
+    (void)fprintf(w->out, "millrace_info{version=\"%s\",engine=\"%s\"} 1\n", MR_VERSION,
+                  w->rt->engine);
+    mr_read_proxy(w->rt, &proxy);
+    plain(w, MR_PROXY_METRICS, MR_PROXY_METRIC_COUNT, (const uint64_t *)&proxy);
     mr_sum_process(&w->all, &sum);
-    for (size_t i = 0; i < MR_PROCESS_METRIC_COUNT; i++) {
-        describe(w, &MR_PROCESS_METRICS[i]);
-        (void)fprintf(w->out, "millrace_%s", MR_PROCESS_METRICS[i].prometheus);
-        value(w, &MR_PROCESS_METRICS[i], ((const uint64_t *)&sum)[i]);
-    }
+    plain(w, MR_PROCESS_METRICS, MR_PROCESS_METRIC_COUNT, (const uint64_t *)&sum);
 }
 
 static void pools(const struct writer *w)
@@ -107,52 +116,26 @@ static void servers(const struct writer *w)
     }
 }
 
-/* What probes have found: one line for each server, from a number in its health. */
-static void probed(const struct writer *w, const char *name, const char *help,
-                   double (*read)(const struct mr_health *h), bool replicated_only)
-{
-    const struct mr_config *config = w->rt->config;
-    uint32_t index = 0;
-
-    head(w, name, "gauge", help);
-    for (uint32_t p = 0; p < config->n_pools; p++)
-        for (uint32_t s = 0; s < config->pools[p].servers.n; s++, index++) {
-            const struct mr_health *h = &w->rt->health[index];
-            if (h->state == MR_HEALTH_UNKNOWN ||
-                (replicated_only && config->pools[p].topology != MR_REPLICATED))
-                continue; /* nothing was found */
-            (void)fprintf(w->out, "millrace_%s{", name);
-            labels(w, &config->pools[p], (int)s);
-            (void)fprintf(w->out, "} %.6f\n", read(h));
-        }
-}
-
-static double is_up(const struct mr_health *h)
-{
-    return h->state == MR_HEALTH_UP;
-}
-
-static double is_master(const struct mr_health *h)
-{
-    return h->role == MR_ROLE_MASTER;
-}
-
-static double lag(const struct mr_health *h)
-{
-    return (double)h->lag_us / 1e6;
-}
-
-static double rtt(const struct mr_health *h)
-{
-    return (double)h->rtt_us / 1e6;
-}
-
+/* Of servers that were probed, or that fail. */
 static void healths(const struct writer *w)
 {
-    probed(w, "server_up", "1 when the last probe was answered", is_up, false);
-    probed(w, "server_probe_duration_seconds", "time that probes take, smoothed", rtt, false);
-    probed(w, "server_master", "1 when the server says that it is a master", is_master, true);
-    probed(w, "server_replica_lag_seconds", "how far a replica is behind, at least", lag, true);
+    const struct mr_config *config = w->rt->config;
+    struct mr_health_metrics m;
+
+    for (size_t i = 0; i < MR_HEALTH_METRIC_COUNT; i++) {
+        uint32_t index = 0;
+        describe(w, &MR_HEALTH_METRICS[i]);
+        for (uint32_t p = 0; p < config->n_pools; p++)
+            for (uint32_t s = 0; s < config->pools[p].servers.n; s++, index++) {
+                mr_read_health(w->rt, index, &m);
+                if (w->rt->health[index].state == MR_HEALTH_UNKNOWN && m.failures == 0)
+                    continue;
+                (void)fprintf(w->out, "millrace_%s{", MR_HEALTH_METRICS[i].prometheus);
+                labels(w, &config->pools[p], (int)s);
+                (void)fputc('}', w->out);
+                value(w, &MR_HEALTH_METRICS[i], ((const uint64_t *)&m)[i]);
+            }
+    }
 }
 
 /* Whole microseconds are rounded down, so what is below a power of two is below it in truth. */
@@ -205,38 +188,17 @@ static void latencies(const struct writer *w)
 static void workers(const struct writer *w)
 {
     const struct mr_runtime *rt = w->rt;
+    struct mr_worker_metrics m;
 
-    head(w, "worker_state", "gauge", "1 for the state that the worker is in");
-    for (uint32_t i = 0; i < rt->n_slots; i++)
-        for (unsigned s = 0; s < MR_SLOT_STATES; s++)
-            (void)fprintf(w->out, "millrace_worker_state{worker=\"%u\",state=\"%s\"} %d\n", i,
-                          mr_slot_state_name(s), rt->slots[i].head->state == s);
-    head(w, "worker_clients", "gauge", "clients connected to the worker");
-    for (uint32_t i = 0; i < rt->n_slots; i++)
-        (void)fprintf(w->out, "millrace_worker_clients{worker=\"%u\"} %llu\n", i,
-                      (unsigned long long)rt->slots[i].head->clients);
-    head(w, "worker_deaths_total", "counter", "times that the worker ended unasked");
-    for (uint32_t i = 0; i < rt->n_slots; i++)
-        (void)fprintf(w->out, "millrace_worker_deaths_total{worker=\"%u\"} %llu\n", i,
-                      (unsigned long long)mr_sum_deaths(rt, i));
-}
-
-static void about(const struct writer *w)
-{
-    const struct mr_runtime *rt = w->rt;
-
-    head(w, "info", "gauge", "what runs");
-    (void)fprintf(w->out, "millrace_info{version=\"%s\",engine=\"%s\"} 1\n", MR_VERSION,
-                  rt->engine);
-    head(w, "start_time_seconds", "gauge", "when the proxy was started, seconds since 1970");
-    (void)fprintf(w->out, "millrace_start_time_seconds %.6f\n", (double)rt->started_us / 1e6);
-    head(w, "config_generation", "gauge", "counts the configurations that were in force");
-    (void)fprintf(w->out, "millrace_config_generation %u\n", rt->generation);
-    head(w, "reloads_total", "counter", "reloads that succeeded");
-    (void)fprintf(w->out, "millrace_reloads_total %llu\n", (unsigned long long)rt->reloads->done);
-    head(w, "reload_failures_total", "counter", "reloads that changed nothing since they failed");
-    (void)fprintf(w->out, "millrace_reload_failures_total %llu\n",
-                  (unsigned long long)rt->reloads->failed);
+    for (size_t i = 0; i < MR_WORKER_METRIC_COUNT; i++) {
+        describe(w, &MR_WORKER_METRICS[i]);
+        for (uint32_t slot = 0; slot < rt->n_slots; slot++) {
+            mr_read_worker(rt, slot, &m);
+            (void)fprintf(w->out, "millrace_%s{worker=\"%u\"}", MR_WORKER_METRICS[i].prometheus,
+                          slot);
+            value(w, &MR_WORKER_METRICS[i], ((const uint64_t *)&m)[i]);
+        }
+    }
 }
 
 char *mr_prometheus_text(const struct mr_runtime *rt)
@@ -253,9 +215,8 @@ char *mr_prometheus_text(const struct mr_runtime *rt)
         mr_sum_pool(&w.all, i, &w.pools[i]);
     for (uint32_t i = 0; i < rt->config->n_servers; i++)
         mr_sum_server(&w.all, i, &w.servers[i]);
-    about(&w);
-    workers(&w);
     process(&w);
+    workers(&w);
     pools(&w);
     servers(&w);
     healths(&w);

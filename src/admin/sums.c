@@ -2,6 +2,7 @@
 #include "admin/sums.h"
 
 #include "core/check.h"
+#include "upstream/health.h"
 
 #include <string.h>
 
@@ -36,9 +37,32 @@ void mr_sum_server(const struct mr_sums *s, uint32_t server, struct mr_server_me
     }
 }
 
-uint64_t mr_sum_deaths(const struct mr_runtime *rt, uint32_t slot)
+void mr_read_proxy(const struct mr_runtime *rt, struct mr_proxy_metrics *m)
 {
-    return rt->slots[slot].head->deaths + rt->bases[slot].head->deaths;
+    *m = (struct mr_proxy_metrics){.started_at = rt->started_us,
+                                   .generation = rt->generation,
+                                   .reloads = rt->reloads->done,
+                                   .reload_failures = rt->reloads->failed};
+}
+
+void mr_read_worker(const struct mr_runtime *rt, uint32_t slot, struct mr_worker_metrics *m)
+{
+    const struct mr_metrics_head *head = rt->slots[slot].head;
+
+    *m = (struct mr_worker_metrics){.serving = head->state == MR_SLOT_SERVING,
+                                    .clients = head->clients,
+                                    .deaths = head->deaths + rt->bases[slot].head->deaths};
+}
+
+void mr_read_health(const struct mr_runtime *rt, uint32_t server, struct mr_health_metrics *m)
+{
+    const struct mr_health *h = &rt->health[server];
+
+    *m = (struct mr_health_metrics){.up = h->state == MR_HEALTH_UP,
+                                    .probe_us = h->rtt_us,
+                                    .failures = h->failures,
+                                    .master = h->role == MR_ROLE_MASTER,
+                                    .lag_us = h->lag_us};
 }
 
 const char *mr_class_name(enum mr_class class)

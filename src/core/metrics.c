@@ -12,6 +12,21 @@
 #define ROW(name, kind, unit, prometheus, help)                                                    \
     {#name, MR_METRIC_##kind, MR_METRIC_##unit, prometheus, help},
 
+const struct mr_metric_desc MR_PROXY_METRICS[] = {
+#define X_PROXY ROW
+#include "core/metrics.def"
+};
+
+const struct mr_metric_desc MR_WORKER_METRICS[] = {
+#define X_WORKER ROW
+#include "core/metrics.def"
+};
+
+const struct mr_metric_desc MR_HEALTH_METRICS[] = {
+#define X_HEALTH ROW
+#include "core/metrics.def"
+};
+
 const struct mr_metric_desc MR_PROCESS_METRICS[] = {
 #define X_PROCESS ROW
 #include "core/metrics.def"

@@ -20,6 +20,21 @@ struct mr_process_metrics {
 /** What requests are counted as. */
 enum mr_class { MR_CLASS_READ, MR_CLASS_WRITE, MR_CLASS_OTHER, MR_CLASSES };
 
+struct mr_proxy_metrics {
+#define X_PROXY(name, kind, unit, prometheus, help) uint64_t name;
+#include "core/metrics.def"
+};
+
+struct mr_worker_metrics {
+#define X_WORKER(name, kind, unit, prometheus, help) uint64_t name;
+#include "core/metrics.def"
+};
+
+struct mr_health_metrics {
+#define X_HEALTH(name, kind, unit, prometheus, help) uint64_t name;
+#include "core/metrics.def"
+};
+
 #define MR_LATENCY_BUCKETS 11
 
 /** Meitu's buckets: counts of durations up to 1, 10, 20, 50 ... 3000 ms, and above. */
@@ -63,10 +78,16 @@ struct mr_metric_desc {
     const char *help;
 };
 
+extern const struct mr_metric_desc MR_PROXY_METRICS[];
+extern const struct mr_metric_desc MR_WORKER_METRICS[];
+extern const struct mr_metric_desc MR_HEALTH_METRICS[];
 extern const struct mr_metric_desc MR_PROCESS_METRICS[];
 extern const struct mr_metric_desc MR_POOL_METRICS[];
 extern const struct mr_metric_desc MR_SERVER_METRICS[];
 
+#define MR_PROXY_METRIC_COUNT   (sizeof(struct mr_proxy_metrics) / sizeof(uint64_t))
+#define MR_WORKER_METRIC_COUNT  (sizeof(struct mr_worker_metrics) / sizeof(uint64_t))
+#define MR_HEALTH_METRIC_COUNT  (sizeof(struct mr_health_metrics) / sizeof(uint64_t))
 #define MR_PROCESS_METRIC_COUNT (sizeof(struct mr_process_metrics) / sizeof(uint64_t))
 #define MR_POOL_METRIC_COUNT    (offsetof(struct mr_pool_metrics, request_latency) / sizeof(uint64_t))
 #define MR_SERVER_METRIC_COUNT                                                                     \

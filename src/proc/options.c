@@ -89,6 +89,13 @@ void mr_options_print_stats(void)
     print_metrics("pool stats", MR_POOL_METRICS, MR_POOL_METRIC_COUNT);
     (void)fputc('\n', stderr);
     print_metrics("server stats", MR_SERVER_METRICS, MR_SERVER_METRIC_COUNT);
+    (void)fputc('\n', stderr);
+    print_metrics("server health, in /stats.json and /metrics", MR_HEALTH_METRICS,
+                  MR_HEALTH_METRIC_COUNT);
+    (void)fputc('\n', stderr);
+    print_metrics("worker stats, there too", MR_WORKER_METRICS, MR_WORKER_METRIC_COUNT);
+    (void)fputc('\n', stderr);
+    print_metrics("proxy stats, there too", MR_PROXY_METRICS, MR_PROXY_METRIC_COUNT);
 }
 
 static enum mr_result number(const char *text, int opt, uint64_t max, uint64_t *out,

@@ -1,6 +1,7 @@
 /* backend.h - one connection to a server; private to src/upstream. */
 #pragma once
 
+#include "upstream/health.h"
 #include "upstream/pool.h"
 
 /**
@@ -33,4 +34,8 @@ struct mr_backend *mr_backend_next(struct mr_server *server, struct mr_backend *
 void mr_server_failed(struct mr_server *server, int error);
 
 /** The server has answered: it is well. */
-void mr_server_answered(struct mr_server *server);
+static inline void mr_server_answered(struct mr_server *server)
+{
+    server->failures = 0;
+    mr_health_answered(server->health);
+}

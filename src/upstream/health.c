@@ -57,12 +57,6 @@ void mr_health_failed(struct mr_server *server, int error)
     }
 }
 
-void mr_health_answered(struct mr_server *server)
-{
-    if (MR_UNLIKELY(load(&server->health->failures) != 0))
-        store(&server->health->failures, 0);
-}
-
 int mr_health_may_connect(struct mr_server *server)
 {
     struct mr_health *h = server->health;
@@ -207,7 +201,7 @@ static void on_reply(struct mr_call *call, const char *bytes, size_t len, bool d
         take_sample(server, found.offset);
     store(&h->lag_us, found.role == MR_ROLE_REPLICA ? lag_of(server, found.offset) : 0);
     change_state(server, MR_HEALTH_UP, NULL);
-    mr_health_answered(server);
+    mr_health_answered(h);
 }
 
 static void on_fail(struct mr_call *call, const char *reason)

@@ -46,8 +46,12 @@ void mr_health_stop(struct mr_pool *pool);
 /** A connection or a request has failed; workers back off together. */
 void mr_health_failed(struct mr_server *server, int error);
 
-/** The server has answered. Cheap when nothing was wrong. */
-void mr_health_answered(struct mr_server *server);
+/** The server has answered. Only a look when nothing was wrong. */
+static inline void mr_health_answered(struct mr_health *h)
+{
+    if (__builtin_expect(__atomic_load_n(&h->failures, __ATOMIC_RELAXED) != 0, 0))
+        __atomic_store_n(&h->failures, 0, __ATOMIC_RELAXED);
+}
 
 /**
  * Says whether to connect now: while a server fails, one worker at a time tries.

@@ -119,12 +119,6 @@ void mr_server_failed(struct mr_server *server, int error)
         eject(server);
 }
 
-void mr_server_answered(struct mr_server *server)
-{
-    server->failures = 0;
-    mr_health_answered(server);
-}
-
 static uint32_t next_random(struct mr_pool *pool)
 {
     pool->random ^= pool->random << 13; /* xorshift32 */

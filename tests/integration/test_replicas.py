@@ -197,8 +197,8 @@ def test_a_wrong_configuration_is_logged_and_visible(start, trio):
     known(m)
     wait_for(lambda: health(m, "master")["role"] == "replica")
     assert health(m, "replica0") | {"probe_us": 0} == {
-        "state": "up", "configured_role": "replica", "role": "master", "lag_ms": 0, "probe_us": 0,
-        "failures": 0}
+        "state": "up", "configured_role": "replica", "role": "master", "up": 1, "probe_us": 0,
+        "failures": 0, "master": 1, "lag_us": 0}
     log = m.log_text()
     assert "server_role_wrong pool=alpha server=master configured=master found=replica" in log
     assert "server_role_wrong pool=alpha server=replica0 configured=replica found=master" in log
@@ -307,11 +307,11 @@ def test_lag_is_measured_by_the_offsets(start):
     t.start()
     try:
         with m.raw(timeout=20) as c:
-            wait_for(lambda: health(m, "late")["lag_ms"] > 400, 10)
-            wait_for(lambda: health(m, "near")["lag_ms"] <= 200 * SLOW)
+            wait_for(lambda: health(m, "late")["lag_us"] > 400000, 10)
+            wait_for(lambda: health(m, "near")["lag_us"] <= 200000 * SLOW)
             assert {c.ask("GET", "a") for _ in range(20)} <= {b"near", b"master"}
             offset["late"] = 10 ** 9
-            wait_for(lambda: health(m, "late")["lag_ms"] == 0)
+            wait_for(lambda: health(m, "late")["lag_us"] == 0)
             wait_for(lambda: c.ask("GET", "a") == b"late")
     finally:
         stop.set()
