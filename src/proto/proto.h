@@ -139,7 +139,7 @@ struct mr_reply_state {
 };
 
 /** Enough for what replaces the beginning of a reply. */
-#define MR_HEAD_BYTES 24u
+#define MR_HEAD_BYTES 64u
 
 /** Of proto->present: the reply is not shown. */
 #define MR_HIDDEN SIZE_MAX

@@ -89,6 +89,7 @@ struct mr_request *mr_client_add_request(struct mr_client *client, const struct 
     r->reply = (struct mr_buf){0};
     r->since_us = client->service->loop->now_us;
     r->ticket = msg->ticket;
+    r->again = NULL;
     r->bytes = (uint32_t)msg->wire.len;
     r->class = msg->class;
     r->state = MR_REQUEST_WAITING;
@@ -110,6 +111,10 @@ void mr_request_free(struct mr_request *r)
     struct mr_slab *slab = &r->service->loop->slab;
 
     mr_buf_clear(&r->reply, slab);
+    if (MR_UNLIKELY(r->again != NULL)) {
+        mr_buf_clear(&r->again->wire, slab);
+        mr_slab_put(slab, r->again, sizeof(*r->again));
+    }
     mr_slab_put(slab, r, sizeof(*r));
 }
 

@@ -9,6 +9,15 @@ enum mr_request_state {
     MR_REQUEST_DONE,    /* the whole reply is in `reply` */
 };
 
+/** What is kept of a read while its server is being connected. */
+struct mr_again {
+    struct mr_buf wire;
+    struct mr_slice key; /* in `wire` */
+    uint32_t server;
+    uint8_t lane;
+    uint8_t tries;
+};
+
 /** One request in its client's line. */
 struct mr_request {
     struct mr_call call;     /* towards the server, when it is not split */
@@ -18,6 +27,7 @@ struct mr_request {
     struct mr_buf reply;      /* what has come before it was this request's turn */
     uint64_t since_us;        /* loop time when it was parsed */
     uint64_t ticket;          /* see struct mr_msg */
+    struct mr_again *again;   /* to ask another server, should the connection fail; or NULL */
     uint32_t bytes;           /* of the request, for the limit on what is in flight */
     uint8_t class;            /* enum mr_class */
     uint8_t state;            /* enum mr_request_state */

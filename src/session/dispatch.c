@@ -15,14 +15,16 @@ static void on_reply(struct mr_call *call, const char *bytes, size_t len, bool d
         mr_request_free(r);
 }
 
+static bool ask_again(struct mr_request *r);
+
 static void on_fail(struct mr_call *call, const char *reason)
 {
     struct mr_request *r = MR_CONTAINER_OF(call, struct mr_request, call);
 
-    if (r->client != NULL)
-        mr_client_fail(r, reason);
-    else
+    if (r->client == NULL)
         mr_request_free(r);
+    else if (r->again == NULL || !ask_again(r))
+        mr_client_fail(r, reason);
 }
 
 static const struct mr_call_ops CALL_OPS = {.on_reply = on_reply, .on_fail = on_fail};
@@ -65,6 +67,40 @@ static bool has_just_written(const struct mr_client *client)
     return us > 0 && client->wrote_us > 0 && client->service->loop->now_us - client->wrote_us < us;
 }
 
+/* The connection is being made: should that fail, another server can answer as well. */
+static void keep_for_another(struct mr_request *r, const struct mr_msg *msg, uint32_t server)
+{
+    struct mr_slab *slab = &r->service->loop->slab;
+    struct mr_again *again = mr_slab_get_zeroed(slab, sizeof(*again));
+
+    if (!mr_buf_append(&again->wire, slab, msg->wire.at, msg->wire.len)) {
+        mr_slab_put(slab, again, sizeof(*again));
+        return;
+    }
+    again->server = server;
+    again->lane = msg->lane;
+    if (msg->key.len > 0 && msg->key.at >= msg->wire.at &&
+        msg->key.at < msg->wire.at + msg->wire.len)
+        again->key = (struct mr_slice){mr_buf_slice(&again->wire).at + (msg->key.at - msg->wire.at),
+                                       msg->key.len};
+    r->again = again;
+}
+
+/* The server has not seen the request: true when another one will. */
+static bool ask_again(struct mr_request *r)
+{
+    struct mr_again *again = r->again;
+    struct mr_pool *pool = &r->service->pool;
+    const int server = mr_replicas_choose(pool, again->key, false, (int)again->server);
+
+    if (!r->call.unsent || server < 0 || server == (int)again->server ||
+        ++again->tries > pool->n_servers)
+        return false;
+    again->server = (uint32_t)server;
+    return mr_pool_send(pool, again->server, again->lane, r->client->session.id, &r->call,
+                        mr_buf_slice(&again->wire)) == NULL;
+}
+
 /* Every server has all keys: one takes the whole request. A replica that fails makes way. */
 static void to_replicated(struct mr_client *client, const struct mr_msg *msg)
 {
@@ -77,12 +113,15 @@ static void to_replicated(struct mr_client *client, const struct mr_msg *msg)
     if (msg->class == MR_CLASS_WRITE)
         client->wrote_us = client->service->loop->now_us;
     for (uint32_t tries = 0; tries <= pool->n_servers; tries++) {
-        const int server = mr_replicas_choose(pool, msg->key, to_master);
+        const int server = mr_replicas_choose(pool, msg->key, to_master, last);
         if (tries > 0 && (server < 0 || server == last))
             break;
         error = send_to(r, server, msg);
-        if (error == NULL)
+        if (error == NULL) {
+            if (MR_UNLIKELY(r->call.unsent) && !to_master)
+                keep_for_another(r, msg, (uint32_t)server);
             return;
+        }
         last = server;
     }
     mr_client_fail(r, error);

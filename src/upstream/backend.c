@@ -169,6 +169,7 @@ static void expire(struct mr_backend *b)
         struct mr_call *call = pop(b);
         b->skip++;
         any = true;
+        call->unsent = false;
         call->ops->on_fail(call, mr_pool_reason(ETIMEDOUT));
     }
     if (any)
@@ -449,6 +450,7 @@ static void on_close(struct mr_stream *s, int error)
     count_close(b, error, mr_backend_idle(b));
     while (b->head != NULL) {
         struct mr_call *call = pop(b);
+        call->unsent = b->state != READY;
         call->ops->on_fail(call, close_reason(b, error));
     }
     mr_buf_clear(&b->held, slab_of(b));
@@ -506,6 +508,7 @@ void mr_backend_send(struct mr_backend *b, struct mr_call *call, struct mr_slice
     call->next = NULL;
     call->sent_us = b->stream.loop->now_us;
     call->bytes = (uint32_t)request.len;
+    call->unsent = b->state != READY;
     *b->tail = call;
     b->tail = &call->next;
     b->n_calls++;

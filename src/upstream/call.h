@@ -25,4 +25,5 @@ struct mr_call {
     uint32_t bytes;   /* of the request */
     uint8_t class;    /* enum mr_class; set by the sender */
     bool guarded;     /* see struct mr_msg; set by the sender */
+    bool unsent;      /* waits for its connection; once failed: the server has not seen it */
 };

@@ -19,13 +19,13 @@ static bool is_well(const struct mr_server *s)
     return load(&h->failures) == 0 || s->pool->loop->now_us >= load(&h->retry_us);
 }
 
-static bool can_read(const struct mr_pool *pool, uint32_t i)
+static bool can_read(const struct mr_pool *pool, uint32_t i, int avoid)
 {
     const struct mr_server *s = &pool->servers[i];
     const struct mr_health *h = s->health;
     const uint64_t max_us = pool->config->max_replica_lag_ms * UINT64_C(1000);
 
-    if (i == pool->master || !is_well(s))
+    if (i == pool->master || (int)i == avoid || !is_well(s))
         return false;
     if (load(&h->role) == MR_ROLE_MASTER) /* of something else */
         return !pool->config->follow_roles;
@@ -39,7 +39,7 @@ static uint64_t waiting_at(const struct mr_server *s)
 }
 
 /* The replica with the fewest requests of this worker; those with equally few by turns. */
-static int least_loaded(struct mr_pool *pool)
+static int least_loaded(struct mr_pool *pool, int avoid)
 {
     const uint32_t first = pool->turn;
     uint64_t least = UINT64_MAX;
@@ -47,7 +47,7 @@ static int least_loaded(struct mr_pool *pool)
 
     for (uint32_t k = 0; k < pool->n_servers; k++) {
         const uint32_t i = (first + k) % pool->n_servers;
-        if (can_read(pool, i) && waiting_at(&pool->servers[i]) < least) {
+        if (can_read(pool, i, avoid) && waiting_at(&pool->servers[i]) < least) {
             least = waiting_at(&pool->servers[i]);
             best = (int)i;
         }
@@ -57,7 +57,7 @@ static int least_loaded(struct mr_pool *pool)
 }
 
 /* By the time that probes take; what was never probed is far. */
-static int nearest(const struct mr_pool *pool)
+static int nearest(const struct mr_pool *pool, int avoid)
 {
     uint64_t least = UINT64_MAX;
     int best = -1;
@@ -66,7 +66,8 @@ static int nearest(const struct mr_pool *pool)
         const struct mr_server *s = &pool->servers[i];
         const uint64_t rtt =
             load(&s->health->rtt_us) > 0 ? load(&s->health->rtt_us) : UINT64_MAX - 1;
-        if ((i == pool->master ? is_well(s) : can_read(pool, i)) && rtt < least) {
+        if ((i == pool->master ? is_well(s) && (int)i != avoid : can_read(pool, i, avoid)) &&
+            rtt < least) {
             least = rtt;
             best = (int)i;
         }
@@ -74,7 +75,7 @@ static int nearest(const struct mr_pool *pool)
     return best;
 }
 
-int mr_replicas_choose(struct mr_pool *pool, struct mr_slice key, bool to_master)
+int mr_replicas_choose(struct mr_pool *pool, struct mr_slice key, bool to_master, int avoid)
 {
     const struct mr_pool_config *config = pool->config;
     const int master = pool->master == MR_NO_MASTER ? -1 : (int)pool->master;
@@ -84,10 +85,10 @@ int mr_replicas_choose(struct mr_pool *pool, struct mr_slice key, bool to_master
         return master;
     if (config->meitu_compat) {
         i = mr_pool_route(pool, key);
-        if (i >= 0 && !can_read(pool, (uint32_t)i))
+        if (i >= 0 && !can_read(pool, (uint32_t)i, avoid))
             i = -1;
     } else {
-        i = config->read_from == MR_READ_NEAREST ? nearest(pool) : least_loaded(pool);
+        i = config->read_from == MR_READ_NEAREST ? nearest(pool, avoid) : least_loaded(pool, avoid);
     }
     const bool may_fall_back = config->read_fallback == MR_FALLBACK_MASTER ||
                                (!config->meitu_compat && config->read_from != MR_READ_REPLICA);

@@ -3,8 +3,12 @@
 
 #include "upstream/pool.h"
 
-/** Index of the server for a request; -1 when there is none. Fits mr_pool_choose. */
-int mr_replicas_choose(struct mr_pool *pool, struct mr_slice key, bool to_master);
+/**
+ * Chooses the server for a request.
+ * @param avoid index of a server that has just failed it, -1 for none
+ * @return its index; -1 when there is none
+ */
+int mr_replicas_choose(struct mr_pool *pool, struct mr_slice key, bool to_master, int avoid);
 
 /** Makes the server the master that says it is one, where roles are followed. */
 void mr_replicas_follow(struct mr_pool *pool);

@@ -319,8 +319,8 @@ def test_a_silent_server_times_out(start):
 
 def test_a_dialect_that_a_server_does_not_speak(start):
     text_only, binary_only = start(Memcached, "-B", "ascii"), start(Memcached, "-B", "binary")
-    one = start(Millrace, [text_only.port], redis=None, timeout=2000)
-    other = start(Millrace, [binary_only.port], redis=None, timeout=2000)
+    one = start(Millrace, [text_only.port], redis=None)  # no timeout: nothing may hang
+    other = start(Millrace, [binary_only.port], redis=None)
     with one.raw() as b, one.raw() as c:
         b.send(packet(0x00, b"k", opaque=9))
         got = read_packet(b)
@@ -328,9 +328,21 @@ def test_a_dialect_that_a_server_does_not_speak(start):
         assert got[6] == b"server does not speak the protocol of the request"
         assert c.send(b"get k\r\n").line() == b"END"
     with other.raw() as b, other.raw() as c:
-        assert c.send(b"get k\r\n").line().startswith(b"SERVER_ERROR ")
+        assert c.send(b"get k\r\n").line() == b"SERVER_ERROR server closes new connections"
         b.send(packet(0x00, b"k", opaque=9))
         assert read_packet(b)[1:3] == (1, 9)
+
+
+def test_a_server_older_than_meta_commands(start):
+    def serve(conn, server):
+        while data := server.read(conn):
+            conn.sendall(b"VERSION 1.4.39\r\n" if data.startswith(b"version") else b"ERROR\r\n")
+
+    m = start(Millrace, [start(Scripted, serve).port], redis=None)
+    with m.raw() as c:
+        for line in (b"mg k v\r\n", b"mg k v q\r\n", b"ms k 1\r\nx\r\n", b"md k q\r\n"):
+            assert c.send(line).line() == b"SERVER_ERROR server does not know meta commands"
+        assert c.send(b"mn\r\n").line() == b"MN"
 
 
 def test_a_dead_server_is_ejected_and_its_keys_move(start, mc4):
@@ -360,7 +372,8 @@ def test_an_end_mark_waits_for_the_quiet_commands_before_it(start):
             while b"\r\n" in data:
                 line, data = data.split(b"\r\n", 1)
                 time.sleep(0.02)
-                conn.sendall(b"EN\r\n" if b"miss" in line else b"VA 1 k%s\r\nx\r\n" % line.split()[1])
+                conn.sendall(b"VERSION 1\r\n" if b"version" in line else
+                             b"EN\r\n" if b"miss" in line else b"VA 1 k%s\r\nx\r\n" % line.split()[1])
 
     m = start(Millrace, [start(Scripted, slow).port], redis=None)
     with m.raw() as c:

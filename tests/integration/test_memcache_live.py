@@ -156,6 +156,9 @@ def slow(conn, server):
         while b"\r\n" in data:
             line, data = data.split(b"\r\n", 1)
             time.sleep(0.005)
+            if line.startswith(b"version"):
+                conn.sendall(b"VERSION 1\r\n")
+                continue
             key = line.split()[1]
             conn.sendall(b"VALUE %s 0 1\r\nx\r\nEND\r\n" % key)
 

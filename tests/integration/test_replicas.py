@@ -1,5 +1,6 @@
 """Replicated pools: who gets what, failures, roles, lag, and Meitu's rule. Health checks of any pool."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -207,6 +208,33 @@ def test_a_wrong_configuration_is_logged_and_visible(start, trio):
     assert 'millrace_server_up{pool="alpha",server="master"} 1' in text
     with m.raw() as c:
         assert c.ask("SET", "a", 1).startswith(b"-READONLY")
+
+
+def test_a_read_that_finds_a_replica_dead_goes_elsewhere(start, trio):
+    """Not one error, though nobody knew before that the replica had gone."""
+    m = start(Admin, lines(trio), topology="replicated", health_checks="off", workers=4)
+    with trio_of_clients(m) as clients:
+        for c in clients:
+            assert c.ask("SET", "a", 1) == b"+OK"
+        wait_for(lambda: trio[1].ask("GET", "a") == trio[2].ask("GET", "a") == b"1")
+        trio[1].kill()
+        for _ in range(50):  # no worker has a connection to it yet
+            for c in clients:
+                assert c.ask("GET", "a") == b"1"
+        trio[2].kill()
+        # requests that were on their way to it may fail, later ones do not
+        wait_for(lambda: all(c.ask("GET", "a") == b"1" for c in clients))
+        for _ in range(50):
+            for c in clients:
+                assert c.ask("GET", "a") == b"1"
+
+
+@contextlib.contextmanager
+def trio_of_clients(m):
+    clients = [m.raw(timeout=20) for _ in range(12)]
+    yield clients
+    for c in clients:
+        c.close()
 
 
 @pytest.mark.parametrize("named", [True, False])

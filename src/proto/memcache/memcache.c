@@ -54,6 +54,16 @@ static void answer_stats(const struct mr_proto_ctx *ctx, uint64_t ticket, struct
     mr_mc_end_stats(ticket, ctx->slab, out);
 }
 
+static void put_greeting(uint8_t lane, struct mr_slab *slab, struct mr_buf *out)
+{
+    static const char NOOP[MR_MC_HEADER] = {(char)MR_MC_REQUEST_MAGIC, MR_MC_NOOP};
+    static const char VERSION[] = "version                   \r\n";
+    const bool binary = lane == MR_MC_BINARY_LANE;
+
+    MR_CHECK(mr_buf_append(out, slab, binary ? NOOP : VERSION,
+                           binary ? sizeof(NOOP) : sizeof(VERSION) - 1));
+}
+
 /* Local are the statistics of the proxy, and the end. */
 static enum mr_verdict answer(const struct mr_proto_ctx *ctx, const struct mr_msg *msg,
                               struct mr_buf *out)
@@ -70,16 +80,15 @@ static enum mr_verdict answer(const struct mr_proto_ctx *ctx, const struct mr_ms
     return MR_CLOSE_CLIENT;
 }
 
-/* A connection has one dialect for good; whether a server speaks the binary one, NOOP tells. */
+/*
+ * A connection has one dialect for good, and a server may know only the other one: it tells at once
+ * when it is greeted with as many bytes as a binary header has.
+ */
 static uint32_t hello(const struct mr_proto_options *options, uint8_t lane, struct mr_slab *slab,
                       struct mr_buf *out)
 {
-    const char noop[MR_MC_HEADER] = {(char)MR_MC_REQUEST_MAGIC, MR_MC_NOOP};
-
     (void)options;
-    if (lane != MR_MC_BINARY_LANE)
-        return 0;
-    MR_CHECK(mr_buf_append(out, slab, noop, sizeof(noop)));
+    put_greeting(lane, slab, out);
     return 1;
 }
 
@@ -87,16 +96,17 @@ static const char *check_hello(const struct mr_proto_options *options, uint8_t l
                                struct mr_slice reply)
 {
     (void)options;
-    (void)lane;
     (void)index;
+    if (lane != MR_MC_BINARY_LANE)
+        return NULL; /* whatever it says, it says it in text */
     return mr_mc_read_header(reply.at).status == MR_MC_OK ? NULL : "server refused the proxy";
 }
 
 static void probe(const struct mr_proto_options *options, uint8_t lane, struct mr_slab *slab,
                   struct mr_buf *out)
 {
-    if (hello(options, lane, slab, out) == 0)
-        MR_CHECK(mr_buf_append(out, slab, "version\r\n", 9));
+    (void)options;
+    put_greeting(lane, slab, out);
 }
 
 static const char *check_probe(struct mr_slice reply, struct mr_probe *found)

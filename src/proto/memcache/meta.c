@@ -136,7 +136,7 @@ enum mr_result mr_mc_parse_meta(const struct mr_proto_ctx *ctx, struct mr_parse_
                                                             : verb == 'g' ? MR_MC_FINDS
                                                                           : MR_MC_PLAIN,
                                                    .verb = (uint8_t)verb});
-    msg->edits = flags.quiet;
+    msg->edits = true;
     forward(ctx, line, first_flag, &flags, value, msg);
     return MR_OK;
 }

@@ -139,14 +139,29 @@ static bool quiet_meta(uint8_t verb, struct mr_slice reply)
     return starts(reply, "HD") || (verb == 'a' && starts(reply, "VA "));
 }
 
+/* A server older than the meta commands says ERROR: that is no news to a client that knows them. */
+static size_t present_meta(struct mr_mc_ticket t, struct mr_slice reply, char *head,
+                           size_t *head_len)
+{
+    static const char OLD[] = "SERVER_ERROR server does not know meta commands\r\n";
+
+    if (t.reply == MR_MC_QUIET && quiet_meta(t.verb, reply))
+        return MR_HIDDEN;
+    if (!mr_slice_eq(reply, mr_slice_of("ERROR\r\n")))
+        return 0;
+    memcpy(head, OLD, sizeof(OLD) - 1);
+    *head_len = sizeof(OLD) - 1;
+    return reply.len;
+}
+
 size_t mr_mc_present(uint64_t ticket, struct mr_slice reply, char *head, size_t *head_len)
 {
     const struct mr_mc_ticket t = mr_mc_unpack(ticket);
 
     if (t.reply == MR_MC_NO_REPLY)
         return MR_HIDDEN;
-    if (t.reply == MR_MC_QUIET)
-        return quiet_meta(t.verb, reply) ? MR_HIDDEN : 0;
+    if (t.reply != MR_MC_PACKET)
+        return present_meta(t, reply, head, head_len);
     const uint16_t status = mr_mc_read_header(reply.at).status;
     if (status == (mr_mc_finds(t.verb) ? MR_MC_NOT_FOUND : MR_MC_OK))
         return MR_HIDDEN;

@@ -3,7 +3,8 @@
 
 #include "core/number.h"
 
-#define LEADING_BLANKS 100u /* as many as memcached passes over */
+#define LEADING_BLANKS 100u       /* as many as memcached passes over */
+#define KEYS_MAX       (1u << 20) /* of one retrieval */
 
 #define BAD_FORMAT "CLIENT_ERROR bad command line format\r\n"
 #define BAD_VERB   "ERROR\r\n"
@@ -200,6 +201,8 @@ static enum mr_result parse_retrieve(const struct mr_proto_ctx *ctx, const struc
 
     if (line->n_words < 2)
         return mr_mc_refuse(msg, BAD_VERB);
+    if (line->n_words > KEYS_MAX)
+        return mr_mc_refuse(msg, "CLIENT_ERROR too many keys\r\n");
     if (first == 2) {
         struct mr_slice t = line->words[1];
         if (t.len > 1 && t.at[0] == '-')

@@ -92,6 +92,13 @@ static void classes(void **state)
     assert_int_equal(msg.class, MR_CLASS_WRITE);
     forwards("mg k v\r\n", "k", "mg k v\r\n");
     assert_int_equal(msg.class, MR_CLASS_READ);
+    char head[MR_HEAD_BYTES];
+    size_t len = 0;
+    assert_int_equal(
+        MR_PROTO_MEMCACHE.present(msg.ticket, mr_slice_of("VA 1\r\nx\r\n"), head, &len), 0);
+    assert_int_equal(MR_PROTO_MEMCACHE.present(msg.ticket, mr_slice_of("ERROR\r\n"), head, &len),
+                     7);
+    assert_memory_equal(head, "SERVER_ERROR server does not know meta", 38);
     forwards("md k\r\n", "k", "md k\r\n");
     assert_int_equal(msg.class, MR_CLASS_WRITE);
 }
