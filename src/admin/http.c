@@ -60,16 +60,6 @@ static struct answer ready(const struct mr_runtime *rt)
     return say(MHD_HTTP_OK, "ready\n");
 }
 
-static bool same_secret(const char *a, const char *b)
-{
-    const size_t n = strlen(a), m = strlen(b);
-    unsigned char differ = n != m;
-
-    for (size_t i = 0; i < n; i++)
-        differ |= (unsigned char)(a[i] ^ b[m > 0 ? i % m : 0]);
-    return differ == 0;
-}
-
 static bool may_change(const struct door *door, struct MHD_Connection *connection)
 {
     const char *token = door->http->runtime->config->admin_token;
@@ -79,7 +69,7 @@ static bool may_change(const struct door *door, struct MHD_Connection *connectio
     if (door->trusted)
         return true;
     return token != NULL && given != NULL && strncmp(given, "Bearer ", 7) == 0 &&
-           same_secret(given + 7, token);
+           mr_slice_eq_secret(mr_slice_of(given + 7), token);
 }
 
 static struct answer reload(const struct door *door, struct MHD_Connection *connection)

@@ -31,9 +31,6 @@ void mr_resp_refuse(const struct mr_proto_ctx *ctx, struct mr_msg *msg, const ch
 enum mr_verdict mr_resp_answer(const struct mr_proto_ctx *ctx, const struct mr_msg *msg,
                                struct mr_buf *out);
 
-/** Compares a password without telling by the time taken how much of it was right. */
-bool mr_resp_same_password(struct mr_slice given, const char *password);
-
 void mr_resp_split(const struct mr_msg *msg, struct mr_plan *plan, struct mr_slab *slab);
 void mr_resp_join(const struct mr_plan *plan, struct mr_slab *slab, struct mr_buf *out);
 

@@ -44,16 +44,6 @@ static struct mr_slice arg(const struct answer *a, uint32_t number)
     return mr_resp_arg(a->msg, &walk, number);
 }
 
-bool mr_resp_same_password(struct mr_slice given, const char *password)
-{
-    const size_t len = strlen(password);
-    unsigned char differ = given.len != len;
-
-    for (size_t i = 0; i < given.len; i++)
-        differ |= (unsigned char)(given.at[i] ^ password[len > 0 ? i % len : 0]);
-    return differ == 0;
-}
-
 static enum mr_verdict answer_ping(const struct answer *a)
 {
     if (a->msg->n_args > 2)
@@ -107,7 +97,7 @@ static enum mr_verdict answer_auth(const struct answer *a)
         put(a, "-ERR Client sent AUTH, but no password is set\r\n");
         return MR_KEEP_CLIENT;
     }
-    a->ctx->session->authed = mr_resp_same_password(a->msg->args[named ? 2 : 1], password) &&
+    a->ctx->session->authed = mr_slice_eq_secret(a->msg->args[named ? 2 : 1], password) &&
                               (!named || mr_slice_eq(a->msg->args[1], mr_slice_of(USER)));
     if (a->ctx->session->authed)
         put(a, "+OK\r\n");
@@ -188,7 +178,7 @@ static const char *hello_options(const struct answer *a)
         const uint32_t left = a->msg->n_args - i - 1;
         if (mr_slice_eq_nocase(arg(a, i), "auth") && left >= 2) {
             if (password != NULL && !(mr_slice_eq(arg(a, i + 1), mr_slice_of(USER)) &&
-                                      mr_resp_same_password(arg(a, i + 2), password)))
+                                      mr_slice_eq_secret(arg(a, i + 2), password)))
                 return "-WRONGPASS invalid username-password pair or user is disabled.\r\n";
             authed = true;
             i += 3;

@@ -1,72 +1,12 @@
 /* test_split.c - retrievals and statistics of several servers; where replies end. */
 #include "proto/memcache/internal.h"
 #include "proto/memcache/memcache.h"
-#include "unit/proto/fixture.h"
 
 static struct mr_proto_options options = {
     .max_request_bytes = 10000, .max_item_bytes = 1000, .allow_flush = true};
-static struct mr_session session;
-static const struct mr_proto_ctx CTX = {&options, &session, &slab, &scratch, NULL};
-
-static uint32_t part_of_key[16];
-static struct mr_part parts[4];
-static struct mr_plan plan;
-static char text[4096];
-
-/* Splits `wire`: key i goes to part[i] - '0'. */
-static void split(const char *wire, const char *part, uint32_t n_parts)
-{
-    struct mr_parse_state state = {0};
-    struct mr_msg msg;
-
-    session = (struct mr_session){0};
-    assert_int_equal(MR_PROTO_MEMCACHE.parse(&CTX, &state, wire, strlen(wire), &msg), MR_OK);
-    assert_int_equal(msg.n_keys, strlen(part));
-    memset(parts, 0, sizeof(parts));
-    plan = (struct mr_plan){.options = &options,
-                            .ticket = msg.ticket,
-                            .class = msg.class,
-                            .n_keys = msg.n_keys,
-                            .n_parts = n_parts,
-                            .part_of_key = part_of_key,
-                            .parts = parts};
-    for (uint32_t i = 0; i < msg.n_keys; i++)
-        part_of_key[i] = (uint32_t)(part[i] - '0');
-    for (uint32_t i = 0; i < n_parts; i++)
-        parts[i].name = (const char *[]){"one", "two", "three", "four"}[i];
-    MR_PROTO_MEMCACHE.split(&msg, &plan, &slab);
-}
-
-static const char *part_request(uint32_t i)
-{
-    const struct mr_slice s = mr_buf_slice(&parts[i].request);
-
-    memcpy(text, s.at, s.len);
-    text[s.len] = '\0';
-    return text;
-}
-
-static void answer(uint32_t i, const char *reply)
-{
-    assert_true(mr_buf_append(&parts[i].reply, &slab, reply, strlen(reply)));
-}
-
-static const char *joined(void)
-{
-    struct mr_buf out = {0};
-
-    MR_PROTO_MEMCACHE.join(&plan, &slab, &out);
-    const struct mr_slice s = mr_buf_slice(&out);
-    memcpy(text, s.at, s.len);
-    text[s.len] = '\0';
-    mr_buf_clear(&out, &slab);
-    mr_buf_clear(&plan.notes, &slab);
-    for (uint32_t i = 0; i < plan.n_parts; i++) {
-        mr_buf_clear(&parts[i].request, &slab);
-        mr_buf_clear(&parts[i].reply, &slab);
-    }
-    return text;
-}
+#define OPTIONS options
+#define PROTO   MR_PROTO_MEMCACHE
+#include "unit/proto/splitting.h"
 
 static void values_in_the_order_of_the_keys(void **state)
 {

@@ -104,11 +104,11 @@ static void passwords(void **state)
 static void compares_passwords(void **state)
 {
     (void)state;
-    assert_true(mr_resp_same_password(mr_slice_of("abc"), "abc"));
-    assert_false(mr_resp_same_password(mr_slice_of("abcabc"), "abc"));
-    assert_false(mr_resp_same_password(mr_slice_of("ab"), "abc"));
-    assert_false(mr_resp_same_password(mr_slice_of(""), "abc"));
-    assert_false(mr_resp_same_password(mr_slice_of("abd"), "abc"));
+    assert_true(mr_slice_eq_secret(mr_slice_of("abc"), "abc"));
+    assert_false(mr_slice_eq_secret(mr_slice_of("abcabc"), "abc"));
+    assert_false(mr_slice_eq_secret(mr_slice_of("ab"), "abc"));
+    assert_false(mr_slice_eq_secret(mr_slice_of(""), "abc"));
+    assert_false(mr_slice_eq_secret(mr_slice_of("abd"), "abc"));
 }
 
 static void greets_servers(void **state)

@@ -1,67 +1,9 @@
 /* test_split.c - requests taken apart by server, replies put together. */
 #include "proto/resp/resp.h"
-#include "unit/proto/fixture.h"
 
 static const struct mr_proto_options OPTIONS = {.max_request_bytes = 10000, .max_key_bytes = 50};
-static struct mr_session session = {.authed = true};
-static const struct mr_proto_ctx CTX = {&OPTIONS, &session, &slab, &scratch, NULL};
-
-static uint32_t part_of_key[16];
-static struct mr_part parts[4];
-static struct mr_plan plan;
-static char text[4096];
-
-/* Splits `wire`: key i goes to part[i] - '0'. */
-static void split(const char *wire, const char *part, uint32_t n_parts)
-{
-    struct mr_parse_state state = {0};
-    struct mr_msg msg;
-
-    assert_int_equal(MR_PROTO_RESP.parse(&CTX, &state, wire, strlen(wire), &msg), MR_OK);
-    assert_int_equal(msg.action, MR_MSG_BY_KEYS);
-    assert_int_equal(msg.n_keys, strlen(part));
-    memset(parts, 0, sizeof(parts));
-    plan = (struct mr_plan){.command = msg.command,
-                            .n_keys = msg.n_keys,
-                            .n_parts = n_parts,
-                            .part_of_key = part_of_key,
-                            .parts = parts};
-    for (uint32_t i = 0; i < msg.n_keys; i++) {
-        part_of_key[i] = (uint32_t)(part[i] - '0');
-        parts[part_of_key[i]].n_keys++;
-    }
-    MR_PROTO_RESP.split(&msg, &plan, &slab);
-}
-
-static const char *part_request(uint32_t i)
-{
-    const struct mr_slice s = mr_buf_slice(&parts[i].request);
-
-    memcpy(text, s.at, s.len);
-    text[s.len] = '\0';
-    return text;
-}
-
-static void answer(uint32_t i, const char *reply)
-{
-    assert_true(mr_buf_append(&parts[i].reply, &slab, reply, strlen(reply)));
-}
-
-static const char *joined(void)
-{
-    struct mr_buf out = {0};
-
-    MR_PROTO_RESP.join(&plan, &slab, &out);
-    const struct mr_slice s = mr_buf_slice(&out);
-    memcpy(text, s.at, s.len);
-    text[s.len] = '\0';
-    mr_buf_clear(&out, &slab);
-    for (uint32_t i = 0; i < plan.n_parts; i++) {
-        mr_buf_clear(&parts[i].request, &slab);
-        mr_buf_clear(&parts[i].reply, &slab);
-    }
-    return text;
-}
+#define PROTO MR_PROTO_RESP
+#include "unit/proto/splitting.h"
 
 #define MGET "*6\r\n$4\r\nMGET\r\n$1\r\na\r\n$1\r\nb\r\n$0\r\n\r\n$1\r\na\r\n$2\r\ncc\r\n"
 
