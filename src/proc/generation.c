@@ -96,6 +96,19 @@ find_server(const struct mr_config *config, const struct mr_server_config *like,
     return NULL;
 }
 
+/* By the name of its pool and its line in the file; UINT32_MAX when it is not there. */
+static uint32_t server_index(const struct mr_config *config, const char *pool, const char *line)
+{
+    uint32_t index = 0;
+
+    for (uint32_t p = 0; p < config->n_pools; index += config->pools[p++].servers.n)
+        for (uint32_t i = 0; i < config->pools[p].servers.n; i++)
+            if (strcmp(config->pools[p].name, pool) == 0 &&
+                strcmp(config->pools[p].servers.at[i].text, line) == 0)
+                return index + i;
+    return UINT32_MAX;
+}
+
 /* Names that were resolved need not be waited for again. */
 static void keep_addresses(struct mr_generation *g, const struct mr_generation *previous)
 {
@@ -164,7 +177,26 @@ static enum mr_result share_reloads(struct mr_generation *g, const struct mr_gen
     return MR_OK;
 }
 
-static enum mr_result share_health(struct mr_generation *g, struct mr_error *err)
+/* What probes have found of servers that stay: roles above all, so that writes find the master. */
+static void keep_health(struct mr_generation *g, const struct mr_generation *previous)
+{
+    uint32_t index = 0;
+
+    for (uint32_t p = 0; p < g->config->n_pools; p++)
+        for (uint32_t i = 0; i < g->config->pools[p].servers.n; i++, index++) {
+            const char *pool = g->config->pools[p].name;
+            const char *server = g->config->pools[p].servers.at[i].text;
+            const uint32_t old = server_index(previous->config, pool, server);
+            if (old == UINT32_MAX)
+                continue;
+            struct mr_health *h = &g->runtime.health[index];
+            *h = previous->runtime.health[old];
+            h->prober = h->probe_us = h->failures = h->retry_us = 0;
+        }
+}
+
+static enum mr_result share_health(struct mr_generation *g, const struct mr_generation *previous,
+                                   struct mr_error *err)
 {
     void *at = mmap(NULL, health_bytes(g->config), PROT_READ | PROT_WRITE,
                     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -172,6 +204,8 @@ static enum mr_result share_health(struct mr_generation *g, struct mr_error *err
     if (at == MAP_FAILED)
         return mr_fail_sys(err, "memory for the health of servers");
     g->runtime.health = at;
+    if (previous != NULL && previous->runtime.health != NULL)
+        keep_health(g, previous);
     return MR_OK;
 }
 
@@ -257,8 +291,9 @@ enum mr_result mr_generation_open(struct mr_generation *g, const struct mr_optio
                        "a reload cannot change to a single process "
                        "(worker_processes: 0); restart for that");
     if ((rc = open_slots(g, workers, previous, err)) != MR_OK ||
-        (rc = share_reloads(g, previous, err)) != MR_OK || (rc = share_health(g, err)) != MR_OK ||
-        (rc = open_turnstile(g, err)) != MR_OK || (rc = open_balance(g, err)) != MR_OK)
+        (rc = share_reloads(g, previous, err)) != MR_OK ||
+        (rc = share_health(g, previous, err)) != MR_OK || (rc = open_turnstile(g, err)) != MR_OK ||
+        (rc = open_balance(g, err)) != MR_OK)
         return rc;
     (void)mr_raise_openfiles(g->config->max_openfiles);
     if ((rc = mr_ports_open(&g->ports, g->config, options,

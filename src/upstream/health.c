@@ -46,17 +46,6 @@ static uint64_t backoff_us(uint64_t failures)
     return doublings > 6 ? BACKOFF_MAX_US : BACKOFF_FIRST_US << doublings;
 }
 
-void mr_health_failed(struct mr_server *server, int error)
-{
-    struct mr_health *h = server->health;
-
-    store(&h->error, (uint64_t)error);
-    if (load(&h->failures) == 0) { /* later ones are counted when they are tried */
-        store(&h->retry_us, now_us(server) + backoff_us(1));
-        store(&h->failures, 1);
-    }
-}
-
 int mr_health_may_connect(struct mr_server *server)
 {
     struct mr_health *h = server->health;
@@ -253,26 +242,53 @@ static void look_at(struct mr_server *server)
     }
 }
 
+static uint32_t tick_ms(const struct mr_pool *pool)
+{
+    const uint32_t tick = pool->config->health_check_interval_ms / TICKS;
+
+    return tick > TICK_MIN_MS ? tick : TICK_MIN_MS;
+}
+
 static void on_tick(struct mr_timer *timer)
 {
     struct mr_pool *pool = MR_CONTAINER_OF(timer, struct mr_pool, health_timer);
-    const uint32_t tick = pool->config->health_check_interval_ms / TICKS;
+    bool more = false;
 
     for (uint32_t i = 0; i < pool->n_servers; i++)
         look_at(&pool->servers[i]);
     mr_pool_look_around(pool);
-    mr_loop_timer(pool->loop, timer, tick > TICK_MIN_MS ? tick : TICK_MIN_MS);
+    for (uint32_t i = 0; i < pool->n_servers && !more; i++)
+        more = wants_probes(&pool->servers[i]) || pool->servers[i].prober != NULL;
+    if (more) /* else the next failure sets it again */
+        mr_loop_timer(pool->loop, timer, tick_ms(pool));
+}
+
+static void start_ticking(struct mr_pool *pool, uint32_t delay_ms)
+{
+    pool->health_timer.fire = on_tick;
+    if (pool->config->health_checks != MR_HEALTH_OFF && !pool->closing)
+        mr_loop_timer(pool->loop, &pool->health_timer, delay_ms);
 }
 
 void mr_health_start(struct mr_pool *pool)
 {
-    if (pool->config->health_checks == MR_HEALTH_OFF)
-        return;
-    pool->health_timer.fire = on_tick;
-    mr_loop_timer(pool->loop, &pool->health_timer, 0);
+    start_ticking(pool, 0);
 }
 
 void mr_health_stop(struct mr_pool *pool)
 {
     mr_timer_cancel(&pool->health_timer);
+}
+
+void mr_health_failed(struct mr_server *server, int error)
+{
+    struct mr_health *h = server->health;
+
+    store(&h->error, (uint64_t)error);
+    if (load(&h->failures) == 0) { /* later ones are counted when they are tried */
+        store(&h->retry_us, now_us(server) + backoff_us(1));
+        store(&h->failures, 1);
+    }
+    if (!mr_timer_is_set(&server->pool->health_timer))
+        start_ticking(server->pool, tick_ms(server->pool));
 }

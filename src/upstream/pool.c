@@ -249,6 +249,7 @@ void mr_pool_init(struct mr_pool *pool, const struct mr_pool_setup *setup)
     for (uint32_t i = 0; i < pool->n_servers && pool->config->preconnect; i++)
         preconnect(&pool->servers[i]);
     mr_health_start(pool);
+    mr_pool_look_around(pool); /* what others know already */
 }
 
 void mr_pool_close(struct mr_pool *pool)

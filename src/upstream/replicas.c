@@ -90,9 +90,7 @@ int mr_replicas_choose(struct mr_pool *pool, struct mr_slice key, bool to_master
     } else {
         i = config->read_from == MR_READ_NEAREST ? nearest(pool, avoid) : least_loaded(pool, avoid);
     }
-    const bool may_fall_back = config->read_fallback == MR_FALLBACK_MASTER ||
-                               (!config->meitu_compat && config->read_from != MR_READ_REPLICA);
-    return i >= 0 || !may_fall_back ? i : master;
+    return i >= 0 || config->read_fallback == MR_FALLBACK_NONE ? i : master;
 }
 
 void mr_replicas_follow(struct mr_pool *pool)
