@@ -65,6 +65,27 @@ static enum mr_result take_over(int *fd, int old, const struct mr_pool_config *p
     return MR_OK;
 }
 
+/*
+ * New connections go to the first `n` sockets of the group that this one is of; 0: to all, by the
+ * kernel's hash. They are numbered in the order of their bind, so those that stay come first.
+ */
+static void steer(int fd, const struct mr_listen_config *listen, uint32_t n)
+{
+    struct sock_filter code[] = {
+        {BPF_LD | BPF_W | BPF_ABS, 0, 0, (uint32_t)(SKF_AD_OFF + SKF_AD_RANDOM)},
+        {BPF_ALU | BPF_MOD | BPF_K, 0, 0, n},
+        {BPF_RET | BPF_A, 0, 0, 0},
+    };
+    const int none = 0; /* the kernel wants to see a value */
+    const struct sock_fprog program = {.len = MR_COUNT(code), .filter = code};
+
+    if (n == 0)
+        (void)setsockopt(fd, SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, &none, sizeof(none));
+    else if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof(program)) < 0)
+        mr_log(MR_LOG_WARN, "steer_failed listen=%s error=\"%s\"", listen->addr.text,
+               strerror(errno));
+}
+
 /* One address: a socket for each slot, or one for all. */
 static enum mr_result open_address(struct mr_listeners *l, uint32_t index,
                                    const struct mr_pool_config *pool,
@@ -81,6 +102,9 @@ static enum mr_result open_address(struct mr_listeners *l, uint32_t index,
 
     if (!pool->reuseport && old < 0)
         rc = mr_listen_probe(&listen->addr, err);
+    if (old >= 0 && l->n_slots > before->n_slots && !is_shared(l->config, listen))
+        /* nobody accepts at the new sockets yet, and perhaps never will */
+        steer(before->fds[old], listen, before->n_slots);
     for (uint32_t s = 0; s < l->n_slots && rc == MR_OK; s++) {
         int *fd = &l->fds[s * l->n + index];
         if (s > 0 && is_shared(l->config, listen))
@@ -118,27 +142,12 @@ enum mr_result mr_listeners_open(struct mr_listeners *l, const struct mr_config 
     return rc;
 }
 
-/* Sockets of a group are numbered in the order of their bind, so those that stay come first. */
 void mr_listeners_steer(const struct mr_listeners *l, const struct mr_listeners *before)
 {
-    struct sock_filter code[] = {
-        {BPF_LD | BPF_W | BPF_ABS, 0, 0, (uint32_t)(SKF_AD_OFF + SKF_AD_RANDOM)},
-        {BPF_ALU | BPF_MOD | BPF_K, 0, 0, l->n_slots},
-        {BPF_RET | BPF_A, 0, 0, 0},
-    };
-    const int none = 0; /* the kernel wants to see a value */
-    const struct sock_fprog program = {.len = MR_COUNT(code), .filter = code};
-
     for (uint32_t i = 0; i < l->n; i++) {
         const struct mr_listen_config *listen = listen_at(l, i);
-        if (is_shared(l->config, listen) || mr_listeners_find(before, &listen->addr) < 0)
-            continue;
-        if (before->n_slots <= l->n_slots)
-            (void)setsockopt(l->fds[i], SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, &none, sizeof(none));
-        else if (setsockopt(l->fds[i], SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program,
-                            sizeof(program)) < 0)
-            mr_log(MR_LOG_WARN, "steer_failed listen=%s error=\"%s\"", listen->addr.text,
-                   strerror(errno));
+        if (!is_shared(l->config, listen) && mr_listeners_find(before, &listen->addr) >= 0)
+            steer(l->fds[i], listen, before->n_slots <= l->n_slots ? 0 : l->n_slots);
     }
 }
 
@@ -177,6 +186,11 @@ void mr_listeners_close(struct mr_listeners *l, const struct mr_listeners *heir)
     }
     for (uint32_t s = l->n_slots; s-- > 0;)
         close_slot(l, s, UINT32_MAX);
+    for (uint32_t i = 0; i < l->n && heir != NULL && heir->fds != NULL; i++) {
+        const int other = mr_listeners_find(heir, &listen_at(l, i)->addr);
+        if (other >= 0 && l->n_slots > heir->n_slots && !is_shared(l->config, listen_at(l, i)))
+            steer(heir->fds[other], listen_at(l, i), 0); /* the group is theirs alone again */
+    }
     free(l->fds);
     l->fds = NULL;
 }

@@ -397,6 +397,38 @@ def test_counters_go_on(start, redis4):
         assert m.pool()[name]["requests"] == 2 * before
 
 
+def storm_of_connects(port, stop, failures, done):
+    while not stop.is_set():
+        try:
+            with Raw(port, timeout=10) as c:
+                if c.ask("PING") != b"+PONG":
+                    failures.append("reply")
+            done[0] += 1
+        except (OSError, EOFError) as e:
+            failures.append(repr(e))
+
+
+def test_more_workers_that_cannot_be_lose_no_connection(start, redis1):
+    """The sockets of workers that never came take no connection along when they are closed."""
+    m = start(Millrace, [redis1.port], workers=None, ulimit=1500)
+    text = m.conf.read_text()
+    m.conf.write_text("global: {worker_processes: 2, max_openfiles: 1500}\n" + text)
+    reload(m)
+    failures, done, stop = [], [0], threading.Event()
+    threads = [threading.Thread(target=storm_of_connects, args=(m.port, stop, failures, done),
+                                daemon=True) for _ in range(6)]
+    for t in threads:
+        t.start()
+    m.conf.write_text("global: {worker_processes: 120, max_openfiles: 1500}\n" + text)
+    for _ in range(10):
+        assert "limit of open files" in refused(m)
+    stop.set()
+    for t in threads:
+        t.join(20)
+    assert failures == [] and done[0] > 100
+    assert len(m.child_pids()) == 2
+
+
 @pytest.mark.parametrize("path", [(3, 1, 3), (1, 4, 2)] if RESIZES < 10 else [(8, 1, 8)])
 def test_the_number_of_workers_changes_under_a_storm_of_connects(start, redis1, path):
     """Nobody is refused, reset or left waiting; every connection gets its answer."""
@@ -409,18 +441,8 @@ def test_the_number_of_workers_changes_under_a_storm_of_connects(start, redis1, 
     workers(path[0])
     reload(m)
     failures, done, stop = [], [0], threading.Event()
-
-    def storm():
-        while not stop.is_set():
-            try:
-                with Raw(m.port, timeout=10) as c:
-                    if c.ask("PING") != b"+PONG":
-                        failures.append("reply")
-                done[0] += 1
-            except (OSError, EOFError) as e:
-                failures.append(repr(e))
-
-    threads = [threading.Thread(target=storm, daemon=True) for _ in range(6)]
+    threads = [threading.Thread(target=storm_of_connects, args=(m.port, stop, failures, done),
+                                daemon=True) for _ in range(6)]
     with m.raw(timeout=20) as c:
         for t in threads:
             t.start()
