@@ -4,8 +4,8 @@
 #include "proto/memcache/stats.h"
 #include "proto/proto.h"
 
-#define MR_MC_KEY_BYTES  250u  /* memcached's limit */
-#define MR_MC_LINE_BYTES 2048u /* of a command line that is no retrieval */
+#define MR_MC_KEY_BYTES  250u   /* memcached's limit */
+#define MR_MC_LINE_BYTES 16384u /* of a command line that is no retrieval */
 
 /** What a client speaks, decided by the first byte of its connection; its server lane follows. */
 enum mr_mc_dialect { MR_MC_UNDECIDED, MR_MC_TEXT, MR_MC_BINARY };
@@ -80,12 +80,11 @@ bool mr_mc_key_ok(const struct mr_mc_line *line, struct mr_slice key);
 /**
  * The value of a storage command: its length in `word`, then the bytes behind the line. Looks for
  * it, sets msg->consumed, and refuses what is too large or not followed by CR LF.
- * @param quiet no refusal is shown
  * @param value set when the result is MR_OK and msg->action is still MR_MSG_BY_KEY: with its CR LF
  */
 enum mr_result mr_mc_value(const struct mr_proto_ctx *ctx, struct mr_parse_state *state,
                            const struct mr_mc_line *line, struct mr_slice input, uint64_t length,
-                           bool quiet, struct mr_msg *msg, struct mr_slice *value);
+                           struct mr_msg *msg, struct mr_slice *value);
 
 /** Largest length of a value that can be asked for: memcached's own limit. */
 #define MR_MC_VALUE_MAX ((uint64_t)INT32_MAX - 2)

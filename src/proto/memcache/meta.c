@@ -9,6 +9,7 @@
 struct flags {
     bool quiet;
     bool base64;
+    bool bad_key;    /* it is not what base64 makes */
     bool bad_number; /* F without one, which a server refuses in the words of a lost line */
 };
 
@@ -37,15 +38,13 @@ static int base64_digit(char c)
     return c == '+' ? 62 : c == '/' ? 63 : -1;
 }
 
-/* Servers store the decoded key, so it is the one that is routed by. */
-static bool decode_base64(const struct mr_proto_ctx *ctx, struct mr_slice text,
-                          struct mr_slice *key)
+/* Servers store the decoded key, so it is the one that is routed by. On failure *key stays. */
+static bool decode_base64(struct mr_slice text, struct mr_slice *key)
 {
     static char decoded[MR_MC_KEY_BYTES + 2]; /* one thread, used up before the next request */
     uint32_t bits = 0;
     size_t n = 0, digits = text.len;
 
-    (void)ctx;
     while (digits > 0 && text.len - digits < 2 && text.at[digits - 1] == '=')
         digits--;
     if (text.len == 0 || text.len % 4 != 0 || text.len > MR_MC_KEY_BYTES)
@@ -95,7 +94,9 @@ static enum mr_result parse_set(const struct mr_proto_ctx *ctx, struct mr_parse_
 
     if (line->n_words < 3 || !mr_parse_uint(line->words[2], MR_MC_VALUE_MAX, &length))
         return mr_mc_refuse(msg, BAD_FORMAT);
-    const enum mr_result rc = mr_mc_value(ctx, state, line, input, length, false, msg, value);
+    const enum mr_result rc = mr_mc_value(ctx, state, line, input, length, msg, value);
+    if (rc == MR_OK && flags->bad_key)
+        return mr_mc_refuse(msg, "CLIENT_ERROR error decoding key\r\n");
     if (rc == MR_OK && flags->bad_number)
         return mr_mc_refuse(msg, BAD_FORMAT);
     msg->guarded = true;
@@ -124,13 +125,12 @@ enum mr_result mr_mc_parse_meta(const struct mr_proto_ctx *ctx, struct mr_parse_
         return mr_mc_refuse(msg, BAD_FORMAT);
     read_flags(line, first_flag, &flags);
     msg->key = line->words[1];
+    flags.bad_key = flags.base64 && verb != 'e' && !decode_base64(line->words[1], &msg->key);
     msg->action = MR_MSG_BY_KEY;
     if (verb == 's')
         rc = parse_set(ctx, state, line, input, &flags, msg, &value);
     if (rc != MR_OK || msg->action != MR_MSG_BY_KEY)
         return rc;
-    if (flags.base64 && verb != 'e' && !decode_base64(ctx, line->words[1], &msg->key))
-        return mr_mc_refuse(msg, "CLIENT_ERROR error decoding key\r\n");
     msg->class = verb == 'g' || verb == 'e' ? MR_CLASS_READ : MR_CLASS_WRITE;
     msg->ticket = mr_mc_pack((struct mr_mc_ticket){.reply = flags.quiet   ? MR_MC_QUIET
                                                             : verb == 'g' ? MR_MC_FINDS

@@ -230,7 +230,7 @@ static enum mr_result parse_retrieve(const struct mr_proto_ctx *ctx, const struc
 
 enum mr_result mr_mc_value(const struct mr_proto_ctx *ctx, struct mr_parse_state *state,
                            const struct mr_mc_line *line, struct mr_slice input, uint64_t length,
-                           bool quiet, struct mr_msg *msg, struct mr_slice *value)
+                           struct mr_msg *msg, struct mr_slice *value)
 {
     const uint64_t total = line->bytes + length + 2;
 
@@ -248,8 +248,6 @@ enum mr_result mr_mc_value(const struct mr_proto_ctx *ctx, struct mr_parse_state
             return MR_OK;
         (void)mr_mc_refuse(msg, "CLIENT_ERROR bad data chunk\r\n");
     }
-    if (quiet)
-        msg->action = MR_MSG_SKIP;
     return MR_OK;
 }
 
@@ -277,11 +275,11 @@ static enum mr_result parse_store(const struct mr_proto_ctx *ctx, struct mr_pars
 
     if (line->n_words != words && line->n_words != words + 1)
         return mr_mc_refuse(msg, BAD_VERB);
+    const char *end = read_noreply(line, line->n_words - 1, msg);
     if (!store_fields_ok(line, cas, &length))
         return mr_mc_refuse(msg, BAD_FORMAT);
-    const char *end = read_noreply(line, words, msg);
     msg->action = MR_MSG_BY_KEY;
-    const enum mr_result rc = mr_mc_value(ctx, state, line, input, length, msg->edits, msg, &value);
+    const enum mr_result rc = mr_mc_value(ctx, state, line, input, length, msg, &value);
     if (rc != MR_OK || msg->action != MR_MSG_BY_KEY)
         return rc;
     msg->class = MR_CLASS_WRITE;
@@ -308,19 +306,16 @@ static enum mr_result parse_delete(const struct mr_proto_ctx *ctx, const struct 
                                    struct mr_msg *msg)
 {
     const uint32_t n = line->n_words;
+    const char *end = line->end;
 
     if (n < 2 || n > 4)
         return mr_mc_refuse(msg, BAD_VERB);
-    const char *end = read_noreply(line, n - 1, msg);
-    const bool quiet = msg->edits && n > 2;
+    if (n > 2) /* else it is a key that is called so */
+        end = read_noreply(line, n - 1, msg);
     const bool zero = n > 2 && mr_slice_eq(line->words[2], mr_slice_of("0"));
-    if (!(n == 2 || (n == 3 && (zero || quiet)) || (n == 4 && zero && quiet)))
+    if (!(n == 2 || (n == 3 && (zero || msg->edits)) || (n == 4 && zero && msg->edits)))
         return mr_mc_refuse(msg, "CLIENT_ERROR bad command line format.  Usage: delete <key> "
                                  "[noreply]\r\n");
-    if (!quiet) { /* a key may be called noreply */
-        ticket(msg, MR_MC_PLAIN);
-        end = line->end;
-    }
     return change(ctx, line, end, msg);
 }
 
@@ -332,6 +327,7 @@ static enum mr_result parse_number(const struct mr_proto_ctx *ctx, const struct 
 
     if (line->n_words != 3 && line->n_words != 4)
         return mr_mc_refuse(msg, BAD_VERB);
+    const char *end = read_noreply(line, line->n_words - 1, msg);
     struct mr_slice number = line->words[2];
     if (touch && number.len > 1 && number.at[0] == '-')
         number = (struct mr_slice){number.at + 1, number.len - 1};
@@ -340,7 +336,7 @@ static enum mr_result parse_number(const struct mr_proto_ctx *ctx, const struct 
     if (!mr_parse_uint(number, touch ? INT64_MAX : UINT64_MAX, &v))
         return mr_mc_refuse(msg, touch ? "CLIENT_ERROR invalid exptime argument\r\n"
                                        : "CLIENT_ERROR invalid numeric delta argument\r\n");
-    return change(ctx, line, read_noreply(line, 3, msg), msg);
+    return change(ctx, line, end, msg);
 }
 
 static enum mr_result parse_flush(const struct mr_proto_ctx *ctx, const struct mr_mc_line *line,
@@ -358,8 +354,6 @@ static enum mr_result parse_flush(const struct mr_proto_ctx *ctx, const struct m
         (void)mr_mc_refuse(msg, "CLIENT_ERROR invalid exptime argument\r\n");
     else
         msg->action = MR_MSG_EVERYWHERE;
-    if (msg->action == MR_MSG_REFUSE && msg->edits)
-        msg->action = MR_MSG_SKIP;
     msg->class = MR_CLASS_WRITE;
     mr_buf_printf(ctx->scratch, ctx->slab, "flush_all %lld\r\n", (long long)delay);
     msg->wire = mr_buf_slice(ctx->scratch);
@@ -464,5 +458,7 @@ enum mr_result mr_mc_parse_text(const struct mr_proto_ctx *ctx, struct mr_parse_
         rc = mr_mc_parse_meta(ctx, state, &line, input, msg);
     else
         rc = mr_mc_refuse(msg, BAD_VERB);
+    if (msg->action == MR_MSG_REFUSE && mr_mc_unpack(msg->ticket).reply == MR_MC_NO_REPLY)
+        msg->action = MR_MSG_SKIP; /* what is wrong with it does not show either */
     return rc;
 }
