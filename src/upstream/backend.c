@@ -147,7 +147,7 @@ static void count_timeout(struct mr_backend *b)
     if (now - server->timeout_us < timeout_us(b))
         return; /* one slow moment of the server is one failure, however many wait */
     server->timeout_us = now;
-    mr_server_failed(server, ETIMEDOUT);
+    mr_server_failed(server, ETIMEDOUT, false);
 }
 
 /*
@@ -428,7 +428,7 @@ static void count_close(struct mr_backend *b, int error, bool was_idle)
     mr_log_limited(MR_LOG_WARN, "server_failed pool=%s server=%s addr=%s reason=\"%s\"",
                    b->server->pool->config->name, b->server->config->name, b->server->addr.text,
                    b->refused != NULL ? b->refused : mr_pool_reason(error));
-    mr_server_failed(b->server, error);
+    mr_server_failed(b->server, error, b->state != READY);
 }
 
 static const char *close_reason(const struct mr_backend *b, int error)

@@ -30,8 +30,11 @@ void mr_backend_close(struct mr_backend *b, int error);
 /** Next in server->backends; NULL after the last. Pass NULL for the first. */
 struct mr_backend *mr_backend_next(struct mr_server *server, struct mr_backend *b);
 
-/** Counts a failure of the server: back-off, and ejection where it is configured. */
-void mr_server_failed(struct mr_server *server, int error);
+/**
+ * Counts a failure of the server: back-off, and ejection where it is configured. Parameters as of
+ * mr_health_failed.
+ */
+void mr_server_failed(struct mr_server *server, int error, bool connecting);
 
 /** The server has answered: it is well. */
 static inline void mr_server_answered(struct mr_server *server)

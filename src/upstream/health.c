@@ -10,6 +10,7 @@
 
 #define BACKOFF_FIRST_US 10000u
 #define BACKOFF_MAX_US   1000000u
+#define FAILING          2u /* failures from which on connects are held back */
 #define TICKS            4u /* of the timer in the time between two probes */
 #define TICK_MIN_MS      20u
 
@@ -36,13 +37,11 @@ static uint64_t now_us(const struct mr_server *server)
 
 /* ---- backing off ---- */
 
-/* None after the first failure: a connection that has broken is no dead server yet. */
+/* Of connects that follow one another; the first failure may be that of a connection alone. */
 static uint64_t backoff_us(uint64_t failures)
 {
-    const uint64_t doublings = failures > 1 ? failures - 2 : 0;
+    const uint64_t doublings = failures > 2 ? failures - 2 : 0;
 
-    if (failures <= 1)
-        return 0;
     return doublings > 6 ? BACKOFF_MAX_US : BACKOFF_FIRST_US << doublings;
 }
 
@@ -52,7 +51,7 @@ int mr_health_may_connect(struct mr_server *server)
     const uint64_t failures = load(&h->failures), retry = load(&h->retry_us);
     const int error = (int)load(&h->error);
 
-    if (failures == 0)
+    if (failures < FAILING)
         return 0;
     if (now_us(server) >= retry &&
         claim(&h->retry_us, retry, now_us(server) + backoff_us(failures + 1))) {
@@ -280,15 +279,21 @@ void mr_health_stop(struct mr_pool *pool)
     mr_timer_cancel(&pool->health_timer);
 }
 
-void mr_health_failed(struct mr_server *server, int error)
+void mr_health_failed(struct mr_server *server, int error, bool connecting)
 {
     struct mr_health *h = server->health;
+    const uint64_t failures = load(&h->failures), now = now_us(server);
 
     store(&h->error, (uint64_t)error);
-    if (load(&h->failures) == 0) { /* later ones are counted when they are tried */
-        store(&h->retry_us, now_us(server) + backoff_us(1));
-        store(&h->failures, 1);
-    }
+    if (failures == 0)
+        store(&h->failed_us, now);
+    /* connections that break together are one failure; what fails again, or to connect, fails */
+    const bool fails =
+        connecting || (failures == 1 && now - load(&h->failed_us) >= BACKOFF_FIRST_US);
+    if (failures == 0 || (failures == 1 && fails)) {
+        store(&h->retry_us, fails ? now + backoff_us(FAILING) : now);
+        store(&h->failures, fails ? FAILING : 1);
+    } /* later ones are counted when they are tried */
     if (!mr_timer_is_set(&server->pool->health_timer))
         start_ticking(server->pool, tick_ms(server->pool));
 }

@@ -107,14 +107,14 @@ static bool can_be_ejected(const struct mr_server *server)
            (pool->master == MR_NO_MASTER || server != &pool->servers[pool->master]);
 }
 
-void mr_server_failed(struct mr_server *server, int error)
+void mr_server_failed(struct mr_server *server, int error, bool connecting)
 {
     const struct mr_pool_config *config = server->pool->config;
     const uint32_t limit = config->server_failure_limit > 0 ? config->server_failure_limit : 1;
 
     if (server->pool->closing)
         return;
-    mr_health_failed(server, error);
+    mr_health_failed(server, error, connecting);
     if (can_be_ejected(server) && !server->ejected && ++server->failures >= limit)
         eject(server);
 }
@@ -168,7 +168,7 @@ static int connect_slot(struct mr_server *server, uint32_t slot)
     if (wait != 0)
         return wait;
     if (server->addr.len == 0) {
-        mr_server_failed(server, EHOSTDOWN);
+        mr_server_failed(server, EHOSTDOWN, true);
         return EHOSTDOWN;
     }
     const int error =
@@ -179,7 +179,7 @@ static int connect_slot(struct mr_server *server, uint32_t slot)
                        server->pool->config->name, server->config->name, server->addr.text,
                        mr_pool_reason(error));
         server->metrics->server_err++;
-        mr_server_failed(server, error);
+        mr_server_failed(server, error, true);
     }
     return error;
 }
