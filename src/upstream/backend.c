@@ -40,6 +40,7 @@ struct mr_backend {
     bool holding; /* a batch of requests is gathered */
     bool retired;
     bool timed_out;
+    bool answered; /* a reply has come */
     uint8_t lane;
     const char *refused; /* why the connection is of no use, when it is not an errno that says it */
 };
@@ -281,6 +282,7 @@ static bool take_reply(struct mr_backend *b, const char *bytes, size_t len, bool
         mr_latency_add(&m->server_latency, b->read_us - call->sent_us);
         mr_histogram_add(&m->server_times[call->class], b->read_us - call->sent_us);
         (void)pop(b);
+        b->answered = true;
         if (MR_LIKELY(!is_probing(b)))
             mr_server_answered(b->server);
     }
@@ -428,7 +430,7 @@ static void count_close(struct mr_backend *b, int error, bool was_idle)
     mr_log_limited(MR_LOG_WARN, "server_failed pool=%s server=%s addr=%s reason=\"%s\"",
                    b->server->pool->config->name, b->server->config->name, b->server->addr.text,
                    b->refused != NULL ? b->refused : mr_pool_reason(error));
-    mr_server_failed(b->server, error, b->state != READY);
+    mr_server_failed(b->server, error, !b->answered);
 }
 
 static const char *close_reason(const struct mr_backend *b, int error)

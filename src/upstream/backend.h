@@ -34,7 +34,7 @@ struct mr_backend *mr_backend_next(struct mr_server *server, struct mr_backend *
  * Counts a failure of the server: back-off, and ejection where it is configured. Parameters as of
  * mr_health_failed.
  */
-void mr_server_failed(struct mr_server *server, int error, bool connecting);
+void mr_server_failed(struct mr_server *server, int error, bool silent);
 
 /** The server has answered: it is well. */
 static inline void mr_server_answered(struct mr_server *server)

@@ -37,7 +37,7 @@ static uint64_t now_us(const struct mr_server *server)
 
 /* ---- backing off ---- */
 
-/* Of connects that follow one another; the first failure may be that of a connection alone. */
+/* Of connects that follow one another. */
 static uint64_t backoff_us(uint64_t failures)
 {
     const uint64_t doublings = failures > 2 ? failures - 2 : 0;
@@ -279,21 +279,19 @@ void mr_health_stop(struct mr_pool *pool)
     mr_timer_cancel(&pool->health_timer);
 }
 
-void mr_health_failed(struct mr_server *server, int error, bool connecting)
+void mr_health_failed(struct mr_server *server, int error, bool silent)
 {
     struct mr_health *h = server->health;
     const uint64_t failures = load(&h->failures), now = now_us(server);
 
     store(&h->error, (uint64_t)error);
-    if (failures == 0)
-        store(&h->failed_us, now);
-    /* connections that break together are one failure; what fails again, or to connect, fails */
-    const bool fails =
-        connecting || (failures == 1 && now - load(&h->failed_us) >= BACKOFF_FIRST_US);
-    if (failures == 0 || (failures == 1 && fails)) {
-        store(&h->retry_us, fails ? now + backoff_us(FAILING) : now);
-        store(&h->failures, fails ? FAILING : 1);
-    } /* later ones are counted when they are tried */
+    if (silent && failures < FAILING) { /* further ones are counted when they are tried */
+        store(&h->retry_us, now + backoff_us(FAILING));
+        store(&h->failures, FAILING);
+    } else if (failures == 0) {
+        store(&h->retry_us, now);
+        store(&h->failures, 1);
+    }
     if (!mr_timer_is_set(&server->pool->health_timer))
         start_ticking(server->pool, tick_ms(server->pool));
 }

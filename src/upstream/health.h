@@ -25,7 +25,6 @@ struct mr_lag_sample {
 
 struct mr_health {
     uint64_t failures;  /* in a row, of all workers, those at the same time counted once */
-    uint64_t failed_us; /* when the first of them was */
     uint64_t retry_us;  /* while there are any: no connect before */
     uint64_t error;     /* errno of the last one */
     uint64_t prober;    /* pid of the worker that probes */
@@ -46,9 +45,10 @@ void mr_health_stop(struct mr_pool *pool);
 
 /**
  * A connection or a request has failed; workers back off together.
- * @param connecting the connection could not be made
+ * @param silent the connection could not be made, or nothing ever came over it: it is the server
+ *               that fails, and not a connection alone
  */
-void mr_health_failed(struct mr_server *server, int error, bool connecting);
+void mr_health_failed(struct mr_server *server, int error, bool silent);
 
 /** The server has answered. Only a look when nothing was wrong. */
 static inline void mr_health_answered(struct mr_health *h)

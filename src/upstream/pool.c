@@ -107,14 +107,14 @@ static bool can_be_ejected(const struct mr_server *server)
            (pool->master == MR_NO_MASTER || server != &pool->servers[pool->master]);
 }
 
-void mr_server_failed(struct mr_server *server, int error, bool connecting)
+void mr_server_failed(struct mr_server *server, int error, bool silent)
 {
     const struct mr_pool_config *config = server->pool->config;
     const uint32_t limit = config->server_failure_limit > 0 ? config->server_failure_limit : 1;
 
     if (server->pool->closing)
         return;
-    mr_health_failed(server, error, connecting);
+    mr_health_failed(server, error, silent);
     if (can_be_ejected(server) && !server->ejected && ++server->failures >= limit)
         eject(server);
 }
