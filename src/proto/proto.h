@@ -157,6 +157,8 @@ struct mr_probe {
     uint64_t offset; /* in the master's stream of changes */
 };
 
+#define MR_LANES_MAX 4u
+
 struct mr_proto {
     const char *name;
     uint8_t lanes; /* kinds of server connections, one for each dialect that servers tell apart */

@@ -283,6 +283,7 @@ static bool take_reply(struct mr_backend *b, const char *bytes, size_t len, bool
         mr_histogram_add(&m->server_times[call->class], b->read_us - call->sent_us);
         (void)pop(b);
         b->answered = true;
+        b->server->lanes[b->lane].spoken = true;
         if (MR_LIKELY(!is_probing(b)))
             mr_server_answered(b->server);
     }
@@ -412,6 +413,22 @@ static void on_drain(struct mr_stream *s)
         count_sent(b);
 }
 
+/*
+ * True when the greeting has failed for the lane's sake: the server has answered in another
+ * dialect, or it closes connections of this lane and serves another one.
+ */
+static bool is_refusal(const struct mr_backend *b, int error)
+{
+    const struct mr_server *server = b->server;
+    bool other = error == EINVAL;
+
+    if (b->state != HELLO || b->refused == NULL || server->lanes[b->lane].spoken)
+        return false;
+    for (uint8_t lane = 0; lane < server->pool->config->protocol->lanes; lane++)
+        other |= server->lanes[lane].spoken;
+    return other && server->pool->config->protocol->lanes > 1;
+}
+
 /* A server may close a connection that it has no work on; anything else is a failure. */
 static void count_close(struct mr_backend *b, int error, bool was_idle)
 {
@@ -430,7 +447,10 @@ static void count_close(struct mr_backend *b, int error, bool was_idle)
     mr_log_limited(MR_LOG_WARN, "server_failed pool=%s server=%s addr=%s reason=\"%s\"",
                    b->server->pool->config->name, b->server->config->name, b->server->addr.text,
                    b->refused != NULL ? b->refused : mr_pool_reason(error));
-    mr_server_failed(b->server, error, !b->answered);
+    if (is_refusal(b, error))
+        mr_server_refused(b->server, b->lane, b->refused);
+    else
+        mr_server_failed(b->server, error, !b->answered);
 }
 
 static const char *close_reason(const struct mr_backend *b, int error)

@@ -36,6 +36,9 @@ struct mr_backend *mr_backend_next(struct mr_server *server, struct mr_backend *
  */
 void mr_server_failed(struct mr_server *server, int error, bool silent);
 
+/** The server does not take connections of this lane, though others may be fine. */
+void mr_server_refused(struct mr_server *server, uint8_t lane, const char *reason);
+
 /** The server has answered: it is well. */
 static inline void mr_server_answered(struct mr_server *server)
 {

@@ -11,7 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define KEYLESS "placeholder" /* twemproxy's key for requests that have none */
+#define REFUSED_WAIT_US 200000u /* before a dialect that a server did not speak is tried again */
+#define KEYLESS         "placeholder" /* twemproxy's key for requests that have none */
 
 const char *mr_pool_reason(int error)
 {
@@ -158,30 +159,38 @@ const char *mr_pool_no_route(const struct mr_pool *pool)
     return mr_pool_reason(ECONNREFUSED);
 }
 
-/* Returns 0 with the slot filled, or an errno. */
-static int connect_slot(struct mr_server *server, uint32_t slot)
+void mr_server_refused(struct mr_server *server, uint8_t lane, const char *reason)
 {
+    server->lanes[lane].refusal = reason;
+    server->lanes[lane].retry_us = server->pool->loop->now_us + REFUSED_WAIT_US;
+}
+
+/* Returns NULL with the slot filled, or why it is not. */
+static const char *connect_slot(struct mr_server *server, uint32_t slot)
+{
+    const uint8_t lane = (uint8_t)(slot / server->pool->config->server_connections);
+
     if (server->pool->closing)
-        return ECONNREFUSED;
+        return mr_pool_reason(ECONNREFUSED);
+    if (MR_UNLIKELY(server->pool->loop->now_us < server->lanes[lane].retry_us))
+        return server->lanes[lane].refusal;
     /* being ejected is back-off enough */
-    const int wait = can_be_ejected(server) ? 0 : mr_health_may_connect(server);
-    if (wait != 0)
-        return wait;
+    int error = can_be_ejected(server) ? 0 : mr_health_may_connect(server);
+    if (error != 0)
+        return mr_pool_reason(error);
     if (server->addr.len == 0) {
         mr_server_failed(server, EHOSTDOWN, true);
-        return EHOSTDOWN;
+        return mr_pool_reason(EHOSTDOWN);
     }
-    const int error =
-        mr_backend_connect(&server->slots[slot], server,
-                           (uint8_t)(slot / server->pool->config->server_connections), false);
-    if (error != 0) {
-        mr_log_limited(MR_LOG_WARN, "server_connect_failed pool=%s server=%s addr=%s reason=\"%s\"",
-                       server->pool->config->name, server->config->name, server->addr.text,
-                       mr_pool_reason(error));
-        server->metrics->server_err++;
-        mr_server_failed(server, error, true);
-    }
-    return error;
+    error = mr_backend_connect(&server->slots[slot], server, lane, false);
+    if (error == 0)
+        return NULL;
+    mr_log_limited(MR_LOG_WARN, "server_connect_failed pool=%s server=%s addr=%s reason=\"%s\"",
+                   server->pool->config->name, server->config->name, server->addr.text,
+                   mr_pool_reason(error));
+    server->metrics->server_err++;
+    mr_server_failed(server, error, true);
+    return mr_pool_reason(error);
 }
 
 const char *mr_pool_send(struct mr_pool *pool, uint32_t index, uint8_t lane, uint64_t affinity,
@@ -193,9 +202,9 @@ const char *mr_pool_send(struct mr_pool *pool, uint32_t index, uint8_t lane, uin
 
     server->lane = lane;
     if (MR_UNLIKELY(server->slots[slot] == NULL)) {
-        const int error = connect_slot(server, slot);
-        if (error != 0)
-            return mr_pool_reason(error);
+        const char *error = connect_slot(server, slot);
+        if (error != NULL)
+            return error;
     }
     mr_backend_send(server->slots[slot], call, request);
     return NULL;
@@ -206,7 +215,7 @@ static void preconnect(struct mr_server *server)
     if (server->addr.len == 0)
         return; /* mr_pool_set_address comes back to it */
     for (uint32_t slot = 0; slot < server->pool->config->server_connections; slot++)
-        if (server->slots[slot] == NULL && connect_slot(server, slot) != 0)
+        if (server->slots[slot] == NULL && connect_slot(server, slot) != NULL)
             return;
 }
 

@@ -14,6 +14,13 @@
 struct mr_backend;
 struct mr_pool;
 
+/** Connections of one kind to a server. */
+struct mr_lane {
+    bool spoken;         /* the server has answered on one */
+    const char *refusal; /* why it does not speak it, as far as is known */
+    uint64_t retry_us;   /* no connect before */
+};
+
 struct mr_server {
     struct mr_pool *pool;
     const struct mr_server_config *config;
@@ -29,8 +36,9 @@ struct mr_server {
     uint64_t retry_us;   /* while ejected: when it may come back */
     uint64_t timeout_us; /* when a time-out was last counted as a failure */
     uint32_t failures;   /* in a row, in this worker */
-    uint8_t lane;        /* of the last request */
-    bool probing;        /* a probe is on its way */
+    struct mr_lane lanes[MR_LANES_MAX];
+    uint8_t lane; /* of the last request */
+    bool probing; /* a probe is on its way */
     bool ejected;
 };
 

@@ -11,6 +11,7 @@
 enum mr_mc_dialect { MR_MC_UNDECIDED, MR_MC_TEXT, MR_MC_BINARY };
 
 enum mr_mc_lane { MR_MC_TEXT_LANE, MR_MC_BINARY_LANE, MR_MC_LANES };
+_Static_assert(MR_MC_LANES <= MR_LANES_MAX, "lanes");
 
 /** What is remembered of a request until it is answered; packed into the message's ticket. */
 struct mr_mc_ticket {
