@@ -42,10 +42,16 @@ def start():
         return thing
 
     yield make
+    trouble = []
     for thing in reversed(started):
-        if isinstance(thing, Millrace):
-            thing.stop()
-        elif isinstance(thing, Scripted):
-            thing.close()
-        elif thing.alive():
-            thing.kill()
+        try:
+            if isinstance(thing, Millrace):
+                thing.stop()
+            elif isinstance(thing, Scripted):
+                thing.close()
+            elif thing.alive():
+                thing.kill()
+        except Exception as e:  # the others have to end all the same
+            trouble.append(e)
+    if trouble:
+        raise trouble[0]
