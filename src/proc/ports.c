@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -67,16 +68,18 @@ enum mr_result mr_ports_open(struct mr_ports *ports, const struct mr_config *con
     return rc;
 }
 
-void mr_ports_take(struct mr_ports *ports, const int *fds, uint32_t n)
+void mr_ports_take(struct mr_ports *ports, const struct mr_config *config, const int *fds)
 {
-    allocate(ports, n);
-    for (uint32_t i = 0; i < n; i++) {
-        struct mr_addr *addr = &ports->addrs[i];
-        ports->fds[i] = fds[i];
-        addr->len = sizeof(addr->sa);
-        if (getsockname(fds[i], &addr->sa.any, &addr->len) < 0)
-            addr->len = 0;
-    }
+    struct mr_addr *stats;
+
+    allocate(ports, 1 + config->admin.n);
+    memcpy(ports->fds, fds, ports->n * sizeof(*fds));
+    for (uint32_t i = 0; i < config->admin.n; i++)
+        ports->addrs[i + 1] = config->admin.at[i].addr;
+    stats = &ports->addrs[0]; /* what the options of that process have said */
+    stats->len = sizeof(stats->sa);
+    if (getsockname(fds[0], &stats->sa.any, &stats->len) < 0)
+        stats->len = 0;
 }
 
 void mr_ports_abandon(struct mr_ports *ports)

@@ -19,8 +19,8 @@ enum mr_result mr_ports_open(struct mr_ports *ports, const struct mr_config *con
                              const struct mr_options *options, const struct mr_ports *before,
                              struct mr_error *err) MR_MUST_USE;
 
-/** Takes open sockets that another process has had. */
-void mr_ports_take(struct mr_ports *ports, const int *fds, uint32_t n);
+/** Takes the open sockets, in this order, that another process has had with this configuration. */
+void mr_ports_take(struct mr_ports *ports, const struct mr_config *config, const int *fds);
 
 /** Frees everything; files of unix sockets stay for those that `heir` (NULL for none) has too. */
 void mr_ports_close(struct mr_ports *ports, const struct mr_ports *heir);

@@ -387,7 +387,7 @@ static void take(struct mr_inheritance *in, const int *fds, bool pidfile)
     struct mr_generation *g = &in->previous;
     struct mr_runtime *rt = &g->runtime;
 
-    mr_ports_take(&g->ports, fds, 1 + g->config->admin.n);
+    mr_ports_take(&g->ports, g->config, fds);
     fds += g->ports.n;
     g->listeners.config = g->config;
     g->listeners.n_slots = rt->n_slots;

@@ -12,6 +12,7 @@ import time
 
 import pytest
 from harness import SLOW, Millrace, Raw, Scripted, free_port, pool_yaml, wait_for
+from test_upgrade import Upgradable, adopt_orphans  # noqa: F401
 
 TOKEN = "a-secret-of-the-operator"
 
@@ -47,12 +48,12 @@ class Admin(Millrace):
         return got
 
     def own(self):
-        status, text = self.http("GET", "/stats.json")
+        status, text = Admin.http(self, "GET", "/stats.json")
         assert status == 200
         return json.loads(text)
 
     def latency(self, what="pool", cls="all"):
-        pool = self.own()["pools"][0]
+        pool = Admin.own(self)["pools"][0]
         return (pool if what == "pool" else pool["servers"][0])["latency"][cls]
 
 
@@ -279,6 +280,25 @@ def test_a_slow_client_shows_in_the_pool_alone(start, redis1):
         for _ in range(50):
             c.ask("SET", "small", 1)
     assert m.latency("pool", "write")["p50_us"] < 100000 * SLOW
+
+
+def test_latencies_and_admin_addresses_survive_an_upgrade(start, redis1, adopt_orphans):  # noqa: F811
+    port = free_port()
+    m = start(Upgradable, conf=f"global: {{admin: ['127.0.0.1:{port}', '@DIR@/admin.sock 0600']}}\n" +
+              pool_yaml("alpha", "127.0.0.1:@PORT@", [f"127.0.0.1:{redis1.port}:1"]), workers=2)
+    m.admin_port = port
+    with m.raw() as c:
+        for n in (20, 40):
+            for _ in range(20):
+                c.ask("GET", "a")
+            wait_for(lambda n=n: Admin.latency(m, "server", "read")["count"] == n)
+            before = Admin.latency(m, "pool", "read")
+            m.upgrade()
+            assert wait_for(lambda: Admin.http(m, "GET", "/readyz")) == (200, "ready\n")
+            wait_for(lambda b=before: Admin.latency(m, "pool", "read") == b)
+            assert Admin.http(m, "GET", "/healthz", unix=True) == (200, "ok\n")
+    assert m.stop() == 0
+    assert not (m.dir / "admin.sock").exists()
 
 
 def test_latencies_survive_a_crash_and_a_reload(start, redis1):
