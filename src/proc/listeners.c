@@ -103,7 +103,7 @@ static enum mr_result open_address(struct mr_listeners *l, uint32_t index,
     if (!pool->reuseport && old < 0)
         rc = mr_listen_probe(&listen->addr, err);
     if (old >= 0 && l->n_slots > before->n_slots && !is_shared(l->config, listen))
-        /* nobody accepts at the new sockets yet, and perhaps never will */
+        /* nobody accepts at the new sockets yet, and perhaps never will: then this stays so */
         steer(before->fds[old], listen, before->n_slots);
     for (uint32_t s = 0; s < l->n_slots && rc == MR_OK; s++) {
         int *fd = &l->fds[s * l->n + index];
@@ -186,11 +186,6 @@ void mr_listeners_close(struct mr_listeners *l, const struct mr_listeners *heir)
     }
     for (uint32_t s = l->n_slots; s-- > 0;)
         close_slot(l, s, UINT32_MAX);
-    for (uint32_t i = 0; i < l->n && heir != NULL && heir->fds != NULL; i++) {
-        const int other = mr_listeners_find(heir, &listen_at(l, i)->addr);
-        if (other >= 0 && l->n_slots > heir->n_slots && !is_shared(l->config, listen_at(l, i)))
-            steer(heir->fds[other], listen_at(l, i), 0); /* the group is theirs alone again */
-    }
     free(l->fds);
     l->fds = NULL;
 }
