@@ -39,7 +39,7 @@ struct start {
     int notify; /* of the background start, -1 in the foreground */
 };
 
-static const struct mr_admin_hook ADMIN = {mr_admin_attach, mr_admin_detach};
+static const struct mr_admin_hook ADMIN = {mr_admin_attach, mr_admin_finish, mr_admin_detach};
 
 static int complain(const struct mr_error *err)
 {

@@ -24,6 +24,11 @@ void *mr_admin_attach(struct mr_loop *loop, const struct mr_runtime *runtime,
     return a;
 }
 
+void mr_admin_finish(void *admin)
+{
+    mr_http_finish(((struct admin *)admin)->http);
+}
+
 void mr_admin_detach(void *admin)
 {
     struct admin *a = admin;

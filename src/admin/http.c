@@ -20,6 +20,8 @@
 #define IDLE_SECONDS    10u /* of a connection */
 #define TICK_MS         1000u
 #define RUNS_MAX        64u /* of the library, one after the other */
+#define FINISH_US       300000u
+#define FINISH_TURN_MS  10
 
 /* One address. */
 struct door {
@@ -141,6 +143,8 @@ static enum MHD_Result handle(void *arg, struct MHD_Connection *connection, cons
     MR_CHECK(response != NULL);
     (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, a.type);
     (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+    /* the process may be replaced at any time: no connection counts on it */
+    (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
     const enum MHD_Result rc = MHD_queue_response(connection, a.status, response);
     MHD_destroy_response(response);
     return rc;
@@ -220,6 +224,33 @@ struct mr_http *mr_http_attach(struct mr_loop *loop, const struct mr_runtime *ru
                    runtime->config->admin.at[i - 1].text, strerror(errno));
     mr_loop_timer(loop, &http->tick, TICK_MS);
     return http;
+}
+
+static bool is_busy(const struct mr_http *http)
+{
+    for (uint32_t i = 0; i < http->n; i++)
+        if (MHD_get_daemon_info(http->doors[i].daemon, MHD_DAEMON_INFO_CURRENT_CONNECTIONS)
+                ->num_connections > 0)
+            return true;
+    return false;
+}
+
+void mr_http_finish(struct mr_http *http)
+{
+    if (http == NULL)
+        return;
+    const uint64_t until_us = http->loop->now_us + FINISH_US;
+    for (uint32_t i = 0; i < http->n; i++) {
+        run(&http->doors[i]); /* what waits to be accepted */
+        const MHD_socket fd = MHD_quiesce_daemon(http->doors[i].daemon);
+        if (fd != MHD_INVALID_SOCKET)
+            (void)close(fd);
+    }
+    while (is_busy(http) && http->loop->now_us < until_us) {
+        mr_loop_turn(http->loop, FINISH_TURN_MS);
+        for (uint32_t i = 0; i < http->n; i++)
+            run(&http->doors[i]);
+    }
 }
 
 void mr_http_detach(struct mr_http *http)

@@ -13,5 +13,8 @@ struct mr_http;
 struct mr_http *mr_http_attach(struct mr_loop *loop, const struct mr_runtime *runtime,
                                const struct mr_admin_control *control);
 
+/** See mr_admin_finish. NULL is fine. */
+void mr_http_finish(struct mr_http *http);
+
 /** Stops; open connections are cut. NULL is fine. */
 void mr_http_detach(struct mr_http *http);

@@ -63,6 +63,7 @@ static int run_admin(const struct mr_team *team, int channel)
     void *admin = team->hooks->admin.attach(&p.loop, &team->generation.runtime, &control);
     mr_channel_tell(channel, MR_MSG_READY_TYPE);
     mr_loop_run(&p.loop);
+    team->hooks->admin.finish(admin);
     team->hooks->admin.detach(admin);
     mr_loop_settle(&p.loop);
     mr_process_fini(&p);

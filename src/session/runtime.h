@@ -53,5 +53,6 @@ struct mr_admin_control {
 struct mr_admin_hook {
     void *(*attach)(struct mr_loop *loop, const struct mr_runtime *runtime,
                     const struct mr_admin_control *control);
+    void (*finish)(void *server); /* answers what has come already, for a moment at most */
     void (*detach)(void *server); /* then turn the loop once */
 };

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 import pytest
@@ -145,6 +146,39 @@ def test_a_reload_is_for_those_who_may(start, redis1):
     assert re.search(r"conf\.yml:\d+:\d+", reason) and "kettle" in reason
     assert "millrace_reload_failures_total 1" in m.http("GET", "/metrics")[1]
     assert m.own()["generation"] == 3
+
+
+@pytest.mark.parametrize("how", ["reload", "upgrade"])
+def test_readers_do_not_notice_that_the_process_is_replaced(start, redis1, how, adopt_orphans):  # noqa: F811
+    port = free_port()
+    m = start(Upgradable, conf=f"global: {{admin: '127.0.0.1:{port}'}}\n" +
+              pool_yaml("alpha", "127.0.0.1:@PORT@", [f"127.0.0.1:{redis1.port}:1"]), workers=1)
+    m.admin_port = port
+    failures, done, stop = [], [0], threading.Event()
+
+    def read():
+        while not stop.is_set():
+            try:
+                assert Admin.http(m, "GET", "/metrics")[0] == 200
+                done[0] += 1
+            except (OSError, http.client.HTTPException, AssertionError) as e:
+                failures.append(repr(e))
+
+    threads = [threading.Thread(target=read, daemon=True) for _ in range(3)]
+    for t in threads:
+        t.start()
+    for _ in range(8):
+        if how == "upgrade":
+            m.upgrade()
+        else:
+            before = m.log_text().count(" reloaded ")
+            os.kill(m.pid, signal.SIGHUP)
+            wait_for(lambda n=before: m.log_text().count(" reloaded ") > n)
+        time.sleep(0.05)
+    stop.set()
+    for t in threads:
+        t.join(20)
+    assert failures == [] and done[0] > 20
 
 
 def test_the_admin_address_itself_changes_with_a_reload(start, redis1):
