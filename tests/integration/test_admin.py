@@ -274,7 +274,7 @@ def test_a_slow_server_shows_in_both(start):
         assert got["count"] == 5 and got["p50_us"] >= 150000
         assert m.latency(what, "read")["count"] == 0
     # the next class is fast, and is not mixed with the slow one
-    assert m.latency("pool", "other")["max_us"] < 100000 * SLOW
+    assert m.latency("pool", "other")["max_us"] < 140000 * SLOW
 
 
 def test_a_slow_network_shows_in_both(start, redis1):

@@ -276,7 +276,7 @@ def test_no_master_is_known(start, trio):
 def test_stickiness_gives_a_client_its_own_writes(start, trio):
     for r in trio[1:]:
         r.ask("REPLICAOF", "127.0.0.1", free_port())  # replication has stopped
-    sticky = pool(start, trio, stickiness="400ms")
+    sticky = pool(start, trio, stickiness="1500ms")
     plain = pool(start, trio)
     with sticky.raw() as c, sticky.raw() as other, plain.raw() as d:
         assert c.ask("SET", "a", "mine") == b"+OK" and c.ask("GET", "a") == b"mine"
@@ -482,9 +482,10 @@ def test_probes_of_all_servers_come_from_one_worker(start):
     m = start(Admin, [redis1.port], health_checks="always", health_check_interval="100ms", workers=4)
     wait_for(lambda: health(m, f"127.0.0.1:{redis1.port}")["state"] == "up")
     reset([redis1])
+    began = time.monotonic()
     time.sleep(1)
     pings = calls(redis1).get("ping", 0)
-    assert 5 / SLOW <= pings <= 12
+    assert 2 <= pings <= (time.monotonic() - began) * 10 + 4  # four workers would make four times as many
     clients = redis1.ask("CLIENT", "LIST").decode().count("\n")
     assert clients <= 2  # one probe, and we
     # the worker that probes dies: another goes on
