@@ -34,11 +34,11 @@ static void rebuild(struct mr_pool *pool)
         const struct mr_server *s = &pool->servers[i];
         pool->members[i].live = !s->ejected && i != pool->config->master;
         pool->n_live += pool->members[i].live;
-        if (s->ejected) {
-            pool->n_ejected++;
-            if (s->retry_us < pool->retry_us)
-                pool->retry_us = s->retry_us;
-        }
+        pool->n_ejected += s->ejected;
+        /* where servers are probed, the ticks of the prober look, and not each request */
+        if (s->ejected && pool->config->health_checks == MR_HEALTH_OFF &&
+            s->retry_us < pool->retry_us)
+            pool->retry_us = s->retry_us;
     }
     if (pool->n_live == 0)
         return;

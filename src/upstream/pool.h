@@ -53,7 +53,7 @@ struct mr_pool {
     uint32_t n_live;   /* on the ring */
     uint32_t master;   /* of a replicated pool, MR_NO_MASTER while none is known */
     uint32_t turn;     /* where the choice among equals goes on */
-    uint64_t retry_us; /* earliest time that an ejected server comes back */
+    uint64_t retry_us; /* earliest time that an ejected server comes back unprobed */
     struct mr_timer health_timer;
     struct mr_health *own_health; /* where nobody shares any; NULL */
     mr_hash_fn hash;
