@@ -88,16 +88,22 @@ static void process(const struct writer *w)
     plain(w, MR_PROCESS_METRICS, MR_PROCESS_METRIC_COUNT, (const uint64_t *)&sum);
 }
 
+static void labelled(const struct writer *w, const struct mr_metric_desc *d,
+                     const struct mr_pool_config *pool, int server, uint64_t v)
+{
+    (void)fprintf(w->out, "millrace_%s{", d->prometheus);
+    labels(w, pool, server);
+    (void)fputc('}', w->out);
+    value(w, d, v);
+}
+
 static void pools(const struct writer *w)
 {
     for (size_t i = 0; i < MR_POOL_METRIC_COUNT; i++) {
         describe(w, &MR_POOL_METRICS[i]);
-        for (uint32_t p = 0; p < w->rt->config->n_pools; p++) {
-            (void)fprintf(w->out, "millrace_%s{", MR_POOL_METRICS[i].prometheus);
-            labels(w, &w->rt->config->pools[p], -1);
-            (void)fputc('}', w->out);
-            value(w, &MR_POOL_METRICS[i], ((const uint64_t *)&w->pools[p])[i]);
-        }
+        for (uint32_t p = 0; p < w->rt->config->n_pools; p++)
+            labelled(w, &MR_POOL_METRICS[i], &w->rt->config->pools[p], -1,
+                     ((const uint64_t *)&w->pools[p])[i]);
     }
 }
 
@@ -107,12 +113,9 @@ static void servers(const struct writer *w)
         uint32_t index = 0;
         describe(w, &MR_SERVER_METRICS[i]);
         for (uint32_t p = 0; p < w->rt->config->n_pools; p++)
-            for (uint32_t s = 0; s < w->rt->config->pools[p].servers.n; s++) {
-                (void)fprintf(w->out, "millrace_%s{", MR_SERVER_METRICS[i].prometheus);
-                labels(w, &w->rt->config->pools[p], (int)s);
-                (void)fputc('}', w->out);
-                value(w, &MR_SERVER_METRICS[i], ((const uint64_t *)&w->servers[index++])[i]);
-            }
+            for (uint32_t s = 0; s < w->rt->config->pools[p].servers.n; s++)
+                labelled(w, &MR_SERVER_METRICS[i], &w->rt->config->pools[p], (int)s,
+                         ((const uint64_t *)&w->servers[index++])[i]);
     }
 }
 
@@ -128,12 +131,9 @@ static void healths(const struct writer *w)
         for (uint32_t p = 0; p < config->n_pools; p++)
             for (uint32_t s = 0; s < config->pools[p].servers.n; s++, index++) {
                 mr_read_health(w->rt, index, &m);
-                if (w->rt->health[index].state == MR_HEALTH_UNKNOWN && m.failures == 0)
-                    continue;
-                (void)fprintf(w->out, "millrace_%s{", MR_HEALTH_METRICS[i].prometheus);
-                labels(w, &config->pools[p], (int)s);
-                (void)fputc('}', w->out);
-                value(w, &MR_HEALTH_METRICS[i], ((const uint64_t *)&m)[i]);
+                if (w->rt->health[index].state != MR_HEALTH_UNKNOWN || m.failures > 0)
+                    labelled(w, &MR_HEALTH_METRICS[i], &config->pools[p], (int)s,
+                             ((const uint64_t *)&m)[i]);
             }
     }
 }

@@ -148,16 +148,22 @@ static enum mr_result open_slots(struct mr_generation *g, uint32_t workers,
     return rc;
 }
 
+/* Zeroed memory that all processes of the generation write. */
+static enum mr_result share(void *out, size_t bytes, struct mr_error *err)
+{
+    void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    if (at == MAP_FAILED)
+        return mr_fail_sys(err, "%zu bytes of memory for all workers", bytes);
+    memcpy(out, &at, sizeof(at));
+    return MR_OK;
+}
+
 static enum mr_result open_turnstile(struct mr_generation *g, struct mr_error *err)
 {
     if (strcmp(g->config->accept, "mutex") != 0)
         return MR_OK;
-    void *at =
-        mmap(NULL, sizeof(uint64_t), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (at == MAP_FAILED)
-        return mr_fail_sys(err, "memory for the accept mutex");
-    g->runtime.accept_holder = at;
-    return MR_OK;
+    return share(&g->runtime.accept_holder, sizeof(*g->runtime.accept_holder), err);
 }
 
 static enum mr_result share_reloads(struct mr_generation *g, const struct mr_generation *previous,
@@ -169,12 +175,8 @@ static enum mr_result share_reloads(struct mr_generation *g, const struct mr_gen
         rt->reloads = previous->runtime.reloads;
         return MR_OK;
     }
-    void *at =
-        mmap(NULL, sizeof(*rt->reloads), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (at == MAP_FAILED)
-        return mr_fail_sys(err, "memory for what is told about reloads");
-    rt->reloads = at; /* for as long as this program runs */
-    return MR_OK;
+    /* for as long as this program runs */
+    return share(&rt->reloads, sizeof(*rt->reloads), err);
 }
 
 /* What probes have found of servers that stay: roles above all, so that writes find the master. */
@@ -198,15 +200,11 @@ static void keep_health(struct mr_generation *g, const struct mr_generation *pre
 static enum mr_result share_health(struct mr_generation *g, const struct mr_generation *previous,
                                    struct mr_error *err)
 {
-    void *at = mmap(NULL, health_bytes(g->config), PROT_READ | PROT_WRITE,
-                    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    const enum mr_result rc = share(&g->runtime.health, health_bytes(g->config), err);
 
-    if (at == MAP_FAILED)
-        return mr_fail_sys(err, "memory for the health of servers");
-    g->runtime.health = at;
-    if (previous != NULL && previous->runtime.health != NULL)
+    if (rc == MR_OK && previous != NULL && previous->runtime.health != NULL)
         keep_health(g, previous);
-    return MR_OK;
+    return rc;
 }
 
 /* Ways for connections from worker to worker. */

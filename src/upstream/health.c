@@ -153,9 +153,8 @@ static uint64_t lag_of(const struct mr_server *replica, uint64_t offset)
 static void check_role(struct mr_server *server, enum mr_role role)
 {
     const struct mr_pool *pool = server->pool;
-    const bool configured_master =
-        server == &pool->servers[pool->n_servers - 1] && pool->config->master != MR_NO_MASTER;
-    const enum mr_role wanted = configured_master ? MR_ROLE_MASTER : MR_ROLE_REPLICA;
+    const bool named = (uint32_t)(server - pool->servers) == pool->config->master;
+    const enum mr_role wanted = named ? MR_ROLE_MASTER : MR_ROLE_REPLICA;
 
     if (role == load(&server->health->role))
         return;

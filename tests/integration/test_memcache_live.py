@@ -7,7 +7,7 @@ import time
 import pytest
 from harness import SLOW, Millrace, Scripted, wait_for
 from memcached import Memcached, packet, read_packet, stored
-from test_reload import CLIENTS, KILLS, RELOADS, Survivor, Writer, reload
+from test_reload import CLIENTS, KILLS, RELOADS, Survivor, Writer, finish, reload
 from test_upgrade import UPGRADES, Upgradable, adopt_orphans  # noqa: F401
 
 S = stored()
@@ -84,18 +84,6 @@ class McSurvivor(Rounds, Survivor):
 @pytest.fixture
 def mc4(start):
     return [start(Memcached) for _ in range(4)]
-
-
-def finish(writers, what, n):
-    for w in writers:
-        w.stop = True
-    for w in writers:
-        w.join(30 * SLOW)
-    requests = sum(w.requests for w in writers)
-    print(f"{n} {what}, {len(writers)} clients, {requests} requests, longest round "
-          f"{max(w.longest for w in writers) * 1000:.1f} ms")
-    assert [w.wrong[:3] for w in writers if w.wrong] == []
-    assert requests > n * len(writers)
 
 
 def test_reloads_under_load(start, mc4):

@@ -56,6 +56,7 @@ class Writer(threading.Thread):
         self.longest = 0.0
 
     def run(self):
+        """On one connection, until it is told to stop or the connection is cut."""
         try:
             with Raw(self.port, timeout=20) as c:
                 n = 0
@@ -91,14 +92,20 @@ class Survivor(Writer):
 
     def run(self):
         while not self.stop:
-            try:
-                with Raw(self.port, timeout=20) as c:
-                    n = 0
-                    while not self.stop:
-                        n += 1
-                        self.one_round(c, n)
-            except (OSError, EOFError) as e:
-                self.dropped.append(repr(e))
+            super().run()
+
+
+def finish(writers, what, n):
+    """Stops them, tells how it went; no reply was wrong, and they were not idle."""
+    for w in writers:
+        w.stop = True
+    for w in writers:
+        w.join(30 * SLOW)
+    requests = sum(w.requests for w in writers)
+    print(f"{n} {what}, {len(writers)} clients, {requests} requests, longest round "
+          f"{max(w.longest for w in writers) * 1000:.1f} ms")
+    assert [w.wrong[:3] for w in writers if w.wrong] == []
+    assert requests > n * len(writers)
 
 
 class Monitor(threading.Thread):
@@ -137,16 +144,8 @@ def test_reloads_under_load_drop_nothing_and_mix_nothing(start, redis4):
         m.conf.write_text(other if i % 2 == 0 else conf)
         reload(m, 30)
         time.sleep(0.05)
-    for w in writers:
-        w.stop = True
-    for w in writers:
-        w.join(30 * SLOW)
-    requests = sum(w.requests for w in writers)
-    print(f"{RELOADS} reloads, {CLIENTS} clients, {requests} requests, longest round "
-          f"{max(w.longest for w in writers) * 1000:.1f} ms")
+    finish(writers, "reloads", RELOADS)
     assert [w.dropped for w in writers if w.dropped] == []
-    assert [w.wrong[:3] for w in writers if w.wrong] == []
-    assert requests > RELOADS * CLIENTS
     # keys that stayed where they are: the last acknowledged write is there
     stable = [s for s in redis4[:2]]
     held = {}

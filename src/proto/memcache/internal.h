@@ -7,6 +7,8 @@
 #define MR_MC_KEY_BYTES  250u   /* memcached's limit */
 #define MR_MC_LINE_BYTES 16384u /* of a command line that is no retrieval */
 
+#define MR_MC_BAD_FORMAT "CLIENT_ERROR bad command line format\r\n"
+
 /** What a client speaks, decided by the first byte of its connection; its server lane follows. */
 enum mr_mc_dialect { MR_MC_UNDECIDED, MR_MC_TEXT, MR_MC_BINARY };
 
@@ -89,9 +91,6 @@ enum mr_result mr_mc_value(const struct mr_proto_ctx *ctx, struct mr_parse_state
 
 /** Largest length of a value that can be asked for: memcached's own limit. */
 #define MR_MC_VALUE_MAX ((uint64_t)INT32_MAX - 2)
-
-enum mr_verdict mr_mc_answer(const struct mr_proto_ctx *ctx, const struct mr_msg *msg,
-                             struct mr_buf *out);
 
 bool mr_mc_next_key(const struct mr_msg *msg, struct mr_key_walk *walk, struct mr_slice *key);
 void mr_mc_split(const struct mr_msg *msg, struct mr_plan *plan, struct mr_slab *slab);

@@ -3,8 +3,6 @@
 
 #include "core/number.h"
 
-#define BAD_FORMAT "CLIENT_ERROR bad command line format\r\n"
-
 /* What the flags of a command say to the proxy; the rest is for the server. */
 struct flags {
     bool quiet;
@@ -93,12 +91,12 @@ static enum mr_result parse_set(const struct mr_proto_ctx *ctx, struct mr_parse_
     uint64_t length;
 
     if (line->n_words < 3 || !mr_parse_uint(line->words[2], MR_MC_VALUE_MAX, &length))
-        return mr_mc_refuse(msg, BAD_FORMAT);
+        return mr_mc_refuse(msg, MR_MC_BAD_FORMAT);
     const enum mr_result rc = mr_mc_value(ctx, state, line, input, length, msg, value);
     if (rc == MR_OK && flags->bad_key)
         return mr_mc_refuse(msg, "CLIENT_ERROR error decoding key\r\n");
     if (rc == MR_OK && flags->bad_number)
-        return mr_mc_refuse(msg, BAD_FORMAT);
+        return mr_mc_refuse(msg, MR_MC_BAD_FORMAT);
     msg->guarded = true;
     return rc;
 }
@@ -118,11 +116,11 @@ enum mr_result mr_mc_parse_meta(const struct mr_proto_ctx *ctx, struct mr_parse_
     if (memchr("gsdae", verb, 5) == NULL)
         return mr_mc_refuse(msg, "ERROR\r\n");
     if (line->n_words < 2)
-        return mr_mc_refuse(msg, verb == 'e' ? BAD_FORMAT : "ERROR\r\n");
+        return mr_mc_refuse(msg, verb == 'e' ? MR_MC_BAD_FORMAT : "ERROR\r\n");
     if (line->n_words > MR_MC_WORDS)
         return mr_mc_refuse(msg, "CLIENT_ERROR options flags are too long\r\n");
     if (!mr_mc_key_ok(line, line->words[1]))
-        return mr_mc_refuse(msg, BAD_FORMAT);
+        return mr_mc_refuse(msg, MR_MC_BAD_FORMAT);
     read_flags(line, first_flag, &flags);
     msg->key = line->words[1];
     flags.bad_key = flags.base64 && verb != 'e' && !decode_base64(line->words[1], &msg->key);

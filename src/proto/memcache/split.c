@@ -37,19 +37,18 @@ void mr_mc_split(const struct mr_msg *msg, struct mr_plan *plan, struct mr_slab 
     struct mr_key_walk walk = {0};
     struct mr_slice key;
 
-    for (uint32_t i = 0; i < plan->n_parts; i++) {
-        struct mr_buf *request = &plan->parts[i].request;
-        for (uint32_t w = 0; is_retrieval(plan) && w < msg->n_args; w++) {
-            if (w > 0)
-                append(request, slab, mr_slice_of(" "));
-            append(request, slab, msg->args[w]);
-        }
-        if (!is_retrieval(plan))
-            append(request, slab, msg->wire);
-    }
-    if (!is_retrieval(plan))
+    if (!is_retrieval(plan)) { /* every server is asked the same */
+        for (uint32_t i = 0; i < plan->n_parts; i++)
+            append(&plan->parts[i].request, slab, msg->wire);
         return;
+    }
     append(&plan->notes, slab, msg->wire);
+    for (uint32_t i = 0; i < plan->n_parts; i++)
+        for (uint32_t w = 0; w < msg->n_args; w++) {
+            if (w > 0)
+                append(&plan->parts[i].request, slab, mr_slice_of(" "));
+            append(&plan->parts[i].request, slab, msg->args[w]);
+        }
     for (uint32_t k = 0; k < plan->n_keys && mr_mc_next_key(msg, &walk, &key); k++) {
         struct mr_buf *request = &plan->parts[plan->part_of_key[k]].request;
         append(request, slab, mr_slice_of(" "));
@@ -172,8 +171,10 @@ void mr_mc_join(const struct mr_plan *plan, struct mr_slab *slab, struct mr_buf 
         return;
     }
     for (uint32_t i = 0; i < plan->n_parts; i++)
-        if (plan->parts[i].failure != NULL && ++failed > 0)
+        if (plan->parts[i].failure != NULL) {
             failure = plan->parts[i].failure;
+            failed++;
+        }
     if (failed == plan->n_parts)
         mr_mc_fail(plan->options, plan->ticket, failure, slab, out);
     else
@@ -184,19 +185,16 @@ void mr_mc_fail(const struct mr_proto_options *options, uint64_t ticket, const c
                 struct mr_slab *slab, struct mr_buf *out)
 {
     const struct mr_mc_ticket t = mr_mc_unpack(ticket);
-    const struct mr_slice none = {NULL, 0};
+    const bool binary = t.reply == MR_MC_PACKET;
+    const bool meta_get = !binary && t.verb == 'g';
+    const bool finds = binary ? mr_mc_finds(t.verb) : meta_get || t.reply == MR_MC_FINDS;
+    const bool miss = options->failure_is_miss && finds;
 
-    if (t.reply == MR_MC_PACKET) {
-        const bool miss = options->failure_is_miss && mr_mc_finds(t.verb);
-        mr_mc_put_packet(out, slab, t.verb, miss ? MR_MC_NOT_FOUND : MR_MC_FAILED, t.opaque, none,
-                         mr_slice_of(miss ? "Not found" : text));
-    } else if (!options->failure_is_miss) {
+    if (binary)
+        mr_mc_put_packet(out, slab, t.verb, miss ? MR_MC_NOT_FOUND : MR_MC_FAILED, t.opaque,
+                         (struct mr_slice){NULL, 0}, mr_slice_of(miss ? "Not found" : text));
+    else if (miss)
+        append(out, slab, mr_slice_of(meta_get ? "EN\r\n" : "END\r\n"));
+    else
         put_failure(text, slab, out);
-    } else if (t.verb == 'g' && (t.reply == MR_MC_FINDS || t.reply == MR_MC_QUIET)) {
-        append(out, slab, mr_slice_of("EN\r\n"));
-    } else if (t.reply == MR_MC_FINDS) {
-        append(out, slab, mr_slice_of("END\r\n"));
-    } else {
-        put_failure(text, slab, out);
-    }
 }

@@ -6,8 +6,8 @@
 #define LEADING_BLANKS 100u       /* as many as memcached passes over */
 #define KEYS_MAX       (1u << 20) /* of one retrieval */
 
-#define BAD_FORMAT "CLIENT_ERROR bad command line format\r\n"
-#define BAD_VERB   "ERROR\r\n"
+#define BAD_VERB    "ERROR\r\n"
+#define BAD_EXPTIME "CLIENT_ERROR invalid exptime argument\r\n"
 
 enum kind {
     RETRIEVE,       /* verb key+ */
@@ -180,22 +180,31 @@ static void ticket(struct mr_msg *msg, enum mr_mc_reply reply)
 }
 
 /*
- * Word `number`, the last one, may be `noreply`. The servers are not told: their replies keep the
- * connection in step, and are thrown away here. Returns the end of what they are told.
+ * The last word may be `noreply`. The servers are not told: their replies keep the connection in
+ * step, and are thrown away here. Returns the end of what they are told.
  */
-static const char *read_noreply(const struct mr_mc_line *line, uint32_t number, struct mr_msg *msg)
+static const char *read_noreply(const struct mr_mc_line *line, struct mr_msg *msg)
 {
-    const bool quiet = line->n_words == number + 1 && number < MR_MC_WORDS &&
-                       mr_slice_eq(line->words[number], mr_slice_of("noreply"));
+    const uint32_t last = line->n_words - 1;
+    const bool quiet = last < MR_MC_WORDS && mr_slice_eq(line->words[last], mr_slice_of("noreply"));
 
     ticket(msg, quiet ? MR_MC_NO_REPLY : MR_MC_PLAIN);
-    return quiet ? line->words[number].at : line->end;
+    return quiet ? line->words[last].at : line->end;
+}
+
+/* A time may be negative: long ago. */
+static bool is_exptime(struct mr_slice word)
+{
+    uint64_t v;
+
+    if (word.len > 1 && word.at[0] == '-')
+        word = (struct mr_slice){word.at + 1, word.len - 1};
+    return mr_parse_uint(word, INT64_MAX, &v);
 }
 
 static enum mr_result parse_retrieve(const struct mr_proto_ctx *ctx, const struct mr_mc_line *line,
                                      uint32_t first, struct mr_msg *msg)
 {
-    uint64_t exptime;
     const char *p = line->at;
     struct mr_slice word;
 
@@ -203,18 +212,13 @@ static enum mr_result parse_retrieve(const struct mr_proto_ctx *ctx, const struc
         return mr_mc_refuse(msg, BAD_VERB);
     if (line->n_words > KEYS_MAX)
         return mr_mc_refuse(msg, "CLIENT_ERROR too many keys\r\n");
-    if (first == 2) {
-        struct mr_slice t = line->words[1];
-        if (t.len > 1 && t.at[0] == '-')
-            t = (struct mr_slice){t.at + 1, t.len - 1};
-        if (!mr_parse_uint(t, INT64_MAX, &exptime))
-            return mr_mc_refuse(msg, "CLIENT_ERROR invalid exptime argument\r\n");
-        if (line->n_words == 2)
-            return mr_mc_refuse(msg, "END\r\n");
-    }
+    if (first == 2 && !is_exptime(line->words[1]))
+        return mr_mc_refuse(msg, BAD_EXPTIME);
+    if (line->n_words == first)
+        return mr_mc_refuse(msg, "END\r\n"); /* a time and no key */
     for (uint32_t i = 0; mr_mc_word(&p, line->end, &word); i++)
         if (i >= first && !mr_mc_key_ok(line, word))
-            return mr_mc_refuse(msg, BAD_FORMAT);
+            return mr_mc_refuse(msg, MR_MC_BAD_FORMAT);
     msg->args[0] = line->words[0];
     msg->args[1] = line->words[1];
     msg->n_args = first;
@@ -254,14 +258,10 @@ enum mr_result mr_mc_value(const struct mr_proto_ctx *ctx, struct mr_parse_state
 /* Strict: what a server would refuse without passing over the value must not reach it. */
 static bool store_fields_ok(const struct mr_mc_line *line, bool cas, uint64_t *length)
 {
-    struct mr_slice exptime = line->words[3];
     uint64_t v;
 
-    if (exptime.len > 1 && exptime.at[0] == '-')
-        exptime = (struct mr_slice){exptime.at + 1, exptime.len - 1};
     return mr_mc_key_ok(line, line->words[1]) && mr_parse_uint(line->words[2], UINT64_MAX, &v) &&
-           mr_parse_uint(exptime, INT64_MAX, &v) &&
-           mr_parse_uint(line->words[4], MR_MC_VALUE_MAX, length) &&
+           is_exptime(line->words[3]) && mr_parse_uint(line->words[4], MR_MC_VALUE_MAX, length) &&
            (!cas || mr_parse_uint(line->words[5], UINT64_MAX, &v));
 }
 
@@ -275,9 +275,9 @@ static enum mr_result parse_store(const struct mr_proto_ctx *ctx, struct mr_pars
 
     if (line->n_words != words && line->n_words != words + 1)
         return mr_mc_refuse(msg, BAD_VERB);
-    const char *end = read_noreply(line, line->n_words - 1, msg);
+    const char *end = read_noreply(line, msg);
     if (!store_fields_ok(line, cas, &length))
-        return mr_mc_refuse(msg, BAD_FORMAT);
+        return mr_mc_refuse(msg, MR_MC_BAD_FORMAT);
     msg->action = MR_MSG_BY_KEY;
     const enum mr_result rc = mr_mc_value(ctx, state, line, input, length, msg, &value);
     if (rc != MR_OK || msg->action != MR_MSG_BY_KEY)
@@ -294,7 +294,7 @@ static enum mr_result change(const struct mr_proto_ctx *ctx, const struct mr_mc_
                              const char *end, struct mr_msg *msg)
 {
     if (!mr_mc_key_ok(line, line->words[1]))
-        return mr_mc_refuse(msg, BAD_FORMAT);
+        return mr_mc_refuse(msg, MR_MC_BAD_FORMAT);
     msg->action = MR_MSG_BY_KEY;
     msg->class = MR_CLASS_WRITE;
     msg->key = line->words[1];
@@ -311,7 +311,7 @@ static enum mr_result parse_delete(const struct mr_proto_ctx *ctx, const struct 
     if (n < 2 || n > 4)
         return mr_mc_refuse(msg, BAD_VERB);
     if (n > 2) /* else it is a key that is called so */
-        end = read_noreply(line, n - 1, msg);
+        end = read_noreply(line, msg);
     const bool zero = n > 2 && mr_slice_eq(line->words[2], mr_slice_of("0"));
     if (!(n == 2 || (n == 3 && (zero || msg->edits)) || (n == 4 && zero && msg->edits)))
         return mr_mc_refuse(msg, "CLIENT_ERROR bad command line format.  Usage: delete <key> "
@@ -327,15 +327,13 @@ static enum mr_result parse_number(const struct mr_proto_ctx *ctx, const struct 
 
     if (line->n_words != 3 && line->n_words != 4)
         return mr_mc_refuse(msg, BAD_VERB);
-    const char *end = read_noreply(line, line->n_words - 1, msg);
-    struct mr_slice number = line->words[2];
-    if (touch && number.len > 1 && number.at[0] == '-')
-        number = (struct mr_slice){number.at + 1, number.len - 1};
+    const char *end = read_noreply(line, msg);
     if (!mr_mc_key_ok(line, line->words[1]))
-        return mr_mc_refuse(msg, BAD_FORMAT);
-    if (!mr_parse_uint(number, touch ? INT64_MAX : UINT64_MAX, &v))
-        return mr_mc_refuse(msg, touch ? "CLIENT_ERROR invalid exptime argument\r\n"
-                                       : "CLIENT_ERROR invalid numeric delta argument\r\n");
+        return mr_mc_refuse(msg, MR_MC_BAD_FORMAT);
+    if (touch && !is_exptime(line->words[2]))
+        return mr_mc_refuse(msg, BAD_EXPTIME);
+    if (!touch && !mr_parse_uint(line->words[2], UINT64_MAX, &v))
+        return mr_mc_refuse(msg, "CLIENT_ERROR invalid numeric delta argument\r\n");
     return change(ctx, line, end, msg);
 }
 
@@ -344,14 +342,14 @@ static enum mr_result parse_flush(const struct mr_proto_ctx *ctx, const struct m
 {
     int64_t delay = 0;
 
-    (void)read_noreply(line, line->n_words - 1, msg);
+    (void)read_noreply(line, msg);
     const uint32_t n = line->n_words - (msg->edits ? 1 : 0);
     if (n > 2)
         return mr_mc_refuse(msg, BAD_VERB);
     if (!ctx->options->allow_flush)
         (void)mr_mc_refuse(msg, "CLIENT_ERROR flush_all not allowed\r\n");
     else if (n == 2 && !mr_parse_int64(line->words[1], &delay))
-        (void)mr_mc_refuse(msg, "CLIENT_ERROR invalid exptime argument\r\n");
+        (void)mr_mc_refuse(msg, BAD_EXPTIME);
     else
         msg->action = MR_MSG_EVERYWHERE;
     msg->class = MR_CLASS_WRITE;
@@ -382,21 +380,16 @@ static enum mr_result parse_verbosity(const struct mr_mc_line *line, struct mr_m
 
     if (line->n_words < 2)
         return mr_mc_refuse(msg, BAD_VERB);
-    (void)read_noreply(line, line->n_words - 1, msg);
-    if (msg->edits)
-        msg->action = MR_MSG_SKIP;
-    else if (!mr_parse_uint(line->words[1], UINT32_MAX, &level))
-        return mr_mc_refuse(msg, BAD_FORMAT);
-    else
-        return mr_mc_refuse(msg, "OK\r\n"); /* it has no effect on shared servers */
-    return MR_OK;
+    (void)read_noreply(line, msg);
+    if (!mr_parse_uint(line->words[1], UINT32_MAX, &level))
+        return mr_mc_refuse(msg, MR_MC_BAD_FORMAT);
+    return mr_mc_refuse(msg, "OK\r\n"); /* it has no effect on shared servers */
 }
 
 static enum mr_result classify(const struct mr_proto_ctx *ctx, struct mr_parse_state *state,
                                const struct mr_mc_line *line, struct mr_slice input,
                                const struct verb *verb, struct mr_msg *msg)
 {
-    msg->command = NULL;
     switch (verb->kind) {
     case RETRIEVE:
         return parse_retrieve(ctx, line, 1, msg);
