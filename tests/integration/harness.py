@@ -18,17 +18,30 @@ ENGINE = os.environ.get("MILLRACE_ENGINE")  # what the proxies run with, else `a
 SLOW = float(os.environ.get("MILLRACE_SLOW", "1"))  # factor on waits, for sanitizers
 
 
-_handed_out = set()
+PORTS = 2000  # to a run; all runs have theirs below the ports that the kernel gives to connections
+
+
+def _ports():
+    """The ports of this run, again and again: a name among abstract sockets keeps other runs off."""
+    lock = socket.socket(socket.AF_UNIX)
+    for first in range(10000, 32000, PORTS):
+        with contextlib.suppress(OSError):
+            lock.bind(f"\0millrace-test-ports-{first}")
+            break
+    else:
+        raise AssertionError("too many runs of these tests at once")
+    while lock:
+        yield from range(first, first + PORTS)
+
+
+_run = _ports()
 
 
 def free_port():
-    """A loopback port that nobody has now, never the same one twice in this run."""
-    while True:
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
-        if port not in _handed_out:
-            _handed_out.add(port)
+    """A loopback port that nobody has now, and that nobody is given soon."""
+    for port in _run:
+        with contextlib.suppress(OSError), socket.socket() as s:
+            s.bind(("127.0.0.1", port))
             return port
 
 
@@ -242,7 +255,8 @@ def always(reply):
 
 
 def pool_yaml(name, listen, servers, **keys):
-    keys = {"redis": "true", "hash": "fnv1a_64", "distribution": "ketama", **keys}
+    # murmur spreads k1, k2, k3 over all servers; fnv1a_64 may well put a hundred of them on one
+    keys = {"redis": "true", "hash": "murmur", "distribution": "ketama", **keys}
     lines = [f"{name}:", f"  listen: {listen}"]
     lines += [f"  {k}: {v}" for k, v in keys.items() if v is not None]
     lines += ["  servers:"] + [f"   - {s}" for s in servers]

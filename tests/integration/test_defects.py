@@ -110,8 +110,7 @@ def test_a_client_that_reads_is_not_cut(start, redis1):
 
 def test_d8_a_failed_part_of_an_mget_keeps_the_connection(start, redis4):
     dead = free_port()
-    m = start(Millrace, [s.port for s in redis4[:3]] + [f"127.0.0.1:{dead}:1"],
-              hash="murmur")
+    m = start(Millrace, [s.port for s in redis4[:3]] + [f"127.0.0.1:{dead}:1"])
     with m.raw() as c:
         keys = [f"key{i}" for i in range(300)]
         assert c.ask("MGET", *keys) == b"-ERR Connection refused"
@@ -196,7 +195,7 @@ def test_d18_a_limit_that_cannot_work_is_refused(redis1, tmp_path):
 def test_d19_a_name_that_does_not_resolve_stalls_nobody(start, redis1):
     m = start(Millrace, conf="global: {resolve_interval: 100ms}\n" + pool_yaml(
         "alpha", "127.0.0.1:@PORT@",
-        [f"no-such-host.invalid:1:1 bad", f"localhost:{redis1.port}:1 good"], hash="murmur"))
+        [f"no-such-host.invalid:1:1 bad", f"localhost:{redis1.port}:1 good"]))
     outcomes = {b"+OK": 0, b"-ERR Host is down": 0}
     slowest = 0
     with m.raw() as c:

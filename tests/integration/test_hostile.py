@@ -79,7 +79,7 @@ def honest(n, m, stop, errors, counts):
 
 
 def test_honest_clients_do_not_notice(start, redis4):
-    m = start(Millrace, [s.port for s in redis4], workers=2, hash="murmur",
+    m = start(Millrace, [s.port for s in redis4], workers=2,
               client_output_limit="1mb", timeout=5000)
     stop, errors, counts = threading.Event(), [], {}
     threads = [threading.Thread(target=hostile, args=(i, m, stop, errors)) for i in range(6)]

@@ -15,7 +15,7 @@ from test_admin import Admin
 def test_nothing_is_left_behind(start, redis4, workers):
     dead = start(Scripted, silent)
     m = start(Millrace, [s.port for s in redis4] + [dead.port, free_port()], workers=workers,
-              timeout=100, auto_eject_hosts="true", server_retry_timeout=200, hash="murmur")
+              timeout=100, auto_eject_hosts="true", server_retry_timeout=200)
     for _ in range(2):
         with m.raw(timeout=20) as c:
             keys = [f"k{i}" for i in range(50)]
@@ -45,7 +45,7 @@ def test_nothing_is_left_behind(start, redis4, workers):
 def test_nothing_is_left_behind_of_a_memcached_pool(start, workers):
     servers = [start(Memcached) for _ in range(2)]
     m = start(Admin, [s.port for s in servers] + [start(Scripted, silent).port, free_port()],
-              workers=workers, redis=None, timeout=100, hash="murmur", max_item_size="10kb",
+              workers=workers, redis=None, timeout=100, max_item_size="10kb",
               auto_eject_hosts="true", server_retry_timeout=200, health_check_interval="50ms")
     for _ in range(2):
         with m.raw(timeout=20) as c, m.raw(timeout=20) as b:

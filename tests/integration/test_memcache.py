@@ -30,7 +30,7 @@ def mc4(servers):
 
 
 def pool(start, servers, **keys):
-    return start(Millrace, [s.port for s in servers], **{"redis": None, "hash": "murmur", **keys})
+    return start(Millrace, [s.port for s in servers], **{"redis": None, **keys})
 
 
 def set_text(c, key, value, flags=0):
@@ -244,7 +244,7 @@ def dead_and_alive(m, c, n=40):
 
 
 def test_a_failed_part_is_an_error(start, mc4):
-    m = start(Millrace, [mc4[0].port, free_port()], redis=None, hash="murmur")
+    m = start(Millrace, [mc4[0].port, free_port()], redis=None)
     with m.raw() as c, m.raw() as b:
         alive, dead = dead_and_alive(m, c)
         error = b"SERVER_ERROR Connection refused"
@@ -265,7 +265,7 @@ def test_a_failed_part_is_an_error(start, mc4):
 
 
 def test_a_failed_part_is_a_miss_where_configured(start, mc4):
-    m = start(Millrace, [mc4[0].port, free_port()], redis=None, hash="murmur",
+    m = start(Millrace, [mc4[0].port, free_port()], redis=None,
               on_server_failure="miss")
     with m.raw() as c, m.raw() as b:
         alive, dead = dead_and_alive(m, c)
@@ -286,7 +286,7 @@ def test_a_server_that_answers_with_an_error_stands_for_the_whole(start, mc4):
         while data := server.read(conn):
             conn.sendall(b"SERVER_ERROR out of memory\r\n" * data.count(b"\r\n"))
 
-    m = start(Millrace, [mc4[0].port, start(Scripted, serve).port], redis=None, hash="murmur")
+    m = start(Millrace, [mc4[0].port, start(Scripted, serve).port], redis=None)
     with m.raw() as c:
         alive, dead = dead_and_alive(m, c)
         c.send(b"get " + b" ".join(alive + dead) + b"\r\n")
@@ -353,7 +353,7 @@ def test_a_server_older_than_meta_commands(start):
 
 def test_a_dead_server_is_ejected_and_its_keys_move(start, mc4):
     gone = Memcached()
-    m = start(Millrace, [mc4[0].port, gone.port], redis=None, hash="murmur", auto_eject_hosts="true",
+    m = start(Millrace, [mc4[0].port, gone.port], redis=None, auto_eject_hosts="true",
               server_failure_limit=1, server_retry_timeout=60000)
     gone.kill()
     with m.raw() as c:

@@ -17,7 +17,7 @@ def ports(servers):
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 8])
 def test_redis_py(start, redis4, workers):
-    m = start(Millrace, ports(redis4), workers=workers, hash="murmur")
+    m = start(Millrace, ports(redis4), workers=workers)
     r = redis.Redis(port=m.port)
     keys = [f"key:{i}" for i in range(200)]
     for i, k in enumerate(keys):
@@ -39,9 +39,10 @@ def test_redis_py(start, redis4, workers):
     assert all(s.ask("DBSIZE") > 20 for s in redis4), "the keys are spread over all servers"
 
 
-def test_every_key_is_where_nutcracker_put_it(start, redis4):
+@pytest.mark.parametrize("hash_", ["fnv1a_64", "murmur", "md5"])
+def test_every_key_is_where_nutcracker_put_it(start, redis4, hash_):
     """The same keys through nutcracker and millrace, with the same file."""
-    m = start(Millrace, ports(redis4), workers=2)
+    m = start(Millrace, ports(redis4), workers=2, hash=hash_)
     port = free_port()
     conf = m.dir / "nutcracker.yml"
     conf.write_text(m.conf.read_text().replace(str(m.port), str(port)))
@@ -162,7 +163,7 @@ def test_torn_replies(start):
 
 
 def test_cross_server_commands(start, redis4):
-    m = start(Millrace, ports(redis4), hash_tag='"{}"', hash="murmur")
+    m = start(Millrace, ports(redis4), hash_tag='"{}"')
     with m.raw() as c:
         assert c.ask("SADD", "{t}a", 1, 2) == 2
         assert c.ask("SADD", "{t}b", 2, 3) == 2
@@ -179,7 +180,7 @@ def test_cross_server_commands(start, redis4):
 
 
 def test_cross_server_by_first_key(start, redis4):
-    m = start(Millrace, ports(redis4), cross_server="first_key", hash="murmur")
+    m = start(Millrace, ports(redis4), cross_server="first_key")
     with m.raw() as c:
         assert c.ask("SADD", "a", 1, 2) == 2
         assert c.ask("SINTER", "a", *[f"x{i}" for i in range(50)]) == []

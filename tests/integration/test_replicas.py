@@ -447,7 +447,7 @@ def test_an_ejected_server_returns_when_a_probe_succeeds(start, kind):
         lambda c, k: c.send(b"set %s 0 0 1\r\n1\r\n" % k.encode()).line())
     good = b"+OK" if kind == "redis" else b"STORED"
     alive, port = make(start, free_port()), free_port()
-    m = start(Admin, [alive.port, port], redis="true" if kind == "redis" else None, hash="murmur",
+    m = start(Admin, [alive.port, port], redis="true" if kind == "redis" else None,
               auto_eject_hosts="true", server_failure_limit=1, server_retry_timeout=200,
               health_check_interval="100ms", workers=1)
     with m.raw() as c:
@@ -466,7 +466,7 @@ def test_an_ejected_server_returns_when_a_probe_succeeds(start, kind):
 
 
 def test_without_health_checks_a_request_finds_out(start, redis1):
-    m = start(Admin, [redis1.port, free_port()], hash="murmur", auto_eject_hosts="true",
+    m = start(Admin, [redis1.port, free_port()], auto_eject_hosts="true",
               server_failure_limit=1, server_retry_timeout=200, health_checks="off", workers=1)
     with m.raw() as c:
         end = time.monotonic() + 1.5

@@ -30,7 +30,7 @@ def test_ejection_and_return(start, redis4):
     """A dead server's keys go to the others after the limit, and come back after the time."""
     server = start(Redis)
     m = start(Millrace, [s.port for s in redis4[:2]] + [server.port], auto_eject_hosts="true",
-              server_failure_limit=2, server_retry_timeout=1000, hash="murmur")
+              server_failure_limit=2, server_retry_timeout=1000)
     with m.raw() as c:
         keys = [f"key{i}" for i in range(100)]
         assert all(c.ask("SET", k, 1) == b"+OK" for k in keys)

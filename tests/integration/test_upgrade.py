@@ -195,7 +195,7 @@ def test_the_new_master_dies_before_it_serves(start, redis1):
         assert c.ask("SET", "a", 1) == b"+OK"
         redis1.ask("CLIENT", "PAUSE", 1000)  # holds DRAINED up
         c.send(command("GET", "a"))
-        m.conf.write_text(m.conf.read_text().replace("fnv1a_64", "murmur"))
+        m.conf.write_text(m.conf.read_text().replace("murmur", "crc32"))
         os.kill(m.pid, signal.SIGUSR2)
         wait_for(lambda: m.log_text().count("spawned child=worker/1") >= 2)
         time.sleep(0.1)
