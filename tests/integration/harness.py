@@ -179,11 +179,12 @@ class Redis(Process):
     def __init__(self, *args, port=None, path=None):
         self.port = port or free_port()
         self.path = path
+        self.dir = tempfile.TemporaryDirectory(prefix="millrace-redis-")  # of a replica's dumps
         listen = ["--port", "0", "--unixsocket", path] if path else ["--port", str(self.port)]
         ready = (lambda: os.path.exists(path)) if path else (lambda: can_connect(self.port))
         super().__init__(
             ["redis-server", "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-             "--loglevel", "warning", *listen, *map(str, args)],
+             "--dir", self.dir.name, "--loglevel", "warning", *listen, *map(str, args)],
             ready, stdout=subprocess.DEVNULL)
 
     def ask(self, *args, db=0):
