@@ -14,6 +14,8 @@
 #define PROBE_WAIT_US    20000u
 #define RETRY_MS         50u /* pause after an accept that failed for want of resources */
 
+static const uint32_t LOOKS_MS[] = {10, 50, 200, 1000}; /* waits before each, after the start */
+
 static enum mr_result set_on(int fd, int level, int option, const char *name,
                              const struct mr_addr *addr, struct mr_error *err)
 {
@@ -115,20 +117,13 @@ enum mr_result mr_listen_probe(const struct mr_addr *addr, struct mr_error *err)
     }
 }
 
-static void retry(struct mr_timer *timer)
-{
-    struct mr_acceptor *a = MR_CONTAINER_OF(timer, struct mr_acceptor, retry);
-
-    mr_watch_start(a->loop, &a->watch);
-}
-
 /* Out of descriptors or memory: look away for a moment instead of spinning on a ready socket. */
 static void back_off(struct mr_acceptor *a, int error)
 {
     mr_log_limited(MR_LOG_WARN, "accept_failed error=\"%s\" retry_ms=%u", strerror(error),
                    RETRY_MS);
     mr_watch_stop(a->loop, &a->watch);
-    mr_loop_timer(a->loop, &a->retry, RETRY_MS);
+    mr_loop_timer(a->loop, &a->timer, RETRY_MS);
 }
 
 /* A new socket, or minus an errno; false when there is nothing more to get now. */
@@ -180,15 +175,30 @@ static void on_ready(struct mr_watch *watch)
             return;
 }
 
+/*
+ * The kernel announces a connection to one of those who wait on the socket. A process that was just
+ * killed, or its io_uring that outlives it for a moment, may have been told, so we look ourselves.
+ */
+static void look(struct mr_timer *timer)
+{
+    struct mr_acceptor *a = MR_CONTAINER_OF(timer, struct mr_acceptor, timer);
+
+    if (++a->looks < MR_COUNT(LOOKS_MS))
+        mr_loop_timer(a->loop, timer, LOOKS_MS[a->looks]);
+    mr_watch_start(a->loop, &a->watch); /* it may have backed off */
+    on_ready(&a->watch);
+}
+
 void mr_acceptor_start(struct mr_acceptor *a, struct mr_loop *loop, int fd, bool shared,
                        void (*on_accept)(struct mr_acceptor *, int))
 {
     *a = (struct mr_acceptor){
         .watch = {.on_ready = on_ready, .on_accept = on_accepted, .fd = fd, .exclusive = shared},
         .loop = loop,
-        .retry = {.fire = retry},
+        .timer = {.fire = look},
         .on_accept = on_accept};
     mr_watch_start(loop, &a->watch);
+    mr_loop_timer(loop, &a->timer, LOOKS_MS[0]);
 }
 
 void mr_acceptor_stop(struct mr_acceptor *a)
@@ -196,15 +206,15 @@ void mr_acceptor_stop(struct mr_acceptor *a)
     if (a->loop == NULL)
         return;
     mr_watch_stop(a->loop, &a->watch);
-    mr_timer_cancel(&a->retry);
+    mr_timer_cancel(&a->timer);
 }
 
 void mr_acceptor_drain(struct mr_acceptor *a)
 {
     if (a->loop == NULL)
         return;
-    mr_watch_start(a->loop, &a->watch);
-    while (a->watch.active && accept_one(a))
-        ;
     mr_acceptor_stop(a);
+    while (accept_one(a))
+        ;
+    mr_acceptor_stop(a); /* the retry after an accept that failed */
 }

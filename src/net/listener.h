@@ -33,7 +33,8 @@ enum mr_result mr_listen_probe(const struct mr_addr *addr, struct mr_error *err)
 struct mr_acceptor {
     struct mr_watch watch;
     struct mr_loop *loop;
-    struct mr_timer retry;
+    struct mr_timer timer;
+    unsigned looks; /* taken since the start, see listener.c */
     /** Takes the fd. */
     void (*on_accept)(struct mr_acceptor *a, int fd);
 };
@@ -45,5 +46,6 @@ void mr_acceptor_start(struct mr_acceptor *a, struct mr_loop *loop, int fd, bool
 /** Stops; connections still queued stay queued. Fine when it is not started. */
 void mr_acceptor_stop(struct mr_acceptor *a);
 
-/** Accepts everything that is queued now, then stops. */
+/** Stops, and accepts everything that is queued then, so that nobody waits who was announced here.
+ */
 void mr_acceptor_drain(struct mr_acceptor *a);

@@ -111,6 +111,14 @@ static void stop_accepting(struct mr_service *service)
         mr_acceptor_stop(&service->doors[i].acceptor);
 }
 
+/* What has come is taken: of the processes that wait on a socket the kernel has woken one alone. */
+static void drain_doors(struct mr_service *service)
+{
+    service->accepting = false;
+    for (uint32_t i = 0; i < service->config->listens.n; i++)
+        mr_acceptor_drain(&service->doors[i].acceptor);
+}
+
 void mr_service_init(struct mr_service *service, const struct mr_service_setup *setup)
 {
     *service = (struct mr_service){.loop = setup->pool.loop,
@@ -152,10 +160,10 @@ void mr_service_accept(struct mr_service *service, bool accept)
 
 void mr_service_hold(struct mr_service *service, bool keep_accepting)
 {
+    service->balance = NULL; /* the others may be gone first */
     if (!keep_accepting)
-        stop_accepting(service);
+        drain_doors(service);
     service->held = true;
-    service->balance = NULL;
     for (struct mr_list *link = service->clients.next; link != &service->clients; link = link->next)
         mr_stream_pause(&MR_CONTAINER_OF(link, struct mr_client, link)->stream);
 }
@@ -185,8 +193,7 @@ void mr_service_begin_drain(struct mr_service *service)
 {
     service->balance = NULL; /* the others may be gone first */
     service->draining = true;
-    for (uint32_t i = 0; i < service->config->listens.n; i++)
-        mr_acceptor_drain(&service->doors[i].acceptor);
+    drain_doors(service);
 }
 
 void mr_service_drain(struct mr_service *service)

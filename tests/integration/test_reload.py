@@ -407,6 +407,21 @@ def storm_of_connects(port, stop, failures, done):
             failures.append(repr(e))
 
 
+@pytest.mark.parametrize("listen", ["127.0.0.1:@PORT@", "'@DIR@/socket'"])
+def test_a_lone_client_that_connects_during_a_reload_is_served(start, redis1, listen):
+    """Nobody connects after it, so it must not wait in a queue of which only the old worker knows."""
+    m = start(Millrace, [redis1.port], workers=2, listen=listen)
+    target = m.port if "PORT" in listen else str(m.dir / "socket")
+    for _ in range(40):
+        before = m.log_text().count(" reloaded ")
+        os.kill(m.pid, signal.SIGHUP)
+        end = time.monotonic() + 0.05
+        while time.monotonic() < end:
+            with Raw(target) as c:
+                assert c.ask("SET", "a", 1) == b"+OK"
+        wait_for(lambda: m.log_text().count(" reloaded ") > before, 10, "reload")
+
+
 def test_more_workers_that_cannot_be_lose_no_connection(start, redis1):
     """The sockets of workers that never came take no connection along when they are closed."""
     m = start(Millrace, [redis1.port], workers=None, ulimit=1500)

@@ -1,7 +1,11 @@
 /* test_listener.c - listening: ports in use, stale and live unix sockets, modes, accepting. */
 #include "net/listener.h"
+
+#include "core/clock.h"
 #include "unit/test.h"
 
+#include <pthread.h>
+#include <sys/epoll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -122,4 +126,46 @@ static void accepts_stops_and_drains(void **state)
     mr_loop_fini(&loop);
 }
 
-RUN(T(a_used_port_is_an_error), T(unix_sockets), T(accepts_stops_and_drains))
+static void *wait_and_do_nothing(void *arg)
+{
+    struct epoll_event event;
+
+    assert_int_equal(epoll_wait(*(int *)arg, &event, 1, 5000), 1);
+    return NULL;
+}
+
+/* The kernel tells one of those who wait alone, and that one is about to die. */
+static void a_connection_announced_to_another_is_found(void **state)
+{
+    struct epoll_event event = {.events = EPOLLIN | EPOLLEXCLUSIVE};
+    struct mr_loop loop;
+    struct mr_acceptor acceptor;
+    struct mr_error err;
+    pthread_t thread;
+
+    (void)state;
+    accepted = 0;
+    assert_int_equal(mr_loop_init(&loop, test_engine(), &err), MR_OK);
+    const int fd = listen_any(&PLAIN);
+    const struct mr_addr a = bound(fd);
+    int other = epoll_create1(0);
+    assert_int_equal(epoll_ctl(other, EPOLL_CTL_ADD, fd, &event), 0);
+    assert_int_equal(pthread_create(&thread, NULL, wait_and_do_nothing, &other), 0);
+    usleep(50000);
+    mr_acceptor_start(&acceptor, &loop, fd, true, on_accept);
+    mr_loop_turn(&loop, 0);
+    const int client = connect_to(&a);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    close(other);
+    const uint64_t end = mr_clock_mono_us() + 2000000;
+    while (accepted == 0 && mr_clock_mono_us() < end)
+        mr_loop_turn(&loop, 100);
+    assert_int_equal(accepted, 1);
+    mr_acceptor_stop(&acceptor);
+    close(client);
+    close(fd);
+    mr_loop_fini(&loop);
+}
+
+RUN(T(a_used_port_is_an_error), T(unix_sockets), T(accepts_stops_and_drains),
+    T(a_connection_announced_to_another_is_found))
