@@ -61,6 +61,7 @@ void mr_read_health(const struct mr_runtime *rt, uint32_t server, struct mr_heal
     *m = (struct mr_health_metrics){.up = h->state == MR_HEALTH_UP,
                                     .probe_us = h->rtt_us,
                                     .failures = h->failures,
+                                    .ejected = mr_health_ejected(h),
                                     .master = h->role == MR_ROLE_MASTER,
                                     .lag_us = h->lag_us};
 }

@@ -193,18 +193,15 @@ static void keep_health(struct mr_generation *g, const struct mr_generation *pre
                 continue;
             struct mr_health *h = &g->runtime.health[index];
             *h = previous->runtime.health[old];
-            h->prober = h->probe_us = h->failures = h->retry_us = 0;
+            h->prober = h->probe_us = h->failures = h->strikes = h->retry_us = 0;
+            if (!g->config->pools[p].auto_eject_hosts || i == g->config->pools[p].master)
+                h->ejected_us = 0;
         }
 }
 
-static enum mr_result share_health(struct mr_generation *g, const struct mr_generation *previous,
-                                   struct mr_error *err)
+enum mr_result mr_generation_share_health(struct mr_generation *g, struct mr_error *err)
 {
-    const enum mr_result rc = share(&g->runtime.health, health_bytes(g->config), err);
-
-    if (rc == MR_OK && previous != NULL && previous->runtime.health != NULL)
-        keep_health(g, previous);
-    return rc;
+    return share(&g->runtime.health, health_bytes(g->config), err);
 }
 
 /* Ways for connections from worker to worker. */
@@ -290,9 +287,11 @@ enum mr_result mr_generation_open(struct mr_generation *g, const struct mr_optio
                        "(worker_processes: 0); restart for that");
     if ((rc = open_slots(g, workers, previous, err)) != MR_OK ||
         (rc = share_reloads(g, previous, err)) != MR_OK ||
-        (rc = share_health(g, previous, err)) != MR_OK || (rc = open_turnstile(g, err)) != MR_OK ||
-        (rc = open_balance(g, err)) != MR_OK)
+        (rc = mr_generation_share_health(g, err)) != MR_OK ||
+        (rc = open_turnstile(g, err)) != MR_OK || (rc = open_balance(g, err)) != MR_OK)
         return rc;
+    if (previous != NULL)
+        keep_health(g, previous);
     (void)mr_raise_openfiles(g->config->max_openfiles);
     if ((rc = mr_ports_open(&g->ports, g->config, options,
                             previous != NULL ? &previous->ports : NULL, err)) != MR_OK ||

@@ -30,6 +30,10 @@ enum mr_result mr_generation_open(struct mr_generation *g, const struct mr_optio
                                   const struct mr_generation *previous,
                                   struct mr_error *err) MR_MUST_USE;
 
+/** Makes the memory of what all workers know of the servers: nothing yet. */
+enum mr_result mr_generation_share_health(struct mr_generation *g,
+                                          struct mr_error *err) MR_MUST_USE;
+
 /** One line: what serves now. */
 void mr_generation_log_started(const struct mr_generation *g);
 

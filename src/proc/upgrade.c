@@ -6,6 +6,7 @@
 #include "proc/notify.h"
 #include "proc/reload.h"
 #include "session/handover.h"
+#include "upstream/health.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -89,14 +90,31 @@ static uint32_t fds_needed(uint32_t n_ports, uint32_t n_slots, uint32_t n_listen
     return 1 + n_ports + n_slots * (n_listens + 3) + pidfile;
 }
 
+/* What is known of each server, in the order of the configuration. A version may leave it out. */
+static json_t *pack_health(const struct mr_runtime *rt)
+{
+    json_t *all = json_array();
+
+    for (uint32_t i = 0; i < rt->config->n_servers; i++) {
+        const struct mr_health *h = &rt->health[i];
+        (void)json_array_append_new(
+            all, json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "state", (json_int_t)h->state,
+                           "role", (json_int_t)h->role, "link", (json_int_t)h->link, "rtt_us",
+                           (json_int_t)h->rtt_us, "lag_us", (json_int_t)h->lag_us, "probed_us",
+                           (json_int_t)h->probed_us, "ejected_us", (json_int_t)h->ejected_us));
+    }
+    return all;
+}
+
 static int write_document(const struct mr_upgrade *u, uint32_t n_fds, struct mr_error *err)
 {
     const struct mr_generation *g = &(*u->team)->generation;
-    json_t *doc = json_pack(
-        "{s:I, s:s, s:s, s:I, s:I, s:I, s:b, s:I}", "format", (json_int_t)FORMAT, "conf",
-        g->config->source, "conf_file", u->conf_file, "generation", (json_int_t)g->number, "slots",
-        (json_int_t)g->runtime.n_slots, "started_us", (json_int_t)g->runtime.started_us, "pidfile",
-        u->pidfile->path != NULL, "descriptors", (json_int_t)n_fds);
+    json_t *doc =
+        json_pack("{s:I, s:s, s:s, s:I, s:I, s:I, s:b, s:I, s:o}", "format", (json_int_t)FORMAT,
+                  "conf", g->config->source, "conf_file", u->conf_file, "generation",
+                  (json_int_t)g->number, "slots", (json_int_t)g->runtime.n_slots, "started_us",
+                  (json_int_t)g->runtime.started_us, "pidfile", u->pidfile->path != NULL,
+                  "descriptors", (json_int_t)n_fds, "health", pack_health(&g->runtime));
     const int fd = memfd_create("millrace-upgrade", MFD_CLOEXEC);
 
     if (doc == NULL || fd < 0 || json_dumpfd(doc, fd, JSON_COMPACT) != 0) {
@@ -382,6 +400,24 @@ static void attach(struct mr_metrics *m, int fd, const struct mr_config *config)
     MR_CHECK(mr_metrics_open(m, config->n_pools, config->n_servers, &err) == MR_OK);
 }
 
+/* A server whose knowledge is missing or of no known kind starts as unknown. */
+static void unpack_health(struct mr_runtime *rt, const json_t *all)
+{
+    for (uint32_t i = 0; i < rt->config->n_servers; i++) {
+        const json_t *one = json_array_get(all, i);
+        struct mr_health *h = &rt->health[i];
+        if (number_of(one, "state") > MR_HEALTH_DOWN || number_of(one, "role") > MR_ROLE_REPLICA)
+            continue;
+        h->state = number_of(one, "state");
+        h->role = number_of(one, "role");
+        h->link = number_of(one, "link");
+        h->rtt_us = number_of(one, "rtt_us");
+        h->lag_us = number_of(one, "lag_us");
+        h->probed_us = number_of(one, "probed_us");
+        h->ejected_us = number_of(one, "ejected_us");
+    }
+}
+
 static void take(struct mr_inheritance *in, const int *fds, bool pidfile)
 {
     struct mr_generation *g = &in->previous;
@@ -439,9 +475,13 @@ static enum mr_result receive_all(struct mr_inheritance *in, const json_t *doc,
         return mr_fail(err, MR_EPROTO, "the old process sends other descriptors than it should");
     int *fds = malloc(n * sizeof(*fds));
     MR_CHECK(fds != NULL);
-    rc = receive_fds(in->link, fds, (uint32_t)n - 1, err);
+    rc = mr_generation_share_health(g, err);
     if (rc == MR_OK)
+        rc = receive_fds(in->link, fds, (uint32_t)n - 1, err);
+    if (rc == MR_OK) {
+        unpack_health(&g->runtime, json_object_get(doc, "health"));
         take(in, fds, pidfile);
+    }
     free(fds);
     return rc;
 }

@@ -139,16 +139,10 @@ static uint64_t late_at(const struct mr_backend *b)
 
 static void count_timeout(struct mr_backend *b)
 {
-    struct mr_server *server = b->server;
-    const uint64_t now = b->stream.loop->now_us;
-
     if (is_probing(b))
         return;
     b->metrics->server_timedout++;
-    if (now - server->timeout_us < timeout_us(b))
-        return; /* one slow moment of the server is one failure, however many wait */
-    server->timeout_us = now;
-    mr_server_failed(server, ETIMEDOUT, false);
+    mr_server_failed(b->server, ETIMEDOUT, MR_FAILURE_TIMEOUT);
 }
 
 /*
@@ -450,7 +444,7 @@ static void count_close(struct mr_backend *b, int error, bool was_idle)
     if (is_refusal(b, error))
         mr_server_refused(b->server, b->lane, b->refused);
     else
-        mr_server_failed(b->server, error, !b->answered);
+        mr_server_failed(b->server, error, b->answered ? MR_FAILURE_CUT : MR_FAILURE_SILENT);
 }
 
 static const char *close_reason(const struct mr_backend *b, int error)

@@ -31,10 +31,10 @@ void mr_backend_close(struct mr_backend *b, int error);
 struct mr_backend *mr_backend_next(struct mr_server *server, struct mr_backend *b);
 
 /**
- * Counts a failure of the server: back-off, and ejection where it is configured. Parameters as of
+ * Counts a failure of the server: back-off, and ejection where it is configured. See
  * mr_health_failed.
  */
-void mr_server_failed(struct mr_server *server, int error, bool silent);
+void mr_server_failed(struct mr_server *server, int error, enum mr_failure failure);
 
 /** The server does not take connections of this lane, though others may be fine. */
 void mr_server_refused(struct mr_server *server, uint8_t lane, const char *reason);
@@ -42,6 +42,5 @@ void mr_server_refused(struct mr_server *server, uint8_t lane, const char *reaso
 /** The server has answered: it is well. */
 static inline void mr_server_answered(struct mr_server *server)
 {
-    server->failures = 0;
     mr_health_answered(server->health);
 }

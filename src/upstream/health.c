@@ -13,6 +13,7 @@
 #define FAILING          2u /* failures from which on connects are held back */
 #define TICKS            4u /* of the timer in the time between two probes */
 #define TICK_MIN_MS      20u
+#define CUT_US           100000u /* within which a restart cuts the connections of all workers */
 
 static uint64_t load(const uint64_t *at)
 {
@@ -70,7 +71,7 @@ static bool wants_probes(const struct mr_server *server)
     if (config->health_checks == MR_HEALTH_OFF)
         return false;
     return config->health_checks == MR_HEALTH_ALWAYS || config->topology == MR_REPLICATED ||
-           server->ejected || load(&server->health->failures) > 0;
+           mr_health_ejected(server->health) || load(&server->health->failures) > 0;
 }
 
 /* Whoever probes a server goes on with it; another takes over from one that has stopped. */
@@ -270,7 +271,8 @@ static void start_ticking(struct mr_pool *pool, uint32_t delay_ms)
 
 void mr_health_start(struct mr_pool *pool)
 {
-    start_ticking(pool, 0);
+    if (!mr_timer_is_set(&pool->health_timer))
+        start_ticking(pool, 0);
 }
 
 void mr_health_stop(struct mr_pool *pool)
@@ -278,13 +280,28 @@ void mr_health_stop(struct mr_pool *pool)
     mr_timer_cancel(&pool->health_timer);
 }
 
-void mr_health_failed(struct mr_server *server, int error, bool silent)
+/* ---- failures and ejection ---- */
+
+/* One event is one failure, however many requests and connections it hits. */
+static bool is_another(const struct mr_server *server, enum mr_failure failure)
+{
+    struct mr_health *h = server->health;
+    const uint64_t timeout_us = server->pool->config->timeout_ms * UINT64_C(1000);
+    const uint64_t apart = failure == MR_FAILURE_TIMEOUT ? timeout_us : CUT_US;
+    uint64_t *at = failure == MR_FAILURE_TIMEOUT ? &h->late_us : &h->cut_us;
+    const uint64_t seen = load(at), now = now_us(server);
+
+    return failure == MR_FAILURE_SILENT || (now >= seen + apart && claim(at, seen, now));
+}
+
+uint64_t mr_health_failed(struct mr_server *server, int error, enum mr_failure failure)
 {
     struct mr_health *h = server->health;
     const uint64_t failures = load(&h->failures), now = now_us(server);
 
     store(&h->error, (uint64_t)error);
-    if (silent && failures < FAILING) { /* further ones are counted when they are tried */
+    if (failure == MR_FAILURE_SILENT &&
+        failures < FAILING) { /* further ones are counted when they are tried */
         store(&h->retry_us, now + backoff_us(FAILING));
         store(&h->failures, FAILING);
     } else if (failures == 0) {
@@ -293,4 +310,30 @@ void mr_health_failed(struct mr_server *server, int error, bool silent)
     }
     if (!mr_timer_is_set(&server->pool->health_timer))
         start_ticking(server->pool, tick_ms(server->pool));
+    return is_another(server, failure) ? __atomic_add_fetch(&h->strikes, 1, __ATOMIC_RELAXED)
+                                       : load(&h->strikes);
+}
+
+static void change_ring(const struct mr_server *server)
+{
+    (void)__atomic_add_fetch(&server->pool->servers[0].health->ring_changes, 1, __ATOMIC_RELEASE);
+}
+
+bool mr_health_eject(struct mr_server *server)
+{
+    if (!claim(&server->health->ejected_us, 0, now_us(server)))
+        return false;
+    change_ring(server);
+    return true;
+}
+
+bool mr_health_restore(struct mr_server *server)
+{
+    const uint64_t since = load(&server->health->ejected_us);
+
+    if (since == 0 || !claim(&server->health->ejected_us, since, 0))
+        return false;
+    store(&server->health->strikes, 0);
+    change_ring(server);
+    return true;
 }

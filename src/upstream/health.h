@@ -16,6 +16,13 @@ struct mr_server;
 
 #define MR_LAG_SAMPLES 1024u
 
+/** What has failed. */
+enum mr_failure {
+    MR_FAILURE_SILENT,  /* the connection: it was not made, or nothing ever came over it */
+    MR_FAILURE_CUT,     /* a connection that had worked */
+    MR_FAILURE_TIMEOUT, /* a request */
+};
+
 enum mr_health_state { MR_HEALTH_UNKNOWN, MR_HEALTH_UP, MR_HEALTH_DOWN };
 
 struct mr_lag_sample {
@@ -24,37 +31,61 @@ struct mr_lag_sample {
 };
 
 struct mr_health {
-    uint64_t failures;  /* in a row, of all workers, those at the same time counted once */
-    uint64_t retry_us;  /* while there are any: no connect before */
-    uint64_t error;     /* errno of the last one */
-    uint64_t prober;    /* pid of the worker that probes */
-    uint64_t probe_us;  /* when the next probe is due */
-    uint64_t probed_us; /* when the last one ended; 0: there was none */
-    uint64_t state;     /* enum mr_health_state, as the last probe found it */
-    uint64_t role;      /* enum mr_role */
-    uint64_t link;      /* of a replica: it has its master */
-    uint64_t rtt_us;    /* of probes, smoothed */
-    uint64_t lag_us;    /* of a replica: at least this far behind */
-    uint64_t n_samples; /* taken of a master's offset, ever */
+    uint64_t failures;     /* in a row, of all workers, those at the same time counted once */
+    uint64_t strikes;      /* the same, each one that counts towards ejection */
+    uint64_t ring_changes; /* the pool's first server's: how often a server left or came back */
+    uint64_t ejected_us;   /* when it was; 0: it is not */
+    uint64_t retry_us;     /* while it fails: no connect before */
+    uint64_t cut_us;       /* when a cut connection was last counted */
+    uint64_t late_us;      /* when a time-out was last counted */
+    uint64_t error;        /* errno of the last one */
+    uint64_t prober;       /* pid of the worker that probes */
+    uint64_t probe_us;     /* when the next probe is due */
+    uint64_t probed_us;    /* when the last one ended; 0: there was none */
+    uint64_t state;        /* enum mr_health_state, as the last probe found it */
+    uint64_t role;         /* enum mr_role */
+    uint64_t link;         /* of a replica: it has its master */
+    uint64_t rtt_us;       /* of probes, smoothed */
+    uint64_t lag_us;       /* of a replica: at least this far behind */
+    uint64_t n_samples;    /* taken of a master's offset, ever */
     struct mr_lag_sample samples[MR_LAG_SAMPLES];
 };
 
-/** Begins to probe the pool's servers where the configuration wants it. */
+/** Begins to probe the pool's servers where the configuration wants it; may be called again. */
 void mr_health_start(struct mr_pool *pool);
 void mr_health_stop(struct mr_pool *pool);
 
 /**
  * A connection or a request has failed; workers back off together.
- * @param silent the connection could not be made, or nothing ever came over it: it is the server
- *               that fails, and not a connection alone
+ * @return how many failures in a row count towards ejection. What one event does to many
+ *         connections and requests counts once.
  */
-void mr_health_failed(struct mr_server *server, int error, bool silent);
+uint64_t mr_health_failed(struct mr_server *server, int error, enum mr_failure failure);
 
 /** The server has answered. Only a look when nothing was wrong. */
 static inline void mr_health_answered(struct mr_health *h)
 {
-    if (__builtin_expect(__atomic_load_n(&h->failures, __ATOMIC_RELAXED) != 0, 0))
+    if (__builtin_expect((__atomic_load_n(&h->failures, __ATOMIC_RELAXED) |
+                          __atomic_load_n(&h->strikes, __ATOMIC_RELAXED)) != 0,
+                         0)) {
         __atomic_store_n(&h->failures, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&h->strikes, 0, __ATOMIC_RELAXED);
+    }
+}
+
+/** Takes a server off the rings of all workers, or back. False when another worker was first. */
+bool mr_health_eject(struct mr_server *server);
+bool mr_health_restore(struct mr_server *server);
+
+static inline bool mr_health_ejected(const struct mr_health *h)
+{
+    return __atomic_load_n(&h->ejected_us, __ATOMIC_RELAXED) != 0;
+}
+
+/** Goes up with every ejection and return of one of the pool's servers. */
+static inline uint64_t mr_health_ring_changes(const struct mr_health *first)
+{
+    return __atomic_load_n(&first->ring_changes, __ATOMIC_ACQUIRE);
 }
 
 /**

@@ -21,25 +21,35 @@ const char *mr_pool_reason(int error)
     return text != NULL ? text : "unknown";
 }
 
+/* When an ejected server may come back. */
+static uint64_t back_us(const struct mr_server *s)
+{
+    return __atomic_load_n(&s->health->ejected_us, __ATOMIC_RELAXED) +
+           s->pool->config->server_retry_timeout_ms * UINT64_C(1000);
+}
+
 /* With every server ejected the old ring stays, but mr_pool_route does not use it. */
 static void rebuild(struct mr_pool *pool)
 {
     struct mr_ring ring;
     struct mr_error err;
 
+    pool->ring_changes = mr_health_ring_changes(pool->servers[0].health);
     pool->n_ejected = 0;
     pool->n_live = 0;
     pool->retry_us = UINT64_MAX;
     for (uint32_t i = 0; i < pool->n_servers; i++) {
         const struct mr_server *s = &pool->servers[i];
-        pool->members[i].live = !s->ejected && i != pool->config->master;
+        const bool ejected = mr_health_ejected(s->health);
+        pool->members[i].live = !ejected && i != pool->config->master;
         pool->n_live += pool->members[i].live;
-        pool->n_ejected += s->ejected;
+        pool->n_ejected += ejected;
         /* where servers are probed, the ticks of the prober look, and not each request */
-        if (s->ejected && pool->config->health_checks == MR_HEALTH_OFF &&
-            s->retry_us < pool->retry_us)
-            pool->retry_us = s->retry_us;
+        if (ejected && pool->config->health_checks == MR_HEALTH_OFF && back_us(s) < pool->retry_us)
+            pool->retry_us = back_us(s);
     }
+    if (pool->n_ejected > 0)
+        mr_health_start(pool); /* whoever ejected it may be gone before it is back */
     if (pool->n_live == 0)
         return;
     /* a subset of what the configuration check has built cannot fail */
@@ -52,31 +62,33 @@ static void rebuild(struct mr_pool *pool)
 /* Its time is over, and where servers are probed, a probe has found it well since. */
 static bool may_return(const struct mr_server *s)
 {
-    if (!s->ejected || s->retry_us >= s->pool->loop->now_us)
+    if (!mr_health_ejected(s->health) || back_us(s) >= s->pool->loop->now_us)
         return false;
     return s->pool->config->health_checks == MR_HEALTH_OFF ||
-           (s->health->state == MR_HEALTH_UP && s->health->probed_us > s->ejected_us);
+           (s->health->state == MR_HEALTH_UP && s->health->probed_us > s->health->ejected_us);
+}
+
+/* What any worker has ejected or taken back. */
+static void follow_ring(struct mr_pool *pool)
+{
+    if (MR_UNLIKELY(mr_health_ring_changes(pool->servers[0].health) != pool->ring_changes))
+        rebuild(pool);
 }
 
 static void restore(struct mr_pool *pool)
 {
-    uint32_t returned = 0;
-
     for (uint32_t i = 0; i < pool->n_servers; i++) {
         struct mr_server *s = &pool->servers[i];
-        if (may_return(s)) {
-            s->ejected = false;
-            returned++;
+        if (may_return(s) && mr_health_restore(s))
             mr_log_limited(MR_LOG_NOTICE, "server_restored pool=%s server=%s", pool->config->name,
                            s->config->name);
-        }
     }
-    if (returned > 0)
-        rebuild(pool);
+    follow_ring(pool);
 }
 
 void mr_pool_look_around(struct mr_pool *pool)
 {
+    follow_ring(pool);
     if (pool->n_ejected > 0)
         restore(pool);
     if (pool->config->follow_roles)
@@ -86,12 +98,9 @@ void mr_pool_look_around(struct mr_pool *pool)
 static void eject(struct mr_server *server)
 {
     struct mr_pool *pool = server->pool;
-    const uint64_t out_us = (uint64_t)pool->config->server_retry_timeout_ms * 1000u;
 
-    server->ejected = true;
-    server->failures = 0;
-    server->ejected_us = pool->loop->now_us;
-    server->retry_us = pool->loop->now_us + out_us;
+    if (!mr_health_eject(server))
+        return;
     server->metrics->server_ejected_at = mr_clock_wall_us();
     pool->metrics->server_ejects++;
     mr_log_limited(MR_LOG_WARN, "server_ejected pool=%s server=%s for_ms=%u", pool->config->name,
@@ -108,15 +117,14 @@ static bool can_be_ejected(const struct mr_server *server)
            (pool->master == MR_NO_MASTER || server != &pool->servers[pool->master]);
 }
 
-void mr_server_failed(struct mr_server *server, int error, bool silent)
+void mr_server_failed(struct mr_server *server, int error, enum mr_failure failure)
 {
     const struct mr_pool_config *config = server->pool->config;
     const uint32_t limit = config->server_failure_limit > 0 ? config->server_failure_limit : 1;
 
     if (server->pool->closing)
         return;
-    mr_health_failed(server, error, silent);
-    if (can_be_ejected(server) && !server->ejected && ++server->failures >= limit)
+    if (mr_health_failed(server, error, failure) >= limit && can_be_ejected(server))
         eject(server);
 }
 
@@ -132,6 +140,7 @@ int mr_pool_route(struct mr_pool *pool, struct mr_slice key)
 {
     const struct mr_pool_config *config = pool->config;
 
+    follow_ring(pool);
     if (MR_UNLIKELY(pool->n_ejected > 0)) {
         if (pool->loop->now_us > pool->retry_us)
             restore(pool);
@@ -179,7 +188,7 @@ static const char *connect_slot(struct mr_server *server, uint32_t slot)
     if (error != 0)
         return mr_pool_reason(error);
     if (server->addr.len == 0) {
-        mr_server_failed(server, EHOSTDOWN, true);
+        mr_server_failed(server, EHOSTDOWN, MR_FAILURE_SILENT);
         return mr_pool_reason(EHOSTDOWN);
     }
     error = mr_backend_connect(&server->slots[slot], server, lane, false);
@@ -189,7 +198,7 @@ static const char *connect_slot(struct mr_server *server, uint32_t slot)
                    server->pool->config->name, server->config->name, server->addr.text,
                    mr_pool_reason(error));
     server->metrics->server_err++;
-    mr_server_failed(server, error, true);
+    mr_server_failed(server, error, MR_FAILURE_SILENT);
     return mr_pool_reason(error);
 }
 
@@ -305,7 +314,7 @@ void mr_pool_set_address(struct mr_pool *pool, uint32_t index, const struct mr_a
     mr_log(MR_LOG_NOTICE, "server_address pool=%s server=%s old=%s new=%s", pool->config->name,
            server->config->name, server->addr.len > 0 ? server->addr.text : "none", addr->text);
     server->addr = *addr;
-    server->health->failures = 0;
+    mr_health_answered(server->health);
     for (b = mr_backend_next(server, NULL); b != NULL; b = next) {
         next = mr_backend_next(server, b);
         mr_backend_retire(b);

@@ -32,14 +32,9 @@ struct mr_server {
     struct mr_backend *prober; /* NULL: not connected */
     struct mr_call probe;
     uint64_t probe_since_us;
-    uint64_t ejected_us; /* when it was */
-    uint64_t retry_us;   /* while ejected: when it may come back */
-    uint64_t timeout_us; /* when a time-out was last counted as a failure */
-    uint32_t failures;   /* in a row, in this worker */
     struct mr_lane lanes[MR_LANES_MAX];
     uint8_t lane; /* of the last request */
     bool probing; /* a probe is on its way */
-    bool ejected;
 };
 
 struct mr_pool {
@@ -49,6 +44,7 @@ struct mr_pool {
     struct mr_process_metrics *process;
     struct mr_server *servers;
     uint32_t n_servers;
+    uint64_t ring_changes; /* that the ring knows of */
     uint32_t n_ejected;
     uint32_t n_live;   /* on the ring */
     uint32_t master;   /* of a replicated pool, MR_NO_MASTER while none is known */

@@ -14,7 +14,7 @@ static bool is_well(const struct mr_server *s)
 {
     const struct mr_health *h = s->health;
 
-    if (s->ejected || load(&h->state) == MR_HEALTH_DOWN)
+    if (mr_health_ejected(h) || load(&h->state) == MR_HEALTH_DOWN)
         return false;
     return load(&h->failures) == 0 || s->pool->loop->now_us >= load(&h->retry_us);
 }

@@ -199,7 +199,7 @@ def test_a_wrong_configuration_is_logged_and_visible(start, trio):
     wait_for(lambda: health(m, "master")["role"] == "replica")
     assert health(m, "replica0") | {"probe_us": 0} == {
         "state": "up", "configured_role": "replica", "role": "master", "up": 1, "probe_us": 0,
-        "failures": 0, "master": 1, "lag_us": 0}
+        "failures": 0, "ejected": 0, "master": 1, "lag_us": 0}
     log = m.log_text()
     assert "server_role_wrong pool=alpha server=master configured=master found=replica" in log
     assert "server_role_wrong pool=alpha server=replica0 configured=replica found=master" in log
@@ -463,6 +463,91 @@ def test_an_ejected_server_returns_when_a_probe_succeeds(start, kind):
         wait_for(lambda: "server_restored" in m.log_text(), 10)
         assert [ask(c, f"k{i}") for i in range(20)] == [good] * 20
         wait_for(lambda: m.pool()[name]["responses"] > 0 or [ask(c, f"j{i}") for i in range(20)] is None)
+
+
+def on_each_worker(m):
+    """A client of each worker, as accept_balance spreads them."""
+    clients = [m.raw(timeout=20) for _ in range(4 * len(m.child_pids()))]
+    wait_for(lambda: all(w["clients"] > 0 for w in m.own()["workers"]))
+    return clients
+
+
+@pytest.mark.parametrize("checks", ["auto", "off"])
+def test_what_one_worker_ejects_is_ejected_by_all(start, redis1, checks):
+    """One failure is enough for all workers, new ones and those after a reload included."""
+    port = free_port()
+    m = start(Admin, [redis1.port, port], auto_eject_hosts="true", server_failure_limit=1,
+              server_retry_timeout=60000, health_checks=checks, workers=4)
+    name = f"127.0.0.1:{port}"
+    keys = [f"k{i}" for i in range(20)]
+
+    def failures(clients):
+        return sum(c.ask("SET", k, 1) != b"+OK" for c in clients for k in keys)
+
+    clients = on_each_worker(m)
+    assert failures(clients) == 1
+    assert m.pool()["server_ejects"] == 1 and health(m, name)["ejected"] == 1
+    assert m.log_text().count("server_ejected") == 1
+    for act in (lambda: os.kill(m.pid, signal.SIGHUP),
+                lambda: [os.kill(pid, signal.SIGKILL) for pid in m.child_pids()]):
+        before = set(m.child_pids())
+        act()
+        wait_for(lambda: len(m.child_pids()) == 4 and not before & set(m.child_pids()), 10)
+        assert failures(on_each_worker(m)) == 0
+    assert health(m, name)["ejected"] == 1
+    # where the new configuration does not eject, nothing is ejected
+    m.conf.write_text(m.conf.read_text().replace("auto_eject_hosts: true", "auto_eject_hosts: false"))
+    os.kill(m.pid, signal.SIGHUP)
+    wait_for(lambda: health(m, name)["ejected"] == 0)
+    assert failures(on_each_worker(m)) > 0
+
+
+def test_all_workers_take_an_ejected_server_back(start, redis1):
+    server = start(Redis)
+    m = start(Admin, [redis1.port, server.port], auto_eject_hosts="true", server_failure_limit=1,
+              server_retry_timeout=100, health_check_interval="50ms", workers=4)
+    clients = on_each_worker(m)
+    keys = [f"k{i}" for i in range(20)]
+    assert all(c.ask("SET", k, 1) == b"+OK" for c in clients for k in keys)
+    server.kill()
+    # each worker's connection is cut and tried again: one event, whoever meets it first ejects
+    wait_for(lambda: all(c.ask("SET", k, 1) == b"+OK" for c in clients for k in keys))
+    assert m.pool()["server_ejects"] == 1
+    again = start(Redis, port=server.port)
+    wait_for(lambda: "server_restored" in m.log_text(), 10)
+    for c in clients:
+        assert all(c.ask("SET", k, 2) == b"+OK" for k in keys)
+        assert again.ask("DBSIZE") > 0  # through this client's worker
+        again.ask("FLUSHALL")
+    assert m.log_text().count("server_restored") == 1
+
+
+def test_a_restart_of_a_server_is_one_failure(start):
+    """All connections of all workers are cut at once: below the limit nothing is ejected."""
+    cut = threading.Event()
+
+    def serve(conn, server):
+        while data := server.read(conn):
+            if not cut.is_set():
+                conn.sendall(b"+OK\r\n" * data.count(b"*3"))
+
+    server = start(Scripted, serve)
+    m = start(Admin, [server.port], auto_eject_hosts="true", server_failure_limit=3,
+              server_connections=2, workers=4, health_checks="off")
+    clients = on_each_worker(m)
+    assert all(c.ask("SET", "a", 1) == b"+OK" for c in clients)
+    assert server.accepted > 4
+    cut.set()
+    for c in clients:
+        c.send(command("SET", "a", 1))
+    time.sleep(0.1)
+    for conn in server.connections:
+        with contextlib.suppress(OSError):
+            conn.shutdown(socket.SHUT_RDWR)
+    assert all(c.reply().startswith(b"-ERR") for c in clients)
+    cut.clear()
+    assert all(c.ask("SET", "a", 1) == b"+OK" for c in clients)
+    assert m.pool()["server_ejects"] == 0
 
 
 def test_without_health_checks_a_request_finds_out(start, redis1):

@@ -117,6 +117,22 @@ def test_everything_goes_along(start, redis1, tmp_path):
     assert not unix.exists() and not pid_file.exists()
 
 
+def test_what_is_known_of_servers_goes_along(start, redis1):
+    """An ejected server stays out; whether it is up need not be found out again."""
+    m = start(Upgradable, [redis1.port, free_port()], workers=2, auto_eject_hosts="true",
+              server_failure_limit=1, server_retry_timeout=60000)
+
+    def failures():
+        with m.raw() as c:
+            return sum(c.ask("SET", f"k{i}", 1) != b"+OK" for i in range(30))
+
+    assert failures() == 1 and m.pool()["server_ejects"] == 1
+    for _ in range(2):
+        m.upgrade()
+        assert failures() == failures() == 0
+    assert m.pool()["server_ejects"] == 1
+
+
 def test_fewer_workers_after_an_upgrade(start, redis1):
     m = start(Upgradable, conf="global: {worker_processes: 3}\n" + pool_yaml(
         "alpha", "127.0.0.1:@PORT@", [f"127.0.0.1:{redis1.port}:1"]), workers=None)
