@@ -37,8 +37,26 @@ void mr_resp_join(const struct mr_plan *plan, struct mr_slab *slab, struct mr_bu
 enum mr_result mr_resp_scan_reply(struct mr_reply_state *state, const char *bytes, size_t len,
                                   size_t *reply_len);
 
+/** mr_resp_read_length for numbers of any length. */
+enum mr_result mr_resp_read_any_length(const char **at, const char *end, int64_t *out);
+
 /** Reads "<number>CRLF" at *at; on MR_OK *at is behind it. Strict: see mr_parse_int64. */
-enum mr_result mr_resp_read_length(const char **at, const char *end, int64_t *out);
+static inline enum mr_result mr_resp_read_length(const char **at, const char *end, int64_t *out)
+{
+    const char *p = *at;
+
+    if (MR_LIKELY(end - p >= 8 && *p >= '1' && *p <= '9')) { /* up to six digits and the CRLF */
+        unsigned v = (unsigned char)*p++ - (unsigned)'0', digit;
+        for (unsigned i = 1; i < 6 && (digit = (unsigned char)*p - (unsigned)'0') <= 9; i++, p++)
+            v = 10 * v + digit;
+        if (MR_LIKELY(p[0] == '\r' && p[1] == '\n')) {
+            *at = p + 2;
+            *out = v;
+            return MR_OK;
+        }
+    }
+    return mr_resp_read_any_length(at, end, out);
+}
 
 /** Appends "<type><n>CRLF". */
 void mr_resp_put_head(struct mr_buf *out, struct mr_slab *slab, char type, uint64_t n);

@@ -15,7 +15,7 @@ static bool is_digit(char c)
     return c >= '0' && c <= '9';
 }
 
-enum mr_result mr_resp_read_length(const char **at, const char *end, int64_t *out)
+enum mr_result mr_resp_read_any_length(const char **at, const char *end, int64_t *out)
 {
     const char *p = *at;
     const bool negative = p < end && *p == '-';
