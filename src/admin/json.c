@@ -135,6 +135,7 @@ static json_t *times(const struct mr_histogram *h)
     json_t *object = json_object();
 
     put(object, "count", number(mr_histogram_total(h)));
+    put(object, "sum_us", number(h->sum_us));
     for (size_t i = 0; i < MR_COUNT(QUANTILES); i++)
         put(object, QUANTILES[i].name, number(mr_histogram_quantile(h, QUANTILES[i].q)));
     return object;
@@ -143,7 +144,7 @@ static json_t *times(const struct mr_histogram *h)
 /* Each class apart, and all of them. */
 static json_t *classes(const struct mr_histogram times_of[MR_CLASSES])
 {
-    struct mr_histogram all = {{0}};
+    struct mr_histogram all = {0};
     json_t *object = json_object();
 
     for (unsigned c = 0; c < MR_CLASSES; c++) {

@@ -160,7 +160,7 @@ static void histogram(const struct writer *w, const char *name, const struct mr_
                   (unsigned long long)total, name);
     labels(w, pool, server);
     (void)fprintf(w->out, ",class=\"%s\"} %.6f\nmillrace_%s_count{", mr_class_name(class),
-                  mr_histogram_sum_us(h) / 1e6, name);
+                  (double)h->sum_us / 1e6, name);
     labels(w, pool, server);
     (void)fprintf(w->out, ",class=\"%s\"} %llu\n", mr_class_name(class), (unsigned long long)total);
 }

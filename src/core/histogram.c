@@ -16,6 +16,7 @@ uint64_t mr_histogram_high(uint32_t index)
 
 void mr_histogram_merge(struct mr_histogram *sum, const struct mr_histogram *from)
 {
+    sum->sum_us += from->sum_us;
     for (uint32_t i = 0; i < MR_HISTOGRAM_BUCKETS; i++)
         sum->counts[i] += from->counts[i];
 }
@@ -27,15 +28,6 @@ uint64_t mr_histogram_total(const struct mr_histogram *h)
     for (uint32_t i = 0; i < MR_HISTOGRAM_BUCKETS; i++)
         total += h->counts[i];
     return total;
-}
-
-double mr_histogram_sum_us(const struct mr_histogram *h)
-{
-    double sum = 0;
-
-    for (uint32_t i = 0; i < MR_HISTOGRAM_BUCKETS; i++)
-        sum += (double)h->counts[i] * (double)(mr_histogram_low(i) + mr_histogram_high(i)) / 2;
-    return sum;
 }
 
 uint64_t mr_histogram_quantile(const struct mr_histogram *h, double q)

@@ -1,8 +1,8 @@
 /*
  * histogram.h - log-linear counts of durations: 1 us to 60 s with at most 6.25 % of error.
  *
- * Up to 16 us each value has its own bucket; above, every power of two is split into 16. A plain
- * array of counters, so that it can live in shared memory and be summed.
+ * Up to 16 us each value has its own bucket; above, every power of two is split into 16. Plain
+ * counters, so that it can live in shared memory and be summed.
  */
 #pragma once
 
@@ -13,6 +13,7 @@
 #define MR_HISTOGRAM_BUCKETS 366u
 
 struct mr_histogram {
+    uint64_t sum_us; /* of all durations, to the microsecond */
     uint64_t counts[MR_HISTOGRAM_BUCKETS];
 };
 
@@ -31,6 +32,7 @@ static inline uint32_t mr_histogram_index(uint64_t us)
 static inline void mr_histogram_add(struct mr_histogram *h, uint64_t us)
 {
     h->counts[mr_histogram_index(us)]++;
+    h->sum_us += us;
 }
 
 /** Smallest value of a bucket, in microseconds. */
@@ -43,9 +45,6 @@ uint64_t mr_histogram_high(uint32_t index);
 void mr_histogram_merge(struct mr_histogram *sum, const struct mr_histogram *from);
 
 uint64_t mr_histogram_total(const struct mr_histogram *h);
-
-/** The sum of all durations in microseconds, each taken as the middle of its bucket. */
-double mr_histogram_sum_us(const struct mr_histogram *h);
 
 /** The value, in microseconds, that the share `q` (0 to 1) of all does not exceed; 0 of none. */
 uint64_t mr_histogram_quantile(const struct mr_histogram *h, double q);

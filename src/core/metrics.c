@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #define MAGIC   0x6d72736du
-#define VERSION 4u
+#define VERSION 5u
 
 #define ROW(name, kind, unit, prometheus, help)                                                    \
     {#name, MR_METRIC_##kind, MR_METRIC_##unit, prometheus, help},

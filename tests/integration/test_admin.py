@@ -272,6 +272,7 @@ def test_a_slow_server_shows_in_both(start):
     for what in ("pool", "server"):
         got = m.latency(what, "write")
         assert got["count"] == 5 and got["p50_us"] >= 150000
+        assert 5 * 150000 <= got["sum_us"] <= 5 * got["max_us"]
         assert m.latency(what, "read")["count"] == 0
     # the next class is fast, and is not mixed with the slow one
     assert m.latency("pool", "other")["max_us"] < 140000 * SLOW

@@ -30,7 +30,7 @@ static void buckets_join(void **state)
 
 static void quantiles(void **state)
 {
-    struct mr_histogram h = {{0}};
+    struct mr_histogram h = {0}, sum = {.sum_us = 1};
 
     (void)state;
     assert_int_equal(mr_histogram_quantile(&h, 0.5), 0);
@@ -41,6 +41,10 @@ static void quantiles(void **state)
     assert_in_range(mr_histogram_quantile(&h, 0.99), 990, 1052);
     assert_in_range(mr_histogram_quantile(&h, 0), 1, 1);
     assert_in_range(mr_histogram_quantile(&h, 1), 1000, 1063);
+    assert_int_equal(h.sum_us, 500500);
+    mr_histogram_merge(&sum, &h);
+    assert_int_equal(sum.sum_us, 500501);
+    assert_int_equal(mr_histogram_total(&sum), 1000);
 }
 
 RUN(T(every_value_has_a_narrow_bucket), T(buckets_join), T(quantiles))
