@@ -86,6 +86,13 @@ static void restore(struct mr_pool *pool)
     follow_ring(pool);
 }
 
+void mr_pool_refresh(struct mr_pool *pool)
+{
+    follow_ring(pool);
+    if (MR_UNLIKELY(pool->n_ejected > 0) && pool->loop->now_us > pool->retry_us)
+        restore(pool);
+}
+
 void mr_pool_look_around(struct mr_pool *pool)
 {
     follow_ring(pool);
@@ -140,13 +147,9 @@ int mr_pool_route(struct mr_pool *pool, struct mr_slice key)
 {
     const struct mr_pool_config *config = pool->config;
 
-    follow_ring(pool);
-    if (MR_UNLIKELY(pool->n_ejected > 0)) {
-        if (pool->loop->now_us > pool->retry_us)
-            restore(pool);
-        if (pool->n_live == 0)
-            return -1;
-    }
+    mr_pool_refresh(pool);
+    if (MR_UNLIKELY(pool->n_ejected > 0) && pool->n_live == 0)
+        return -1;
     if (pool->n_servers == 1)
         return 0;
     if (config->distribution == MR_DIST_RANDOM)

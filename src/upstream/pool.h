@@ -89,6 +89,9 @@ int mr_pool_route_anywhere(struct mr_pool *pool);
 /** Why mr_pool_route has found none, for clients. */
 const char *mr_pool_no_route(const struct mr_pool *pool);
 
+/** Before each choice of a server: what was ejected or came back, here or in another worker. */
+void mr_pool_refresh(struct mr_pool *pool);
+
 /** Takes back ejected servers whose time it is, and follows roles. For health checks. */
 void mr_pool_look_around(struct mr_pool *pool);
 

@@ -81,6 +81,7 @@ int mr_replicas_choose(struct mr_pool *pool, struct mr_slice key, bool to_master
     const int master = pool->master == MR_NO_MASTER ? -1 : (int)pool->master;
     int i;
 
+    mr_pool_refresh(pool);
     if (to_master || (config->read_from == MR_READ_MASTER && !config->meitu_compat))
         return master;
     if (config->meitu_compat) {

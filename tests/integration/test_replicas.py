@@ -562,6 +562,17 @@ def test_without_health_checks_a_request_finds_out(start, redis1):
     assert failed > 1 and m.pool()["server_ejects"] == failed
 
 
+def test_without_health_checks_an_ejected_replica_comes_back_too(start, trio):
+    m = pool(start, trio, health_checks="off", auto_eject_hosts="true", server_failure_limit=1,
+             server_retry_timeout=300, read_from="replica")
+    port = trio[1].port
+    with m.raw() as c:
+        trio[1].kill()
+        wait_for(lambda: c.ask("GET", "a") is not None or m.pool()["server_ejects"] > 0)
+        again = start(Redis, port=port)
+        wait_for(lambda: c.ask("GET", "a") is None and calls(again).get("get", 0) > 0)
+
+
 def test_probes_of_all_servers_come_from_one_worker(start):
     redis1 = start(Redis)
     m = start(Admin, [redis1.port], health_checks="always", health_check_interval="100ms", workers=4)
