@@ -371,6 +371,7 @@ def test_a_request_that_is_never_answered_does_not_hold_a_reload_for_ever(start,
     conf = m.conf.read_text()
     with m.raw(timeout=20) as c:
         c.send(command("GET", "a"))
+        wait_for(lambda: silent_server.received)
         m.conf.write_text(conf.replace(f"127.0.0.1:{silent_server.port}", f"127.0.0.1:{redis1.port}"))
         os.kill(m.pid, signal.SIGHUP)
         assert c.reply().startswith(b"-ERR Connection timed out")

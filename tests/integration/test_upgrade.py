@@ -205,12 +205,14 @@ def test_a_new_binary_that_fails_changes_nothing(start, redis1, tmp_path):
         assert c.ask("GET", "a") == b"1" and local.ask("GET", "a") == b"1"
 
 
-def test_the_new_master_dies_before_it_serves(start, redis1):
-    m = start(Upgradable, [redis1.port], workers=2)
+def test_the_new_master_dies_before_it_serves(start):
+    server = start(Redis)
+    m = start(Upgradable, [server.port], workers=2)
     with m.raw(timeout=20) as c:
         assert c.ask("SET", "a", 1) == b"+OK"
-        redis1.ask("CLIENT", "PAUSE", 1000)  # holds DRAINED up
+        os.kill(server.pid, signal.SIGSTOP)  # holds DRAINED up
         c.send(command("GET", "a"))
+        wait_for(lambda: m.pool()[f"127.0.0.1:{server.port}"]["out_queue"] == 1)
         m.conf.write_text(m.conf.read_text().replace("murmur", "crc32"))
         os.kill(m.pid, signal.SIGUSR2)
         wait_for(lambda: m.log_text().count("spawned child=worker/1") >= 2)
@@ -220,6 +222,7 @@ def test_the_new_master_dies_before_it_serves(start, redis1):
         assert len(new) == 1
         os.kill(new[0], signal.SIGKILL)
         wait_for(lambda: "upgrade_failed" in m.log_text())
+    os.kill(server.pid, signal.SIGCONT)
     wait_for(lambda: len(m.child_pids()) == 2)
     with m.raw(timeout=20) as again:
         assert again.ask("GET", "a") == b"1"
