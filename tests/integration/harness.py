@@ -322,6 +322,9 @@ class Millrace(Process):
                     found.append(int(task.name))
         return sorted(found)
 
+    def admin_pid(self):
+        return wait_for(lambda: self.child_pids("admin"), what="admin process")[0]
+
     def stop(self, signo=signal.SIGTERM):
         """Stops in order; a sanitizer or a broken invariant that spoke fails the test."""
         if not self.dir.exists():

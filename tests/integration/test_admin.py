@@ -228,7 +228,7 @@ def test_the_admin_process_can_die(start, redis1):
     m = start(Admin, [redis1.port])
     with m.raw() as c:
         assert c.ask("SET", "a", 1) == b"+OK"
-        os.kill(m.child_pids("admin")[0], signal.SIGKILL)
+        os.kill(m.admin_pid(), signal.SIGKILL)
         assert c.ask("GET", "a") == b"1"
         wait_for(lambda: m.child_pids("admin"))
         assert wait_for(lambda: m.http("GET", "/healthz")) == (200, "ok\n")

@@ -214,7 +214,7 @@ def test_a_worker_that_keeps_dying_is_slowed_down(start, redis1):
 
 def test_the_admin_process_is_replaced(start, redis1):
     m = start(Millrace, [redis1.port])
-    pid = m.child_pids("admin")[0]
+    pid = m.admin_pid()
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: m.child_pids("admin") and m.child_pids("admin") != [pid])
     assert m.stats()["service"] == "nutcracker"
@@ -222,7 +222,7 @@ def test_the_admin_process_is_replaced(start, redis1):
 
 def test_workers_die_with_their_master(start, redis1):
     m = start(Millrace, [redis1.port], workers=3)
-    children = m.child_pids() + m.child_pids("admin")
+    children = [*m.child_pids(), m.admin_pid()]
     assert len(children) == 4
     os.kill(m.pid, signal.SIGKILL)
     m.popen.wait()
@@ -248,7 +248,7 @@ def test_a_child_holds_only_its_own_listeners(start, redis1):
         sockets = [os.readlink(f) for f in pathlib.Path(f"/proc/{pid}/fd").iterdir()]
         # channel, one listener, a way from the other workers and the ways to all three
         assert sum(s.startswith("socket:") for s in sockets) == 1 + 1 + 1 + 3, sockets
-    assert m.child_pids("admin")[0] not in listening_pids(m.port)
+    assert m.admin_pid() not in listening_pids(m.port)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
@@ -306,7 +306,7 @@ def test_term_to_the_whole_group(start, redis1):
     m = start(Millrace, [redis1.port], workers=2)
     with m.raw() as c:
         c.send(command("SET", "g", 1) * 100)
-        for pid in [m.pid, *m.child_pids(), *m.child_pids("admin")]:
+        for pid in [m.pid, *m.child_pids(), m.admin_pid()]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
         assert c.rest() == b"+OK\r\n" * 100
@@ -578,7 +578,7 @@ def test_a_worker_that_hangs_is_replaced(start, redis1):
     assert [c.reply() for c in waiting] == [b"+OK"] * 20
     wait_for(lambda: len(m.child_pids()) == 2 and before[0] not in m.child_pids())
     assert before[1] in m.child_pids()
-    admin = m.child_pids("admin")[0]
+    admin = m.admin_pid()
     os.kill(admin, signal.SIGSTOP)
     wait_for(lambda: m.child_pids("admin") not in ([], [admin]), 10)
     assert m.pool()["client_connections"] == 20

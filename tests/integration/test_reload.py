@@ -441,7 +441,7 @@ def test_more_workers_that_cannot_be_lose_no_connection(start, redis1):
     for t in threads:
         t.join(20)
     assert failures == [] and done[0] > 100
-    assert len(m.child_pids()) == 2
+    wait_for(lambda: len(m.child_pids()) == 2)
 
 
 @pytest.mark.parametrize("path", [(3, 1, 3), (1, 4, 2)] if RESIZES < 10 else [(8, 1, 8)])
@@ -485,7 +485,7 @@ def test_many_reloads_cost_the_master_nothing(start, redis1):
             settled(m)
         assert len(os.listdir(f"/proc/{m.pid}/fd")) == fds
         assert SLOW > 1 or rss_kb(m.pid) - rss < 2000  # a sanitizer keeps what was freed
-        assert len(m.child_pids()) == 2 and len(m.child_pids("admin")) == 1
+        wait_for(lambda: len(m.child_pids()) == 2 and len(m.child_pids("admin")) == 1)
         assert c.ask("PING") == b"+PONG"
 
 
