@@ -34,7 +34,7 @@ static inline bool mr_buf_empty(const struct mr_buf *b)
 /** The bytes held, valid until the next call that changes the buffer. */
 static inline struct mr_slice mr_buf_slice(const struct mr_buf *b)
 {
-    return (struct mr_slice){b->mem + b->start, b->end - b->start};
+    return (struct mr_slice){b->start > 0 ? b->mem + b->start : b->mem, b->end - b->start};
 }
 
 /**
