@@ -331,7 +331,7 @@ def test_interrupt_stops_at_once(start):
 def test_log_signals(start, redis1):
     m = start(Millrace, [redis1.port], workers=2)
     moved = m.dir / "log.1"
-    for signo, word in ((signal.SIGUSR1, "log_reopened"), (signal.SIGHUP, "reload_begins")):
+    for signo, word in ((signal.SIGUSR1, "log_reopened"), (signal.SIGHUP, "generation_gone")):
         m.log.rename(moved)
         os.kill(m.pid, signo)
         wait_for(m.log.exists)
