@@ -43,7 +43,7 @@ def test_ejection_and_return(start, redis4):
         assert m.pool()["server_ejects"] == 1
         assert m.pool()[f"127.0.0.1:{server.port}"]["server_ejected_at"] > 1e15
         again = start(Redis, port=server.port)
-        time.sleep(1.1)
+        wait_for(lambda: "server_restored" in m.log_text(), 10)
         assert all(c.ask("SET", k, 4) == b"+OK" for k in keys)
         assert again.ask("DBSIZE") == len(mine)
 
@@ -100,8 +100,8 @@ def test_late_replies_never_reach_another_request(start):
         for i in range(20):
             key = b"%s%d" % (b"slow" if i % 3 == 0 else b"fast", i)
             assert c.ask("GET", key) in (key, b"-ERR Connection timed out")
-        time.sleep(0.3)
-        assert c.ask("GET", "mine") == b"mine"
+        while (got := c.ask("GET", "mine")) != b"mine":
+            assert got == b"-ERR Connection timed out"
 
 
 def test_server_dies_inside_a_large_reply(start):
@@ -110,7 +110,7 @@ def test_server_dies_inside_a_large_reply(start):
     def serve(conn, server):
         server.read(conn)
         conn.sendall(b"$1000000\r\n" + b"x" * 200000)
-        time.sleep(0.2)
+        time.sleep(0.3 * SLOW)
         conn.close()
 
     server = start(Scripted, serve)
@@ -118,7 +118,6 @@ def test_server_dies_inside_a_large_reply(start):
     with m.raw() as a, m.raw() as b:
         a.send(command("GET", "big"))
         wait_for(lambda: server.received)
-        time.sleep(0.05)
         b.send(command("GET", "other"))
         assert b.reply().startswith(b"-ERR ")
         assert len(a.rest()) <= 200010
