@@ -633,7 +633,7 @@ def test_connections_that_break_are_made_again_at_once(start, redis1):
     for c in clients:
         assert c.ask("SET", "a", 1) == b"+OK"
     for _ in range(5):
-        redis1.ask("CLIENT", "PAUSE", 300, "ALL")
+        redis1.ask("CLIENT", "PAUSE", int(300 * SLOW), "ALL")
         for c in clients:
             c.send(command("GET", "a"))
         time.sleep(0.05)
