@@ -271,13 +271,15 @@ void mr_reload_tidy(struct mr_reload *r)
 
     if (r->step != MR_RELOAD_LEAVING || mr_team_alive(r->outgoing, -1) > 0)
         return;
-    if (r->outgoing->generation.number < team->generation.number) {
+    const uint32_t number = r->outgoing->generation.number;
+    if (number < team->generation.number) {
         mr_generation_inherit_counters(&team->generation, &r->outgoing->generation);
         mr_team_ways_done(team);
-        mr_log(MR_LOG_INFO, "generation_gone generation=%u", r->outgoing->generation.number);
     }
     mr_team_free(r->outgoing, &team->generation);
     r->outgoing = NULL;
+    if (number < team->generation.number) /* not one that never served */
+        mr_log(MR_LOG_INFO, "generation_gone generation=%u", number);
     next_if_asked(r);
 }
 
