@@ -464,6 +464,7 @@ def test_dev_run_cleans_up():
         text += line
         if "Ctrl-C" in line:
             break
+    assert "serves 127.0.0.1:" in text, text
     port = int(text.split("serves 127.0.0.1:")[1].split()[0])
     redis_port = int(text.split("redis-server on 127.0.0.1:")[1].split(".")[0])
     with Raw(port) as c:
