@@ -15,11 +15,6 @@
 #define TICK_MIN_MS      20u
 #define CUT_US           100000u /* within which a restart cuts the connections of all workers */
 
-static uint64_t load(const uint64_t *at)
-{
-    return __atomic_load_n(at, __ATOMIC_RELAXED);
-}
-
 static void store(uint64_t *at, uint64_t v)
 {
     __atomic_store_n(at, v, __ATOMIC_RELAXED);
@@ -49,8 +44,8 @@ static uint64_t backoff_us(uint64_t failures)
 int mr_health_may_connect(struct mr_server *server)
 {
     struct mr_health *h = server->health;
-    const uint64_t failures = load(&h->failures), retry = load(&h->retry_us);
-    const int error = (int)load(&h->error);
+    const uint64_t failures = mr_health_load(&h->failures), retry = mr_health_load(&h->retry_us);
+    const int error = (int)mr_health_load(&h->error);
 
     if (failures < FAILING)
         return 0;
@@ -71,7 +66,7 @@ static bool wants_probes(const struct mr_server *server)
     if (config->health_checks == MR_HEALTH_OFF)
         return false;
     return config->health_checks == MR_HEALTH_ALWAYS || config->topology == MR_REPLICATED ||
-           mr_health_ejected(server->health) || load(&server->health->failures) > 0;
+           mr_health_ejected(server->health) || mr_health_load(&server->health->failures) > 0;
 }
 
 /* Whoever probes a server goes on with it; another takes over from one that has stopped. */
@@ -79,7 +74,8 @@ static bool is_mine(struct mr_server *server)
 {
     struct mr_health *h = server->health;
     const uint64_t interval = server->pool->config->health_check_interval_ms * UINT64_C(1000);
-    const uint64_t due = load(&h->probe_us), prober = load(&h->prober), me = (uint64_t)getpid();
+    const uint64_t due = mr_health_load(&h->probe_us), prober = mr_health_load(&h->prober),
+                   me = (uint64_t)getpid();
 
     if (now_us(server) < due)
         return false;
@@ -94,7 +90,7 @@ static bool is_mine(struct mr_server *server)
 static void change_state(struct mr_server *server, enum mr_health_state state, const char *why)
 {
     struct mr_health *h = server->health;
-    const uint64_t before = load(&h->state);
+    const uint64_t before = mr_health_load(&h->state);
 
     store(&h->probed_us, now_us(server));
     if (before == state)
@@ -119,11 +115,11 @@ static void probe_failed(struct mr_server *server, const char *why)
 static void take_sample(struct mr_server *server, uint64_t offset)
 {
     struct mr_health *h = server->health;
-    const uint64_t n = load(&h->n_samples);
+    const uint64_t n = mr_health_load(&h->n_samples);
     const uint64_t apart = server->pool->config->max_replica_lag_ms * UINT64_C(1000) * 2;
     const struct mr_lag_sample *last = &h->samples[(n - 1) % MR_LAG_SAMPLES];
 
-    if (n > 0 && now_us(server) - load(&last->at_us) < apart / MR_LAG_SAMPLES)
+    if (n > 0 && now_us(server) - mr_health_load(&last->at_us) < apart / MR_LAG_SAMPLES)
         return;
     struct mr_lag_sample *next = &h->samples[n % MR_LAG_SAMPLES];
     store(&next->at_us, now_us(server));
@@ -140,12 +136,13 @@ static uint64_t lag_of(const struct mr_server *replica, uint64_t offset)
     if (pool->master == MR_NO_MASTER || replica == &pool->servers[pool->master])
         return 0;
     const struct mr_health *h = pool->servers[pool->master].health;
-    const uint64_t n = load(&h->n_samples);
+    const uint64_t n = mr_health_load(&h->n_samples);
     for (uint64_t i = 0; i < n && i < MR_LAG_SAMPLES; i++) {
         const struct mr_lag_sample *s = &h->samples[(n - 1 - i) % MR_LAG_SAMPLES];
-        if (load(&s->offset) <= offset) /* it had this; and if it is the last one, it has all */
-            return i == 0 ? 0 : now_us(replica) - load(&s->at_us);
-        at = load(&s->at_us);
+        if (mr_health_load(&s->offset) <=
+            offset) /* it had this; and if it is the last one, it has all */
+            return i == 0 ? 0 : now_us(replica) - mr_health_load(&s->at_us);
+        at = mr_health_load(&s->at_us);
     }
     return now_us(replica) - at;
 }
@@ -157,7 +154,7 @@ static void check_role(struct mr_server *server, enum mr_role role)
     const bool named = (uint32_t)(server - pool->servers) == pool->config->master;
     const enum mr_role wanted = named ? MR_ROLE_MASTER : MR_ROLE_REPLICA;
 
-    if (role == load(&server->health->role))
+    if (role == mr_health_load(&server->health->role))
         return;
     store(&server->health->role, role);
     if (pool->config->topology == MR_REPLICATED && !pool->config->follow_roles &&
@@ -170,7 +167,7 @@ static void on_reply(struct mr_call *call, const char *bytes, size_t len, bool d
 {
     struct mr_server *server = MR_CONTAINER_OF(call, struct mr_server, probe);
     struct mr_health *h = server->health;
-    const uint64_t rtt = now_us(server) - server->probe_since_us, old = load(&h->rtt_us);
+    const uint64_t rtt = now_us(server) - server->probe_since_us, old = mr_health_load(&h->rtt_us);
     struct mr_probe found = {0};
 
     if (!done)
@@ -236,7 +233,8 @@ static void look_at(struct mr_server *server)
     } else if (wants_probes(server) && is_mine(server)) {
         begin_probe(server);
     } else if (server->prober != NULL &&
-               (!wants_probes(server) || load(&server->health->prober) != (uint64_t)getpid())) {
+               (!wants_probes(server) ||
+                mr_health_load(&server->health->prober) != (uint64_t)getpid())) {
         mr_backend_close(server->prober, 0);
     }
 }
@@ -265,14 +263,14 @@ static void on_tick(struct mr_timer *timer)
 static void start_ticking(struct mr_pool *pool, uint32_t delay_ms)
 {
     pool->health_timer.fire = on_tick;
-    if (pool->config->health_checks != MR_HEALTH_OFF && !pool->closing)
+    if (pool->config->health_checks != MR_HEALTH_OFF && !pool->closing &&
+        !mr_timer_is_set(&pool->health_timer))
         mr_loop_timer(pool->loop, &pool->health_timer, delay_ms);
 }
 
 void mr_health_start(struct mr_pool *pool)
 {
-    if (!mr_timer_is_set(&pool->health_timer))
-        start_ticking(pool, 0);
+    start_ticking(pool, 0);
 }
 
 void mr_health_stop(struct mr_pool *pool)
@@ -289,7 +287,7 @@ static bool is_another(const struct mr_server *server, enum mr_failure failure)
     const uint64_t timeout_us = server->pool->config->timeout_ms * UINT64_C(1000);
     const uint64_t apart = failure == MR_FAILURE_TIMEOUT ? timeout_us : CUT_US;
     uint64_t *at = failure == MR_FAILURE_TIMEOUT ? &h->late_us : &h->cut_us;
-    const uint64_t seen = load(at), now = now_us(server);
+    const uint64_t seen = mr_health_load(at), now = now_us(server);
 
     return failure == MR_FAILURE_SILENT || (now >= seen + apart && claim(at, seen, now));
 }
@@ -297,7 +295,7 @@ static bool is_another(const struct mr_server *server, enum mr_failure failure)
 uint64_t mr_health_failed(struct mr_server *server, int error, enum mr_failure failure)
 {
     struct mr_health *h = server->health;
-    const uint64_t failures = load(&h->failures), now = now_us(server);
+    const uint64_t failures = mr_health_load(&h->failures), now = now_us(server);
 
     store(&h->error, (uint64_t)error);
     if (failure == MR_FAILURE_SILENT &&
@@ -308,10 +306,9 @@ uint64_t mr_health_failed(struct mr_server *server, int error, enum mr_failure f
         store(&h->retry_us, now);
         store(&h->failures, 1);
     }
-    if (!mr_timer_is_set(&server->pool->health_timer))
-        start_ticking(server->pool, tick_ms(server->pool));
+    start_ticking(server->pool, tick_ms(server->pool));
     return is_another(server, failure) ? __atomic_add_fetch(&h->strikes, 1, __ATOMIC_RELAXED)
-                                       : load(&h->strikes);
+                                       : mr_health_load(&h->strikes);
 }
 
 static void change_ring(const struct mr_server *server)
@@ -329,7 +326,7 @@ bool mr_health_eject(struct mr_server *server)
 
 bool mr_health_restore(struct mr_server *server)
 {
-    const uint64_t since = load(&server->health->ejected_us);
+    const uint64_t since = mr_health_load(&server->health->ejected_us);
 
     if (since == 0 || !claim(&server->health->ejected_us, since, 0))
         return false;

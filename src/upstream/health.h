@@ -51,6 +51,12 @@ struct mr_health {
     struct mr_lag_sample samples[MR_LAG_SAMPLES];
 };
 
+/** What a field of struct mr_health holds now. */
+static inline uint64_t mr_health_load(const uint64_t *field)
+{
+    return __atomic_load_n(field, __ATOMIC_RELAXED);
+}
+
 /** Begins to probe the pool's servers where the configuration wants it; may be called again. */
 void mr_health_start(struct mr_pool *pool);
 void mr_health_stop(struct mr_pool *pool);
@@ -65,9 +71,7 @@ uint64_t mr_health_failed(struct mr_server *server, int error, enum mr_failure f
 /** The server has answered. Only a look when nothing was wrong. */
 static inline void mr_health_answered(struct mr_health *h)
 {
-    if (__builtin_expect((__atomic_load_n(&h->failures, __ATOMIC_RELAXED) |
-                          __atomic_load_n(&h->strikes, __ATOMIC_RELAXED)) != 0,
-                         0)) {
+    if (__builtin_expect((mr_health_load(&h->failures) | mr_health_load(&h->strikes)) != 0, 0)) {
         __atomic_store_n(&h->failures, 0, __ATOMIC_RELAXED);
         __atomic_store_n(&h->strikes, 0, __ATOMIC_RELAXED);
     }
@@ -79,7 +83,7 @@ bool mr_health_restore(struct mr_server *server);
 
 static inline bool mr_health_ejected(const struct mr_health *h)
 {
-    return __atomic_load_n(&h->ejected_us, __ATOMIC_RELAXED) != 0;
+    return mr_health_load(&h->ejected_us) != 0;
 }
 
 /** Goes up with every ejection and return of one of the pool's servers. */

@@ -24,7 +24,7 @@ const char *mr_pool_reason(int error)
 /* When an ejected server may come back. */
 static uint64_t back_us(const struct mr_server *s)
 {
-    return __atomic_load_n(&s->health->ejected_us, __ATOMIC_RELAXED) +
+    return mr_health_load(&s->health->ejected_us) +
            s->pool->config->server_retry_timeout_ms * UINT64_C(1000);
 }
 

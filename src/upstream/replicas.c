@@ -4,19 +4,15 @@
 #include "core/log.h"
 #include "upstream/health.h"
 
-static uint64_t load(const uint64_t *at)
-{
-    return __atomic_load_n(at, __ATOMIC_RELAXED);
-}
-
 /* True for a server that can be asked now: nothing speaks against it. */
 static bool is_well(const struct mr_server *s)
 {
     const struct mr_health *h = s->health;
 
-    if (mr_health_ejected(h) || load(&h->state) == MR_HEALTH_DOWN)
+    if (mr_health_ejected(h) || mr_health_load(&h->state) == MR_HEALTH_DOWN)
         return false;
-    return load(&h->failures) == 0 || s->pool->loop->now_us >= load(&h->retry_us);
+    return mr_health_load(&h->failures) == 0 ||
+           s->pool->loop->now_us >= mr_health_load(&h->retry_us);
 }
 
 static bool can_read(const struct mr_pool *pool, uint32_t i, int avoid)
@@ -27,10 +23,10 @@ static bool can_read(const struct mr_pool *pool, uint32_t i, int avoid)
 
     if (i == pool->master || (int)i == avoid || !is_well(s))
         return false;
-    if (load(&h->role) == MR_ROLE_MASTER) /* of something else */
+    if (mr_health_load(&h->role) == MR_ROLE_MASTER) /* of something else */
         return !pool->config->follow_roles;
-    return max_us == 0 || load(&h->role) == MR_ROLE_UNKNOWN ||
-           (load(&h->link) != 0 && load(&h->lag_us) <= max_us);
+    return max_us == 0 || mr_health_load(&h->role) == MR_ROLE_UNKNOWN ||
+           (mr_health_load(&h->link) != 0 && mr_health_load(&h->lag_us) <= max_us);
 }
 
 static uint64_t waiting_at(const struct mr_server *s)
@@ -64,8 +60,9 @@ static int nearest(const struct mr_pool *pool, int avoid)
 
     for (uint32_t i = 0; i < pool->n_servers; i++) {
         const struct mr_server *s = &pool->servers[i];
-        const uint64_t rtt =
-            load(&s->health->rtt_us) > 0 ? load(&s->health->rtt_us) : UINT64_MAX - 1;
+        const uint64_t rtt = mr_health_load(&s->health->rtt_us) > 0
+                                 ? mr_health_load(&s->health->rtt_us)
+                                 : UINT64_MAX - 1;
         if ((i == pool->master ? is_well(s) && (int)i != avoid : can_read(pool, i, avoid)) &&
             rtt < least) {
             least = rtt;
@@ -81,7 +78,6 @@ int mr_replicas_choose(struct mr_pool *pool, struct mr_slice key, bool to_master
     const int master = pool->master == MR_NO_MASTER ? -1 : (int)pool->master;
     int i;
 
-    mr_pool_refresh(pool);
     if (to_master || (config->read_from == MR_READ_MASTER && !config->meitu_compat))
         return master;
     if (config->meitu_compat) {
@@ -89,6 +85,7 @@ int mr_replicas_choose(struct mr_pool *pool, struct mr_slice key, bool to_master
         if (i >= 0 && !can_read(pool, (uint32_t)i, avoid))
             i = -1;
     } else {
+        mr_pool_refresh(pool);
         i = config->read_from == MR_READ_NEAREST ? nearest(pool, avoid) : least_loaded(pool, avoid);
     }
     return i >= 0 || config->read_fallback == MR_FALLBACK_NONE ? i : master;
@@ -100,7 +97,7 @@ void mr_replicas_follow(struct mr_pool *pool)
 
     for (uint32_t i = 0; i < pool->n_servers; i++) {
         const struct mr_health *h = pool->servers[i].health;
-        if (load(&h->state) != MR_HEALTH_UP || load(&h->role) != MR_ROLE_MASTER)
+        if (mr_health_load(&h->state) != MR_HEALTH_UP || mr_health_load(&h->role) != MR_ROLE_MASTER)
             continue;
         if (i == pool->master)
             return; /* it still is, whatever others say */
