@@ -90,18 +90,36 @@ static uint32_t fds_needed(uint32_t n_ports, uint32_t n_slots, uint32_t n_listen
     return 1 + n_ports + n_slots * (n_listens + 3) + pidfile;
 }
 
-/* What is known of each server, in the order of the configuration. A version may leave it out. */
+/* What goes along of what is known of a server. A version may leave any of it out. */
+static const struct {
+    const char *name;
+    size_t at;
+} KNOWN[] = {
+    {"state", offsetof(struct mr_health, state)},
+    {"role", offsetof(struct mr_health, role)},
+    {"link", offsetof(struct mr_health, link)},
+    {"rtt_us", offsetof(struct mr_health, rtt_us)},
+    {"lag_us", offsetof(struct mr_health, lag_us)},
+    {"probed_us", offsetof(struct mr_health, probed_us)},
+    {"ejected_us", offsetof(struct mr_health, ejected_us)},
+};
+
+static uint64_t *known(struct mr_health *h, size_t i)
+{
+    return (uint64_t *)(void *)((char *)h + KNOWN[i].at);
+}
+
+/* Each server's, in the order of the configuration. */
 static json_t *pack_health(const struct mr_runtime *rt)
 {
     json_t *all = json_array();
 
     for (uint32_t i = 0; i < rt->config->n_servers; i++) {
-        const struct mr_health *h = &rt->health[i];
-        (void)json_array_append_new(
-            all, json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "state", (json_int_t)h->state,
-                           "role", (json_int_t)h->role, "link", (json_int_t)h->link, "rtt_us",
-                           (json_int_t)h->rtt_us, "lag_us", (json_int_t)h->lag_us, "probed_us",
-                           (json_int_t)h->probed_us, "ejected_us", (json_int_t)h->ejected_us));
+        json_t *one = json_object();
+        for (size_t k = 0; k < MR_COUNT(KNOWN); k++)
+            (void)json_object_set_new(one, KNOWN[k].name,
+                                      json_integer((json_int_t)*known(&rt->health[i], k)));
+        (void)json_array_append_new(all, one);
     }
     return all;
 }
@@ -405,16 +423,10 @@ static void unpack_health(struct mr_runtime *rt, const json_t *all)
 {
     for (uint32_t i = 0; i < rt->config->n_servers; i++) {
         const json_t *one = json_array_get(all, i);
-        struct mr_health *h = &rt->health[i];
         if (number_of(one, "state") > MR_HEALTH_DOWN || number_of(one, "role") > MR_ROLE_REPLICA)
             continue;
-        h->state = number_of(one, "state");
-        h->role = number_of(one, "role");
-        h->link = number_of(one, "link");
-        h->rtt_us = number_of(one, "rtt_us");
-        h->lag_us = number_of(one, "lag_us");
-        h->probed_us = number_of(one, "probed_us");
-        h->ejected_us = number_of(one, "ejected_us");
+        for (size_t k = 0; k < MR_COUNT(KNOWN); k++)
+            *known(&rt->health[i], k) = number_of(one, KNOWN[k].name);
     }
 }
 
