@@ -47,7 +47,7 @@ def test_d4_an_endless_command_name_is_refused_at_once(start, redis1):
                 c.send(b"x" * 1000000)
         except OSError:
             pass
-    assert rss_kb(pid) - before < 10000  # of thirty million bytes
+    assert rss_kb(pid) - before < 5000
 
 
 @sanitized
@@ -150,7 +150,7 @@ def test_d17_d18_out_of_descriptors(start, redis1, workers):
     assert served >= 20 and refused >= 20 and served + refused == 100
     before = cpu_seconds(pid)
     time.sleep(0.5)
-    assert cpu_seconds(pid) - before < 0.4  # of half a second
+    assert cpu_seconds(pid) - before < 0.2
     for c in clients:
         c.close()
     wait_for(lambda: m.pool()["client_connections"] == 0)
@@ -172,7 +172,7 @@ def test_d18_accept_fails_and_recovers(start, redis1):
             wait_for(lambda: "accept_failed" in m.log_text())
         before = cpu_seconds(pid)
         time.sleep(0.5)
-        assert cpu_seconds(pid) - before < 0.4  # of half a second
+        assert cpu_seconds(pid) - before < 0.2
         assert first.ask("GET", "a") == b"1"
         subprocess.check_call(["prlimit", "--pid", str(pid), "--nofile=1000:"])
         assert [c.reply() for c in waiting] == [b"1"] * 5
@@ -212,7 +212,7 @@ def test_d20_a_zero_interval_does_not_spin(start, redis1, workers):
         assert c.ask("PING") == b"+PONG"
         before = sum(map(cpu_seconds, pids))
         time.sleep(1)
-        assert sum(map(cpu_seconds, pids)) - before < 0.4
+        assert sum(map(cpu_seconds, pids)) - before < 0.1
 
 
 def test_d21_a_slow_request_does_not_take_its_neighbours_along(start):
