@@ -354,3 +354,14 @@ def rss_kb(pid):
 def cpu_seconds(pid):
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Nutcracker(Process):
+    """The predecessor, with the configuration of a millrace but a port of its own."""
+
+    def __init__(self, m):
+        self.port = free_port()
+        conf = m.dir / "nutcracker.yml"
+        conf.write_text(m.conf.read_text().replace(str(m.port), str(self.port)))
+        super().__init__(["nutcracker", "-c", conf, "-s", str(free_port()), "-a", "127.0.0.1",
+                          "-o", m.dir / "nutcracker.log"], lambda: can_connect(self.port))

@@ -13,6 +13,7 @@ import time
 
 import pytest
 from harness import SLOW, Millrace, Raw, Scripted, free_port, pool_yaml, wait_for
+from test_reload import reload
 from test_upgrade import Upgradable, adopt_orphans  # noqa: F401
 
 TOKEN = "a-secret-of-the-operator"
@@ -171,9 +172,7 @@ def test_readers_do_not_notice_that_the_process_is_replaced(start, redis1, how, 
         if how == "upgrade":
             m.upgrade()
         else:
-            before = m.log_text().count(" reloaded ")
-            os.kill(m.pid, signal.SIGHUP)
-            wait_for(lambda n=before: m.log_text().count(" reloaded ") > n)
+            reload(m)
         time.sleep(0.05)
     stop.set()
     for t in threads:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 
 import pytest
-from harness import SLOW, Millrace, Raw, Scripted, can_connect, free_port, silent, wait_for
+from harness import SLOW, Millrace, Nutcracker, Raw, Scripted, free_port, silent, wait_for
 from memcached import HEADER, Memcached, packet, read_packet, stored
 
 S = stored()
@@ -492,30 +492,21 @@ def test_unix_sockets_and_ipv6(start):
 def test_every_key_is_where_nutcracker_put_it(start, mc4, keys):
     """All three dialects find what was stored through nutcracker with the same file."""
     m = pool(start, mc4, **keys)
-    port = free_port()
-    conf = m.dir / "nutcracker.yml"
-    conf.write_text(m.conf.read_text().replace(str(m.port), str(port)))
-    nutcracker = subprocess.Popen(["nutcracker", "-c", conf, "-s", str(free_port()), "-a", "127.0.0.1",
-                                   "-o", m.dir / "nutcracker.log"])
-    try:
-        wait_for(lambda: can_connect(port), what="nutcracker")
-        rng = random.Random(7)
-        names = [b"".join(rng.choice([b"a", b"{", b"}", b"k", b"-", b"%d" % rng.randrange(999)])
-                          for _ in range(rng.randint(1, 30))) for _ in range(300)]
-        names = list(dict.fromkeys(names))
-        with Raw(port) as old, m.raw() as new, m.raw() as binary:
-            for i, k in enumerate(names):
-                assert set_text(old, k, b"%d" % i) == b"STORED"
-            new.send(b"get " + b" ".join(names) + b"\r\n")
-            assert values(new) == [(k, 0, b"%d" % i) for i, k in enumerate(names)]
-            for i, k in enumerate(names):
-                new.send(b"mg %s v\r\n" % k)
-                assert new.line().startswith(b"VA ") and new.line() == b"%d" % i
-                binary.send(packet(0x00, k))
-                assert read_packet(binary)[6] == b"%d" % i
-    finally:
-        nutcracker.kill()
-        nutcracker.wait()
+    nutcracker = start(Nutcracker, m)
+    rng = random.Random(7)
+    names = [b"".join(rng.choice([b"a", b"{", b"}", b"k", b"-", b"%d" % rng.randrange(999)])
+                      for _ in range(rng.randint(1, 30))) for _ in range(300)]
+    names = list(dict.fromkeys(names))
+    with Raw(nutcracker.port) as old, m.raw() as new, m.raw() as binary:
+        for i, k in enumerate(names):
+            assert set_text(old, k, b"%d" % i) == b"STORED"
+        new.send(b"get " + b" ".join(names) + b"\r\n")
+        assert values(new) == [(k, 0, b"%d" % i) for i, k in enumerate(names)]
+        for i, k in enumerate(names):
+            new.send(b"mg %s v\r\n" % k)
+            assert new.line().startswith(b"VA ") and new.line() == b"%d" % i
+            binary.send(packet(0x00, k))
+            assert read_packet(binary)[6] == b"%d" % i
 
 
 def test_memccapable_passes_whole(start, mc4):

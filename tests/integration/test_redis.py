@@ -8,7 +8,7 @@ import time
 
 import pytest
 import redis
-from harness import Millrace, Raw, Redis, Scripted, command, free_port, wait_for
+from harness import Millrace, Nutcracker, Raw, Redis, Scripted, command, wait_for
 
 
 def ports(servers):
@@ -43,31 +43,15 @@ def test_redis_py(start, redis4, workers):
 def test_every_key_is_where_nutcracker_put_it(start, redis4, hash_):
     """The same keys through nutcracker and millrace, with the same file."""
     m = start(Millrace, ports(redis4), workers=2, hash=hash_)
-    port = free_port()
-    conf = m.dir / "nutcracker.yml"
-    conf.write_text(m.conf.read_text().replace(str(m.port), str(port)))
-    nutcracker = subprocess.Popen(["nutcracker", "-c", conf, "-s", str(free_port()), "-a", "127.0.0.1",
-                                   "-o", m.dir / "nutcracker.log"])
-    try:
-        old = wait_for(lambda: _try(lambda: Raw(port)), what="nutcracker")
-        rng = random.Random(5)
-        keys = [rng.randbytes(rng.randint(1, 60)) for _ in range(500)]
+    nutcracker = start(Nutcracker, m)
+    rng = random.Random(5)
+    keys = [rng.randbytes(rng.randint(1, 60)) for _ in range(500)]
+    with Raw(nutcracker.port) as old, m.raw() as new:
         for i, k in enumerate(keys):
             assert old.ask("SET", k, i) == b"+OK"
-        with m.raw() as new:
-            assert [new.ask("GET", k) for k in keys] == [b"%d" % keys.index(k) if keys.count(k) == 1
-                                                         else old.ask("GET", k) for k in keys]
-            assert new.ask("MGET", *keys) == [old.ask("GET", k) for k in keys]
-    finally:
-        nutcracker.kill()
-        nutcracker.wait()
-
-
-def _try(f):
-    try:
-        return f()
-    except OSError:
-        return None
+        assert [new.ask("GET", k) for k in keys] == [b"%d" % keys.index(k) if keys.count(k) == 1
+                                                     else old.ask("GET", k) for k in keys]
+        assert new.ask("MGET", *keys) == [old.ask("GET", k) for k in keys]
 
 
 def test_redis_cli_and_benchmark(start, redis4):

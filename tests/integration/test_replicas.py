@@ -12,6 +12,7 @@ from harness import (SLOW, Millrace, Raw, Redis, Scripted, command, free_port, p
                      wait_for)
 from memcached import Memcached
 from test_admin import Admin
+from test_reload import reload
 
 READS = ["GET a", "STRLEN a", "HMGET h f", "ZREVRANGEBYSCORE z 5 0", "BITPOS a 1", "EXISTS a b c",
          "MGET a b c d", "PTTL a", "SORT_RO l", "XLEN x", "OBJECT ENCODING a", "EVAL_RO return(1) 0"]
@@ -655,9 +656,7 @@ def test_replicated_pools_live_on(start, trio):
         for i in range(300):
             assert c.ask("SET", "a", i) == b"+OK" and c.ask("GET", "a") == b"%d" % i
             if i % 50 == 25:
-                before = m.log_text().count(" reloaded ")
-                os.kill(m.pid, signal.SIGHUP)
-                wait_for(lambda n=before: m.log_text().count(" reloaded ") > n, 10)
+                reload(m)
                 assert c.ask("GET", "a") == b"%d" % i  # it knows that this client has written
     text = m.conf.read_text()
     # another server becomes the master in the file: that moves every key, and is said
