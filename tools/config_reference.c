@@ -1,14 +1,14 @@
 /* config_reference.c - prints docs/configuration.md from the schema. */
-#include "config/config.h"
+#include "config/schema.h"
 
 #include <stdio.h>
 
-static void table(bool global)
+static void table(enum mr_config_scope scope)
 {
     puts("| key | default | meaning |\n|---|---|---|");
     for (size_t i = 0; i < MR_CONFIG_KEY_COUNT; i++) {
         const struct mr_config_key *k = &MR_CONFIG_KEYS[i];
-        if (k->global != global)
+        if (k->scope != scope)
             continue;
         if (k->default_text[0] != '\0')
             printf("| `%s` | `%s` | %s |\n", k->name, k->default_text, k->help);
@@ -45,9 +45,9 @@ int main(void)
          "adds take units: `250ms`, `30s`, `5m`, `1h`; `64kb`, `16mb`, `1gb`.\n"
          "\n"
          "## Pool keys\n");
-    table(false);
+    table(MR_KEY_POOL);
     puts("\n## Global keys\n");
-    table(true);
+    table(MR_KEY_GLOBAL);
     puts(
         "\n"
         "## Servers\n"

@@ -149,13 +149,3 @@ const struct mr_pool_config *mr_config_pool(const struct mr_config *config, cons
 
 /** What a ring needs to know of the pool's servers, all live but the master; caller frees. */
 struct mr_ring_member *mr_config_ring_members(const struct mr_pool_config *pool);
-
-/** One key, for the generated reference. */
-struct mr_config_key {
-    bool global;
-    const char *name;
-    const char *default_text;
-    const char *help;
-};
-extern const struct mr_config_key MR_CONFIG_KEYS[];
-extern const size_t MR_CONFIG_KEY_COUNT;
