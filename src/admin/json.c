@@ -5,6 +5,7 @@
 #include "core/clock.h"
 #include "core/version.h"
 #include "upstream/health.h"
+#include "upstream/topology.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -165,8 +166,10 @@ static json_t *health(const struct mr_runtime *rt, const struct mr_pool_config *
 
     mr_read_health(rt, index, &m);
     put(object, "state", json_string(mr_health_state_name(h->state)));
-    if (pool->topology == MR_REPLICATED) {
-        put(object, "configured_role", json_string(server == pool->master ? "master" : "replica"));
+    const struct mr_topology_ops *topology = mr_topology_of(pool);
+    if (topology->configured_role != NULL) {
+        put(object, "configured_role",
+            json_string(mr_role_name(topology->configured_role(pool, server))));
         put(object, "role", json_string(mr_role_name((enum mr_role)h->role)));
     }
     put_metrics(object, (const uint64_t *)&m, MR_HEALTH_METRICS, MR_HEALTH_METRIC_COUNT);
@@ -201,8 +204,7 @@ static json_t *own_pool(const struct mr_sums *s, uint32_t pool, uint32_t first_s
     for (uint32_t i = 0; i < config->listens.n; i++)
         MR_CHECK(json_array_append_new(listens, json_string_nocheck(config->listens.at[i].text)) ==
                  0);
-    put(object, "topology",
-        json_string(config->topology == MR_REPLICATED ? "replicated" : "shards"));
+    put(object, "topology", json_string(mr_topology_of(config)->name));
     put(object, "listen", listens);
     put_metrics(object, (const uint64_t *)&sum, MR_POOL_METRICS, MR_POOL_METRIC_COUNT);
     put(object, "latency", classes(sum.request_times));

@@ -194,8 +194,6 @@ static void keep_health(struct mr_generation *g, const struct mr_generation *pre
             struct mr_health *h = &g->runtime.health[index];
             *h = previous->runtime.health[old];
             h->prober = h->probe_us = h->failures = h->strikes = h->retry_us = 0;
-            if (!g->config->pools[p].auto_eject_hosts || i == g->config->pools[p].master)
-                h->ejected_us = 0;
         }
 }
 

@@ -112,7 +112,7 @@ void mr_request_free(struct mr_request *r)
 
     mr_buf_clear(&r->reply, slab);
     if (MR_UNLIKELY(r->again != NULL)) {
-        mr_buf_clear(&r->again->wire, slab);
+        mr_buf_clear(&r->again->bytes, slab);
         mr_slab_put(slab, r->again, sizeof(*r->again));
     }
     mr_slab_put(slab, r, sizeof(*r));

@@ -11,9 +11,9 @@ enum mr_request_state {
 
 /** What is kept of a read while its server is being connected. */
 struct mr_again {
-    struct mr_buf wire;
-    struct mr_slice key; /* in `wire` */
-    uint32_t server;
+    struct mr_buf bytes; /* of the request, and behind them its key */
+    const struct mr_server *server;
+    uint32_t key_bytes;
     uint8_t lane;
     uint8_t tries;
 };
@@ -46,7 +46,7 @@ struct mr_client {
     struct mr_request *head;
     struct mr_request *tail;
     struct mr_request *unsent; /* answered, but the client has not taken the reply yet */
-    uint64_t wrote_us;         /* loop time of the last write, in replicated pools */
+    uint64_t wrote_us;         /* loop time of the last write */
     size_t held_bytes;         /* replies that wait for their turn */
     uint64_t answered_bytes;   /* of the recent replies, see `answered` */
     uint32_t answered;         /* recent replies: how large one is on average */

@@ -1,9 +1,9 @@
 /* dispatch.c - from a parsed request to its server, its servers, or an answer of our own. */
 #include "session/client.h"
-#include "upstream/replicas.h"
 
-#include <errno.h>
 #include <stddef.h>
+
+#define KEYLESS "placeholder" /* the key that twemproxy takes for requests without one */
 
 static void on_reply(struct mr_call *call, const char *bytes, size_t len, bool done)
 {
@@ -39,22 +39,87 @@ static struct mr_request *add_request(struct mr_client *client, const struct mr_
     return r;
 }
 
-/* Sends the request to the server (-1: there is none); returns why it did not go, or NULL. */
-static const char *send_to(struct mr_request *r, int server, const struct mr_msg *msg)
+/* Sends the request where it goes; returns why it did not go, or NULL. */
+static const char *send_to(struct mr_request *r, struct mr_target to, const struct mr_msg *msg)
+{
+    if (MR_UNLIKELY(to.server == NULL))
+        return to.reason;
+    return mr_server_send(to.server, msg->lane, r->client->session.id, &r->call, msg->wire);
+}
+
+/* ---- a server that cannot be had, where another one will do ---- */
+
+/* Keeps what another server must be asked, should the connection that is being made fail. */
+static void keep(struct mr_request *r, const struct mr_msg *msg, const struct mr_intent *intent,
+                 const struct mr_server *server)
+{
+    struct mr_slab *slab = &r->service->loop->slab;
+    struct mr_again *again = mr_slab_get_zeroed(slab, sizeof(*again));
+
+    if (!mr_buf_append(&again->bytes, slab, msg->wire.at, msg->wire.len) ||
+        !mr_buf_append(&again->bytes, slab, intent->key.at, intent->key.len)) {
+        mr_buf_clear(&again->bytes, slab);
+        mr_slab_put(slab, again, sizeof(*again));
+        return;
+    }
+    again->server = server;
+    again->lane = msg->lane;
+    again->key_bytes = (uint32_t)intent->key.len;
+    r->again = again;
+}
+
+/* The server has not seen the request: true when another one will. */
+static bool ask_again(struct mr_request *r)
+{
+    struct mr_again *again = r->again;
+    struct mr_pool *pool = &r->service->pool;
+    struct mr_slice wire = mr_buf_slice(&again->bytes);
+
+    wire.len -= again->key_bytes;
+    const struct mr_intent intent = {.key = {wire.at + wire.len, again->key_bytes},
+                                     .avoid = again->server};
+    const struct mr_target to = mr_pool_route(pool, &intent);
+    if (!r->call.unsent || to.server == NULL || to.server == again->server ||
+        ++again->tries > pool->n_servers)
+        return false;
+    again->server = to.server;
+    return mr_server_send(to.server, again->lane, r->client->session.id, &r->call, wire) == NULL;
+}
+
+/* The request did not go to `last`: tries others. Returns why none takes it, or NULL. */
+static const char *try_others(struct mr_request *r, const struct mr_msg *msg,
+                              struct mr_intent intent, const char *error, struct mr_target *to)
 {
     struct mr_pool *pool = &r->service->pool;
 
-    if (MR_UNLIKELY(server < 0))
-        return mr_pool_no_route(pool);
-    return mr_pool_send(pool, (uint32_t)server, msg->lane, r->client->session.id, &r->call,
-                        msg->wire);
+    for (uint32_t tries = 0; tries < pool->n_servers && error != NULL; tries++) {
+        intent.avoid = to->server;
+        const struct mr_target other = mr_pool_route(pool, &intent);
+        if (other.server == NULL || other.server == intent.avoid)
+            break;
+        *to = other;
+        error = send_to(r, other, msg);
+    }
+    return error;
 }
 
-static void forward(struct mr_client *client, int server, const struct mr_msg *msg)
-{
-    struct mr_request *r = add_request(client, msg);
-    const char *error = send_to(r, server, msg);
+/* ---- one server takes the whole request ---- */
 
+static void forward(struct mr_client *client, const struct mr_msg *msg,
+                    const struct mr_intent *intent, struct mr_target to)
+{
+    const struct mr_topology_ops *topology = client->service->pool.topology;
+    struct mr_request *r = add_request(client, msg);
+    const char *error = send_to(r, to, msg);
+
+    if (msg->class == MR_CLASS_WRITE)
+        client->wrote_us = client->service->loop->now_us;
+    if (topology->elsewhere) {
+        if (MR_UNLIKELY(error != NULL))
+            error = try_others(r, msg, *intent, error, &to);
+        if (MR_UNLIKELY(error == NULL && r->call.unsent) && !intent->to_master)
+            keep(r, msg, intent, to.server);
+    }
     if (MR_UNLIKELY(error != NULL))
         mr_client_fail(r, error);
 }
@@ -67,99 +132,59 @@ static bool has_just_written(const struct mr_client *client)
     return us > 0 && client->wrote_us > 0 && client->service->loop->now_us - client->wrote_us < us;
 }
 
-/* The connection is being made: should that fail, another server can answer as well. */
-static void keep_for_another(struct mr_request *r, const struct mr_msg *msg, uint32_t server)
+static struct mr_intent intent_of(const struct mr_client *client, const struct mr_msg *msg)
 {
-    struct mr_slab *slab = &r->service->loop->slab;
-    struct mr_again *again = mr_slab_get_zeroed(slab, sizeof(*again));
-
-    if (!mr_buf_append(&again->wire, slab, msg->wire.at, msg->wire.len)) {
-        mr_slab_put(slab, again, sizeof(*again));
-        return;
-    }
-    again->server = server;
-    again->lane = msg->lane;
-    if (msg->key.len > 0 && msg->key.at >= msg->wire.at &&
-        msg->key.at < msg->wire.at + msg->wire.len)
-        again->key = (struct mr_slice){mr_buf_slice(&again->wire).at + (msg->key.at - msg->wire.at),
-                                       msg->key.len};
-    r->again = again;
+    return (struct mr_intent){.key = msg->key,
+                              .to_master = msg->to_master || has_just_written(client)};
 }
 
-/* The server has not seen the request: true when another one will. */
-static bool ask_again(struct mr_request *r)
+static void by_key(struct mr_client *client, const struct mr_msg *msg)
 {
-    struct mr_again *again = r->again;
-    struct mr_pool *pool = &r->service->pool;
-    const int server = mr_replicas_choose(pool, again->key, false, (int)again->server);
+    const struct mr_intent intent = intent_of(client, msg);
 
-    if (!r->call.unsent || server < 0 || server == (int)again->server ||
-        ++again->tries > pool->n_servers)
-        return false;
-    again->server = (uint32_t)server;
-    return mr_pool_send(pool, again->server, again->lane, r->client->session.id, &r->call,
-                        mr_buf_slice(&again->wire)) == NULL;
+    forward(client, msg, &intent, mr_pool_route(&client->service->pool, &intent));
 }
 
-/* Every server has all keys: one takes the whole request. A replica that fails makes way. */
-static void to_replicated(struct mr_client *client, const struct mr_msg *msg)
+static void anywhere(struct mr_client *client, const struct mr_msg *msg)
 {
-    struct mr_pool *pool = &client->service->pool;
-    const bool to_master = msg->to_master || has_just_written(client);
-    struct mr_request *r = add_request(client, msg);
-    const char *error = NULL;
-    int last = -1;
+    struct mr_intent intent = intent_of(client, msg);
 
-    if (msg->class == MR_CLASS_WRITE)
-        client->wrote_us = client->service->loop->now_us;
-    for (uint32_t tries = 0; tries <= pool->n_servers; tries++) {
-        const int server = mr_replicas_choose(pool, msg->key, to_master, last);
-        if (tries > 0 && (server < 0 || server == last))
-            break;
-        error = send_to(r, server, msg);
-        if (error == NULL) {
-            if (MR_UNLIKELY(r->call.unsent) && !to_master)
-                keep_for_another(r, msg, (uint32_t)server);
-            return;
-        }
-        last = server;
-    }
-    mr_client_fail(r, error);
+    intent.key = mr_slice_of(KEYLESS);
+    forward(client, msg, &intent, mr_pool_route(&client->service->pool, &intent));
 }
 
-/* The one server that has all keys: its index, -1 when none is up, -2 when the keys are apart. */
-static int common_server(struct mr_service *service, const struct mr_msg *msg)
+/* ---- several keys ---- */
+
+/* True when not all keys of the message go where the first one goes. */
+static bool are_apart(struct mr_service *service, const struct mr_msg *msg, struct mr_target first)
 {
     const struct mr_proto *proto = service->config->protocol;
-    const int first = mr_pool_route(&service->pool, msg->key);
+    struct mr_intent intent = {.to_master = true};
     struct mr_key_walk walk = {0};
-    struct mr_slice key;
 
-    if (first < 0 || service->pool.n_servers == 1 ||
-        service->config->distribution == MR_DIST_RANDOM)
-        return first;
-    while (proto->next_key(msg, &walk, &key))
-        if (mr_pool_route(&service->pool, key) != first)
-            return -2;
-    return first;
+    if (service->pool.topology->keys_together || first.server == NULL ||
+        service->pool.n_servers == 1 || service->config->distribution == MR_DIST_RANDOM)
+        return false;
+    while (proto->next_key(msg, &walk, &intent.key))
+        if (mr_pool_route(&service->pool, &intent).server != first.server)
+            return true;
+    return false;
 }
 
 static void by_keys(struct mr_client *client, const struct mr_msg *msg)
 {
     struct mr_service *service = client->service;
-    int server = common_server(service, msg);
+    const struct mr_intent intent = intent_of(client, msg);
+    const struct mr_target first = mr_pool_route(&service->pool, &intent);
 
-    if (server == -2 && msg->splittable) {
+    if (!are_apart(service, msg, first))
+        forward(client, msg, &intent, first);
+    else if (msg->splittable)
         mr_gather(client, msg);
-        return;
-    }
-    if (server == -2 && service->config->cross_server == MR_CROSS_REFUSE) {
+    else if (service->config->cross_server == MR_CROSS_REFUSE)
         mr_client_answer(client, mr_slice_of(service->config->protocol->cross_server));
-        return;
-    }
-    if (server == -2)
-        server = mr_pool_route(&service->pool, msg->key);
-    forward(client, server, msg);
+    else
+        forward(client, msg, &intent, first);
 }
 
 static void answer(struct mr_client *client, const struct mr_proto_ctx *ctx,
@@ -178,23 +203,15 @@ static void answer(struct mr_client *client, const struct mr_proto_ctx *ctx,
 
 void mr_dispatch(struct mr_client *client, const struct mr_proto_ctx *ctx, const struct mr_msg *msg)
 {
-    struct mr_pool *pool = &client->service->pool;
-
-    if (client->service->config->topology == MR_REPLICATED &&
-        (msg->action == MR_MSG_BY_KEY || msg->action == MR_MSG_BY_KEYS ||
-         msg->action == MR_MSG_ANYWHERE)) {
-        to_replicated(client, msg);
-        return;
-    }
     switch (msg->action) {
     case MR_MSG_BY_KEY:
-        forward(client, mr_pool_route(pool, msg->key), msg);
+        by_key(client, msg);
         return;
     case MR_MSG_BY_KEYS:
         by_keys(client, msg);
         return;
     case MR_MSG_ANYWHERE:
-        forward(client, mr_pool_route_anywhere(pool), msg);
+        anywhere(client, msg);
         return;
     case MR_MSG_EVERYWHERE:
         mr_gather_all(client, msg);

@@ -106,26 +106,29 @@ static void on_fail(struct mr_call *call, const char *reason)
 
 static const struct mr_call_ops CALL_OPS = {.on_reply = on_reply, .on_fail = on_fail};
 
-/* Gives every key its part, making a part for each server that is met; -1: no server is up. */
-static int plan_parts(struct mr_service *service, const struct mr_msg *msg, struct mr_plan *plan,
-                      uint32_t *servers)
+/*
+ * Gives every key its part, making a part for each server that is met. Returns why a key has no
+ * server, or NULL.
+ */
+static const char *plan_parts(struct mr_service *service, const struct mr_msg *msg,
+                              struct mr_plan *plan, uint32_t *servers)
 {
+    struct mr_intent intent = {.to_master = msg->to_master};
     struct mr_key_walk walk = {0};
-    struct mr_slice key;
 
     memset(service->part_of, 0xff, service->pool.n_servers * sizeof(*service->part_of));
-    while (service->config->protocol->next_key(msg, &walk, &key)) {
-        const int server = mr_pool_route(&service->pool, key);
-        if (server < 0)
-            return -1;
-        uint32_t *part = &service->part_of[server];
+    while (service->config->protocol->next_key(msg, &walk, &intent.key)) {
+        const struct mr_target to = mr_pool_route(&service->pool, &intent);
+        if (to.server == NULL)
+            return to.reason;
+        uint32_t *part = &service->part_of[to.server->index];
         if (*part == UINT32_MAX) {
-            servers[plan->n_parts] = (uint32_t)server;
+            servers[plan->n_parts] = to.server->index;
             *part = plan->n_parts++;
         }
         plan->part_of_key[plan->n_keys++] = *part;
     }
-    return 0;
+    return NULL;
 }
 
 static void make_parts(struct gather *g, const struct mr_msg *msg, const uint32_t *servers)
@@ -155,8 +158,8 @@ static void send_parts(struct gather *g, uint8_t lane, uint64_t affinity)
     pool->metrics->fragments += g->plan.n_parts;
     for (uint32_t i = 0; i < g->plan.n_parts; i++) {
         struct mr_part *part = &g->plan.parts[i];
-        part->failure = mr_pool_send(pool, part->server, lane, affinity, &g->calls[i].call,
-                                     mr_buf_slice(&part->request));
+        part->failure = mr_server_send(&pool->servers[part->server], lane, affinity,
+                                       &g->calls[i].call, mr_buf_slice(&part->request));
         mr_buf_clear(&part->request, slab);
         g->pending -= part->failure != NULL;
     }
@@ -194,14 +197,15 @@ void mr_gather(struct mr_client *client, const struct mr_msg *msg)
     struct gather *g = start(client, msg);
 
     g->plan.part_of_key = mr_slab_get(slab, msg->n_keys * sizeof(uint32_t));
-    if (plan_parts(service, msg, &g->plan, servers) == 0) {
+    const char *nowhere = plan_parts(service, msg, &g->plan, servers);
+    if (nowhere == NULL) {
         split_and_send(g, msg, servers);
     } else {
         struct mr_request *r = g->request;
         g->plan.n_keys = msg->n_keys; /* as it was allocated */
         g->plan.n_parts = 0;
         free_gather(g);
-        mr_client_fail(r, mr_pool_reason(ECONNREFUSED));
+        mr_client_fail(r, nowhere);
     }
     mr_slab_put(slab, servers, servers_bytes);
 }

@@ -3,6 +3,7 @@
 
 #include "core/log.h"
 #include "net/stream.h"
+#include "upstream/pool.h"
 
 #include <errno.h>
 #include <netinet/tcp.h>

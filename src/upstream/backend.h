@@ -1,8 +1,7 @@
 /* backend.h - one connection to a server; private to src/upstream. */
 #pragma once
 
-#include "upstream/health.h"
-#include "upstream/pool.h"
+#include "upstream/server.h"
 
 /**
  * Starts to connect. What a probing connection does is not counted.
@@ -29,18 +28,3 @@ void mr_backend_close(struct mr_backend *b, int error);
 
 /** Next in server->backends; NULL after the last. Pass NULL for the first. */
 struct mr_backend *mr_backend_next(struct mr_server *server, struct mr_backend *b);
-
-/**
- * Counts a failure of the server: back-off, and ejection where it is configured. See
- * mr_health_failed.
- */
-void mr_server_failed(struct mr_server *server, int error, enum mr_failure failure);
-
-/** The server does not take connections of this lane, though others may be fine. */
-void mr_server_refused(struct mr_server *server, uint8_t lane, const char *reason);
-
-/** The server has answered: it is well. */
-static inline void mr_server_answered(struct mr_server *server)
-{
-    mr_health_answered(server->health);
-}

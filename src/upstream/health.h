@@ -1,18 +1,14 @@
 /*
- * health.h - what is known of a server's health, by all workers together, and the probing of it.
+ * health.h - what all workers together know of a server's health.
  *
  * struct mr_health lies in memory that all workers share. Fields are written by whoever learns
  * something, with plain atomic stores; nothing here must be right for the proxy to be correct.
+ * Times are the loop's, in microseconds.
  */
 #pragma once
 
-#include "proto/proto.h"
-
 #include <stdbool.h>
 #include <stdint.h>
-
-struct mr_pool;
-struct mr_server;
 
 #define MR_LAG_SAMPLES 1024u
 
@@ -57,29 +53,43 @@ static inline uint64_t mr_health_load(const uint64_t *field)
     return __atomic_load_n(field, __ATOMIC_RELAXED);
 }
 
-/** Begins to probe the pool's servers where the configuration wants it; may be called again. */
-void mr_health_start(struct mr_pool *pool);
-void mr_health_stop(struct mr_pool *pool);
+/** Stores what was learned. */
+static inline void mr_health_store(uint64_t *field, uint64_t value)
+{
+    __atomic_store_n(field, value, __ATOMIC_RELAXED);
+}
+
+/** Replaces `seen` by `value`: of several processes that try, one succeeds. */
+static inline bool mr_health_claim(uint64_t *field, uint64_t seen, uint64_t value)
+{
+    return __atomic_compare_exchange_n(field, &seen, value, false, __ATOMIC_RELAXED,
+                                       __ATOMIC_RELAXED);
+}
 
 /**
- * A connection or a request has failed; workers back off together.
- * @return how many failures in a row count towards ejection. What one event does to many
- *         connections and requests counts once.
+ * A connection or a request has failed; workers back off together. What one event does to many
+ * connections and requests counts once: requests that time out within `timeout_us` of each other
+ * are one event.
+ * @return how many failures in a row count towards ejection
  */
-uint64_t mr_health_failed(struct mr_server *server, int error, enum mr_failure failure);
+uint64_t mr_health_failed(struct mr_health *h, uint64_t now_us, int error, enum mr_failure failure,
+                          uint64_t timeout_us);
 
 /** The server has answered. Only a look when nothing was wrong. */
 static inline void mr_health_answered(struct mr_health *h)
 {
     if (__builtin_expect((mr_health_load(&h->failures) | mr_health_load(&h->strikes)) != 0, 0)) {
-        __atomic_store_n(&h->failures, 0, __ATOMIC_RELAXED);
-        __atomic_store_n(&h->strikes, 0, __ATOMIC_RELAXED);
+        mr_health_store(&h->failures, 0);
+        mr_health_store(&h->strikes, 0);
     }
 }
 
-/** Takes a server off the rings of all workers, or back. False when another worker was first. */
-bool mr_health_eject(struct mr_server *server);
-bool mr_health_restore(struct mr_server *server);
+/**
+ * Takes a server out of service for all workers, or back. `first` is the health of the pool's
+ * first server, which counts the changes. False when another worker was first.
+ */
+bool mr_health_eject(struct mr_health *h, struct mr_health *first, uint64_t now_us);
+bool mr_health_restore(struct mr_health *h, struct mr_health *first);
 
 static inline bool mr_health_ejected(const struct mr_health *h)
 {
@@ -92,8 +102,11 @@ static inline uint64_t mr_health_ring_changes(const struct mr_health *first)
     return __atomic_load_n(&first->ring_changes, __ATOMIC_ACQUIRE);
 }
 
+/** True while nothing speaks against asking the server: not ejected, not down, not held back. */
+bool mr_health_is_well(const struct mr_health *h, uint64_t now_us);
+
 /**
  * Says whether to connect now: while a server fails, one worker at a time tries.
  * @return 0, or the errno of the last failure
  */
-int mr_health_may_connect(struct mr_server *server);
+int mr_health_may_connect(struct mr_health *h, uint64_t now_us);

@@ -1,0 +1,16 @@
+/* shards.h - keys spread over servers by a hash and a ring; private to src/upstream. */
+#pragma once
+
+#include "upstream/pool.h"
+
+struct mr_shards;
+
+/** A ring over the pool's servers, without its master where it has one. Returned owned. */
+struct mr_shards *mr_shards_new(struct mr_pool *pool);
+void mr_shards_free(struct mr_shards *shards);
+
+/** Builds the ring again, of the servers that are not ejected. */
+void mr_shards_rebuild(struct mr_shards *shards);
+
+/** The server of a key; NULL when all are ejected. */
+struct mr_server *mr_shards_pick(struct mr_shards *shards, struct mr_slice key);
