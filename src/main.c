@@ -6,6 +6,7 @@
 #include "core/version.h"
 #include "proc/channel.h"
 #include "proc/daemon.h"
+#include "proc/files.h"
 #include "proc/generation.h"
 #include "proc/master.h"
 #include "proc/notify.h"
@@ -156,20 +157,27 @@ static bool replaces(const struct start *s)
     return s->inheritance.link >= 0;
 }
 
+/* The file of the process before stays where it is until this one serves. */
+static enum mr_result take_pidfile(struct start *s, struct mr_error *err)
+{
+    const char *path;
+
+    if (s->inheritance.pidfile < 0)
+        return mr_pidfile_lock(&s->pidfile, mr_files_pid(&s->options, s->generation.config), err);
+    path = mr_files_pid(&s->options, s->inheritance.previous.config);
+    mr_pidfile_adopt(&s->pidfile, path != NULL ? path : "", s->inheritance.pidfile);
+    return MR_OK;
+}
+
 /* Everything that can fail, while the terminal is still there to hear of it. */
 static enum mr_result prepare(struct start *s, struct mr_error *err)
 {
     const struct mr_config *config = s->generation.config;
-    const char *log_file = s->options.log_file != NULL ? s->options.log_file : config->log_file;
-    const char *pid_file = s->options.pid_file != NULL ? s->options.pid_file : config->pid_file;
-    enum mr_result rc;
+    enum mr_result rc = mr_files_open_log(&s->options, config, err);
 
-    mr_log_set_level(s->options.log_level >= 0 ? s->options.log_level : (int)config->log_level);
-    if ((rc = mr_log_open(log_file, err)) != MR_OK)
-        return rc;
-    if (s->inheritance.pidfile >= 0 && pid_file != NULL)
-        s->pidfile = (struct mr_pidfile){.path = pid_file, .fd = s->inheritance.pidfile};
-    else if ((rc = mr_pidfile_lock(&s->pidfile, pid_file, err)) != MR_OK)
+    if (rc == MR_OK)
+        rc = take_pidfile(s, err);
+    if (rc != MR_OK)
         return rc;
     return mr_generation_open(&s->generation, &s->options,
                               replaces(s) ? &s->inheritance.previous : NULL, err);
@@ -213,11 +221,12 @@ static void log_start(const struct start *s)
 static void on_ready(void *arg)
 {
     struct start *s = arg;
-
+    const char *path = mr_files_pid(&s->options, s->generation.config);
     struct mr_error err;
 
     s->borrowed = false;
-    if (mr_pidfile_write(&s->pidfile, &err) != MR_OK)
+    if (mr_pidfile_write(&s->pidfile, &err) != MR_OK ||
+        mr_pidfile_move(&s->pidfile, path, &err) != MR_OK)
         mr_log(MR_LOG_ERR, "pid_file_failed error=\"%s\"", err.text);
     if (s->notify >= 0)
         mr_daemon_started(s->notify);
@@ -341,7 +350,7 @@ static int run(struct start *s)
         log_start(s);
         status = serve(s);
     }
-    if (s->borrowed)
+    if (s->borrowed && s->inheritance.pidfile >= 0)
         mr_pidfile_forget(&s->pidfile);
     else
         mr_pidfile_remove(&s->pidfile);

@@ -63,6 +63,11 @@ void mr_log_take_fd(int fd)
     sink.fd = fd;
 }
 
+const char *mr_log_path(void)
+{
+    return sink.path;
+}
+
 int mr_log_fd(void)
 {
     return sink.fd;

@@ -39,6 +39,9 @@ enum mr_result mr_log_reopen(struct mr_error *err) MR_MUST_USE;
 /** Takes an open descriptor for the log (a worker gets it from the master). */
 void mr_log_take_fd(int fd);
 
+/** The file that is written to, "" for stderr; borrowed. */
+const char *mr_log_path(void);
+
 /** The descriptor in use, borrowed. */
 int mr_log_fd(void);
 

@@ -7,8 +7,8 @@
 
 #include "core/log.h"
 #include "net/loop.h"
+#include "proc/files.h"
 #include "proc/notify.h"
-#include "proc/process.h"
 #include "proc/reload.h"
 #include "proc/system.h"
 #include "proc/team.h"
@@ -288,21 +288,20 @@ static void drain(struct master *m)
         mr_loop_timer(&m->loop, &m->kill_timer, (uint64_t)limit_ms + KILL_AFTER_MS);
 }
 
-static void pass_log_fd(void *arg, int fd)
+/* A signal asks for another level, or for the log to be opened again: so for everybody. */
+static void change_log(struct master *m)
 {
-    struct mr_message msg = {.type = MR_MSG_LOG_FD_TYPE};
+    struct mr_team *all[3];
+    const uint32_t n = teams(m, all);
 
-    tell_all(arg, &msg, fd, -1);
-}
-
-static void change_level(struct master *m)
-{
-    struct mr_message msg = {.type = MR_MSG_LOG_LEVEL_TYPE};
-
-    mr_log_set_level(mr_log_level() + m->level_change);
-    mr_log(MR_LOG_NOTICE, "log_level level=%d", mr_log_level());
-    msg.body.LOG_LEVEL.level = mr_log_level();
-    tell_all(m, &msg, -1, -1);
+    if (m->level_change != 0) {
+        mr_log_set_level(mr_log_level() + m->level_change);
+        mr_log(MR_LOG_NOTICE, "log_level level=%d", mr_log_level());
+    }
+    if (m->got_hup || m->got_usr1)
+        mr_files_reopen_log();
+    for (uint32_t i = 0; i < n; i++)
+        mr_team_share_log(all[i]);
 }
 
 static void begin_reload(struct master *m)
@@ -335,10 +334,8 @@ static bool act(struct master *m)
     }
     if (m->got_child)
         reap(m);
-    if (m->level_change != 0)
-        change_level(m);
-    if (m->got_hup || m->got_usr1)
-        mr_reopen_log(pass_log_fd, m);
+    if (m->level_change != 0 || m->got_hup || m->got_usr1)
+        change_log(m);
     if (m->got_hup || m->got_reload)
         begin_reload(m);
     if (m->got_usr2)
@@ -420,6 +417,7 @@ int mr_master_run(const struct mr_master_setup *setup)
                                   .hooks = &m.hooks,
                                   .options = setup->options,
                                   .conf_file = setup->conf_file,
+                                  .pidfile = setup->pidfile,
                                   .current = &m.team};
     mr_team_start(m.team, !m.link.active);
     if (mr_notify_watchdog_ms() > 0)

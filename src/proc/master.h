@@ -10,7 +10,7 @@ struct mr_master_setup {
     const char *conf_file;
     const char *exe; /* path of this program, for an upgrade */
     char **argv;
-    const struct mr_pidfile *pidfile;
+    struct mr_pidfile *pidfile;
     struct mr_inheritance *inheritance; /* from the master before; its link is -1 for none */
     struct mr_admin_hook admin;
     void (*on_ready)(void *arg);       /* this process serves: write the pid file and the like */

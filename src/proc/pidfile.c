@@ -7,9 +7,13 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#define LOCK_TRIES 100 /* each of them lost to a process that removed its file just then */
 
 static size_t read_text(int fd, char *text, size_t size)
 {
@@ -22,32 +26,70 @@ static size_t read_text(int fd, char *text, size_t size)
     return len;
 }
 
+/* True while the path leads to the file that is open: nobody has removed or replaced it. */
+static bool is_at(int fd, const char *path)
+{
+    struct stat open_file, named;
+
+    return fstat(fd, &open_file) == 0 && stat(path, &named) == 0 &&
+           open_file.st_dev == named.st_dev && open_file.st_ino == named.st_ino;
+}
+
+static enum mr_result open_locked(int *out, const char *path, struct mr_error *err)
+{
+    struct stat st;
+    char other[24];
+    int fd = -1;
+
+    *out = -1;
+    if ((fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0644)) < 0 ||
+        fstat(fd, &st) < 0)
+        (void)mr_fail_sys(err, "pid file '%s'", path);
+    else if (!S_ISREG(st.st_mode)) /* a device or a pipe: it would be removed at the end */
+        (void)mr_fail(err, MR_ESYS, "pid file '%s' is not a regular file", path);
+    else if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+        *out = fd;
+    else if (errno != EWOULDBLOCK)
+        (void)mr_fail_sys(err, "lock pid file '%s'", path);
+    else {
+        (void)read_text(fd, other, sizeof(other));
+        (void)mr_fail(err, MR_ESYS, "pid file '%s' is held by process %s: millrace is running",
+                      path, other);
+    }
+    if (*out >= 0)
+        return MR_OK;
+    if (fd >= 0)
+        (void)close(fd);
+    return MR_ESYS;
+}
+
 enum mr_result mr_pidfile_lock(struct mr_pidfile *f, const char *path, struct mr_error *err)
 {
-    char other[24];
+    int fd;
 
     *f = (struct mr_pidfile){.path = NULL, .fd = -1};
     if (path == NULL)
         return MR_OK;
-    const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (fd < 0)
-        return mr_fail_sys(err, "pid file '%s'", path);
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-        const int error = errno;
-        (void)read_text(fd, other, sizeof(other));
-        (void)close(fd);
-        errno = error;
-        if (error != EWOULDBLOCK)
-            return mr_fail_sys(err, "lock pid file '%s'", path);
-        return mr_fail(err, MR_ESYS, "pid file '%s' is held by process %s: millrace is running",
-                       path, other);
+    for (int i = 0; i < LOCK_TRIES; i++) {
+        const enum mr_result rc = open_locked(&fd, path, err);
+        if (rc != MR_OK)
+            return rc;
+        if (is_at(fd, path)) {
+            mr_pidfile_adopt(f, path, fd);
+            return MR_OK;
+        }
+        (void)close(fd); /* its owner removed it after our open and before our lock */
     }
-    f->path = path;
-    f->fd = fd;
-    return MR_OK;
+    return mr_fail(err, MR_ESYS, "pid file '%s' is removed again and again", path);
 }
 
-enum mr_result mr_pidfile_write(struct mr_pidfile *f, struct mr_error *err)
+void mr_pidfile_adopt(struct mr_pidfile *f, const char *path, int fd)
+{
+    *f = (struct mr_pidfile){.path = strdup(path), .fd = fd};
+    MR_CHECK(f->path != NULL);
+}
+
+enum mr_result mr_pidfile_write(const struct mr_pidfile *f, struct mr_error *err)
 {
     char text[24];
 
@@ -59,11 +101,28 @@ enum mr_result mr_pidfile_write(struct mr_pidfile *f, struct mr_error *err)
     return MR_OK;
 }
 
+enum mr_result mr_pidfile_move(struct mr_pidfile *f, const char *path, struct mr_error *err)
+{
+    struct mr_pidfile next;
+
+    if (path == f->path || (path != NULL && f->path != NULL && strcmp(path, f->path) == 0))
+        return MR_OK;
+    enum mr_result rc = mr_pidfile_lock(&next, path, err);
+    if (rc == MR_OK)
+        rc = mr_pidfile_write(&next, err);
+    if (rc != MR_OK) {
+        mr_pidfile_remove(&next);
+        return rc;
+    }
+    mr_pidfile_remove(f);
+    *f = next;
+    return MR_OK;
+}
+
 void mr_pidfile_remove(struct mr_pidfile *f)
 {
-    if (f->path == NULL)
-        return;
-    (void)unlink(f->path);
+    if (f->path != NULL && is_at(f->fd, f->path))
+        (void)unlink(f->path);
     mr_pidfile_forget(f);
 }
 
@@ -72,6 +131,7 @@ void mr_pidfile_forget(struct mr_pidfile *f)
     if (f->path == NULL)
         return;
     (void)close(f->fd);
+    free(f->path);
     *f = (struct mr_pidfile){.path = NULL, .fd = -1};
 }
 
@@ -80,7 +140,7 @@ enum mr_result mr_pidfile_read(const char *path, pid_t *pid, struct mr_error *er
     char text[24];
     uint64_t v;
 
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return mr_fail_sys(err, "pid file '%s'", path);
     const size_t len = read_text(fd, text, sizeof(text));

@@ -2,25 +2,13 @@
 #include "proc/process.h"
 
 #include "core/log.h"
+#include "proc/files.h"
 #include "proc/system.h"
 
 #include <signal.h>
 #include <stddef.h>
 #include <string.h>
 #include <unistd.h>
-
-void mr_reopen_log(void (*fd_taker)(void *arg, int fd), void *arg)
-{
-    struct mr_error err;
-
-    if (mr_log_reopen(&err) != MR_OK) {
-        mr_log(MR_LOG_ERR, "log_reopen_failed error=\"%s\" using=old_file", err.text);
-        return;
-    }
-    mr_log(MR_LOG_NOTICE, "log_reopened");
-    if (fd_taker != NULL)
-        fd_taker(arg, mr_log_fd());
-}
 
 /* Children of a master leave the terminal's signals to it. */
 static void handle_signal(struct mr_process *p, int signo)
@@ -44,11 +32,11 @@ static void handle_signal(struct mr_process *p, int signo)
         if (!p->alone)
             break;
         mr_log(MR_LOG_WARN, "reload_unavailable reason=single_process");
-        mr_reopen_log(NULL, NULL);
+        mr_files_reopen_log();
         break;
     case SIGUSR1:
         if (p->alone)
-            mr_reopen_log(NULL, NULL);
+            mr_files_reopen_log();
         break;
     default:
         break;

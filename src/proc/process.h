@@ -18,6 +18,3 @@ struct mr_process {
 enum mr_result mr_process_init(struct mr_process *p, const char *engine,
                                struct mr_error *err) MR_MUST_USE;
 void mr_process_fini(struct mr_process *p);
-
-/** Opens the log file again and says so; `fd_taker` (or NULL) then gets the new descriptor. */
-void mr_reopen_log(void (*fd_taker)(void *arg, int fd), void *arg);

@@ -4,6 +4,7 @@
 #include "config/diff.h"
 #include "core/clock.h"
 #include "core/log.h"
+#include "proc/files.h"
 #include "proc/notify.h"
 
 #include <stddef.h>
@@ -51,19 +52,6 @@ static void log_change(void *arg, const char *text)
 {
     (void)arg;
     mr_log(MR_LOG_NOTICE, "reload_change text=\"%s\"", text);
-}
-
-static void apply_log(struct mr_reload *r, const struct mr_config *now, const struct mr_config *old)
-{
-    const char *file = now->log_file != NULL ? now->log_file : "";
-    const char *before = old->log_file != NULL ? old->log_file : "";
-    struct mr_error err;
-
-    if (r->options->log_level < 0 && now->log_level != old->log_level)
-        mr_log_set_level((int)now->log_level);
-    if (r->options->log_file == NULL && strcmp(file, before) != 0 &&
-        mr_log_open(now->log_file, &err) != MR_OK)
-        mr_log(MR_LOG_ERR, "log_open_failed error=\"%s\" using=old_file", err.text);
 }
 
 /* ---- 1 and 2: the new team ---- */
@@ -220,7 +208,10 @@ void mr_reload_drained(struct mr_reload *r)
     mr_generation_inherit_counters(&team->generation, &r->outgoing->generation);
     mr_team_tell(r->outgoing, &quit, -1, MR_ADMIN);
     mr_team_tell(r->outgoing, &quit, -1, MR_RESOLVER);
-    apply_log(r, team->generation.config, r->outgoing->generation.config);
+    mr_files_follow(r->options, team->generation.config, r->outgoing->generation.config,
+                    r->pidfile);
+    mr_team_share_log(team);
+    mr_team_share_log(r->outgoing);
     const uint64_t now_us = mr_clock_mono_us();
     (*r->current)->generation.runtime.reloads->done++;
     mr_log(MR_LOG_NOTICE, "reloaded generation=%u workers=%u pools=%u paused_ms=%.3f took_ms=%.3f",

@@ -10,6 +10,7 @@
  */
 #pragma once
 
+#include "proc/pidfile.h"
 #include "proc/team.h"
 
 enum mr_reload_step { MR_RELOAD_NONE, MR_RELOAD_STARTING, MR_RELOAD_DRAINING, MR_RELOAD_LEAVING };
@@ -20,6 +21,7 @@ struct mr_reload {
     const struct mr_team_hooks *hooks;
     const struct mr_options *options;
     const char *conf_file;
+    struct mr_pidfile *pidfile;
     struct mr_team **current; /* the master's: the team that serves */
     struct mr_team *incoming; /* STARTING */
     struct mr_team *outgoing; /* DRAINING and LEAVING */

@@ -216,6 +216,16 @@ void mr_team_tell(struct mr_team *team, struct mr_message *msg, int fd, int kind
             (void)mr_child_tell(&team->children[i], msg, fd);
 }
 
+void mr_team_share_log(struct mr_team *team)
+{
+    struct mr_message file = {.type = MR_MSG_LOG_FD_TYPE};
+    struct mr_message level = {.type = MR_MSG_LOG_LEVEL_TYPE};
+
+    level.body.LOG_LEVEL.level = mr_log_level();
+    mr_team_tell(team, &file, mr_log_fd(), -1);
+    mr_team_tell(team, &level, -1, -1);
+}
+
 static void start_workers(struct mr_team *team);
 
 static void handle_message(struct mr_child *c, struct mr_message *msg)

@@ -93,6 +93,9 @@ void mr_team_free(struct mr_team *team, const struct mr_generation *heir);
 /** Sends to every running child, or to those of a kind (-1: all). */
 void mr_team_tell(struct mr_team *team, struct mr_message *msg, int fd, int kind);
 
+/** Gives every running child the log's descriptor and level, after either has changed. */
+void mr_team_share_log(struct mr_team *team);
+
 /** Sends to one child; says whether it went. */
 bool mr_child_tell(struct mr_child *child, struct mr_message *msg, int fd);
 

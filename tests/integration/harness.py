@@ -268,7 +268,7 @@ class Millrace(Process):
     """The proxy under test, on ports of its own."""
 
     def __init__(self, servers=(), *, conf=None, workers=1, listen=None, args=(), ulimit=None,
-                 env=None, **keys):
+                 env=None, log_args=None, **keys):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="millrace-test-"))
         self.port = free_port()
         self.stats_port = free_port()
@@ -281,9 +281,9 @@ class Millrace(Process):
                       .replace("@DIR@", str(self.dir)), servers, **keys))
         workers_args = [] if workers is None else ["--workers", str(workers)]
         workers_args += ["--engine", ENGINE] if ENGINE else []
-        command_line = [*WRAPPER, BINARY, "-c", str(self.conf), "-o", str(self.log), "-v", "7",
-                        "-s", str(self.stats_port), "-a", "127.0.0.1", *workers_args,
-                        *map(str, args)]
+        log_args = ["-o", str(self.log), "-v", "7"] if log_args is None else log_args
+        command_line = [*WRAPPER, BINARY, "-c", str(self.conf), *log_args, "-s",
+                        str(self.stats_port), "-a", "127.0.0.1", *workers_args, *map(str, args)]
         preexec = None
         if ulimit:
             import resource

@@ -381,6 +381,31 @@ def test_pid_file_of_a_killed_instance_is_taken_over(start, redis1, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+def test_pid_file_of_the_configuration_is_removed(start, redis1, workers):
+    conf = "global: {pid_file: '@DIR@/with-a-rather-long-name.pid'}\n" + pool_yaml(
+        "alpha", "127.0.0.1:@PORT@", [f"127.0.0.1:{redis1.port}:1"])
+    m = start(Millrace, conf=conf, workers=workers)
+    pid_file = m.dir / "with-a-rather-long-name.pid"
+    assert pid_file.read_text() == str(m.pid)
+    os.kill(m.pid, signal.SIGTERM)
+    assert m.popen.wait(10 * SLOW) == 0
+    assert not pid_file.exists()
+
+
+def test_pid_file_of_somebody_else_is_left_alone(start, redis1, tmp_path):
+    pid_file = tmp_path / "m.pid"
+    m = start(Millrace, [redis1.port], args=["-p", pid_file])
+    pid_file.unlink()
+    pid_file.write_text("1")
+    os.kill(m.pid, signal.SIGTERM)
+    assert m.popen.wait(10 * SLOW) == 0
+    assert pid_file.read_text() == "1"
+    null = run("-c", m.conf, "-p", "/dev/null", "-s", free_port(), "-a", "127.0.0.1")
+    assert null.returncode == 1 and "not a regular file" in null.stderr
+    assert pathlib.Path("/dev/null").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
 def test_second_instance_on_the_same_port_harms_nothing(start, redis1, workers):
     m = start(Millrace, [redis1.port], workers=workers)
     second = run("-c", m.conf, "-s", free_port(), "-a", "127.0.0.1", "--workers", workers)

@@ -125,6 +125,40 @@ class Monitor(threading.Thread):
                     self.seen.append((float(got[1]), self.port, got[2]))
 
 
+def test_log_and_pid_file_follow_the_configuration(start, redis1):
+    """Master, workers and helpers write to the new file at the new level; what fails stays as it was."""
+    pool = pool_yaml("alpha", "127.0.0.1:@PORT@", ["localhost:%d:1" % redis1.port])
+    m = start(Millrace, workers=2, log_args=[], conf="global:\n  log_file: '@DIR@/log'\n"
+              "  log_level: 5\n  pid_file: '@DIR@/one.pid'\n" + pool)
+    first, second = m.log, m.dir / "second"
+    one, two = m.dir / "one.pid", m.dir / "two.pid"
+    assert one.read_text() == str(m.pid)
+    m.conf.write_text(m.conf.read_text().replace(f"{first}", f"{second}")
+                      .replace("log_level: 5", "log_level: 7").replace("one.pid", "two.pid"))
+    os.kill(m.pid, signal.SIGHUP)
+    m.log = second
+    wait_for(lambda: "generation_gone" in m.log_text(), 10, "end of the old workers")
+    assert two.read_text() == str(m.pid) and not one.exists()
+    before = first.read_text()
+    # old workers that end and new ones write to the new file, as does whoever takes their place
+    assert m.log_text().count("child_exited child=worker/") == 2
+    for pid in m.child_pids():
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda pid=pid: f"[{pid}] worker_draining" in m.log_text())
+    wait_for(lambda: len(m.child_pids()) == 2)
+    # neither file can be had: said, and the old ones stay
+    m.conf.write_text(m.conf.read_text().replace(f"{second}", f"{m.dir}")
+                      .replace("two.pid", "none/two.pid"))
+    reload(m)
+    assert "log_open_failed" in m.log_text() and "pid_file_failed" in m.log_text()
+    settled(m)
+    assert two.read_text() == str(m.pid)
+    assert first.read_text() == before
+    os.kill(m.pid, signal.SIGTERM)
+    assert m.popen.wait(10 * SLOW) == 0
+    assert not two.exists() and m.log_text().count("stopped status=0") == 1
+
+
 def test_reloads_under_load_drop_nothing_and_mix_nothing(start, redis4):
     """Servers come and go; connections, replies and acknowledged writes stay."""
     ports = [s.port for s in redis4]

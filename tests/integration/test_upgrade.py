@@ -117,6 +117,20 @@ def test_everything_goes_along(start, redis1, tmp_path):
     assert not unix.exists() and not pid_file.exists()
 
 
+def test_pid_file_follows_the_configuration(start, redis1, tmp_path):
+    one, two = tmp_path / "one.pid", tmp_path / "two.pid"
+    pool = pool_yaml("alpha", "127.0.0.1:@PORT@", [f"127.0.0.1:{redis1.port}:1"])
+    m = start(Upgradable, conf=f"global: {{pid_file: '{one}'}}\n" + pool)
+    m.conf.write_text(m.conf.read_text().replace("one.pid", "two.pid"))
+    m.upgrade()
+    wait_for(lambda: not one.exists())
+    assert two.read_text() == str(m.pid)
+    m.upgrade()
+    assert two.read_text() == str(m.pid)
+    assert m.stop() == 0
+    assert not one.exists() and not two.exists()
+
+
 def test_what_is_known_of_servers_goes_along(start, redis1):
     """An ejected server stays out; whether it is up need not be found out again."""
     m = start(Upgradable, [redis1.port, free_port()], workers=2, auto_eject_hosts="true",

@@ -3,6 +3,7 @@
 #include "unit/test.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -64,4 +65,109 @@ static void no_file_no_harm(void **state)
     assert_int_equal(mr_pidfile_lock(&f, "/nonexistent/x.pid", &err), MR_ESYS);
 }
 
-RUN(T(locks_writes_and_removes), T(a_stale_file_is_taken_over), T(no_file_no_harm))
+/* The path is kept, not borrowed; what somebody else has put there meanwhile stays. */
+static void only_its_own_file_is_removed(void **state)
+{
+    char path[64], borrowed[64];
+    struct mr_pidfile f;
+    struct mr_error err;
+
+    (void)state;
+    snprintf(path, sizeof(path), "/tmp/millrace-test-%d.pid", (int)getpid());
+    snprintf(borrowed, sizeof(borrowed), "%s", path);
+    assert_int_equal(mr_pidfile_lock(&f, borrowed, &err), MR_OK);
+    memset(borrowed, 'x', sizeof(borrowed) - 1);
+    mr_pidfile_remove(&f);
+    assert_int_not_equal(access(path, F_OK), 0);
+
+    assert_int_equal(mr_pidfile_lock(&f, path, &err), MR_OK);
+    assert_int_equal(unlink(path), 0);
+    close(open(path, O_CREAT | O_WRONLY, 0644));
+    mr_pidfile_remove(&f);
+    assert_int_equal(access(path, F_OK), 0);
+    unlink(path);
+}
+
+static void only_regular_files(void **state)
+{
+    char path[64];
+    struct mr_pidfile f;
+    struct mr_error err;
+    pid_t pid;
+
+    (void)state;
+    assert_int_equal(mr_pidfile_lock(&f, "/dev/null", &err), MR_ESYS);
+    assert_non_null(strstr(err.text, "not a regular file"));
+    mr_pidfile_remove(&f);
+    assert_int_equal(access("/dev/null", F_OK), 0);
+    snprintf(path, sizeof(path), "/tmp/millrace-test-%d.pid", (int)getpid());
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_int_equal(mr_pidfile_lock(&f, path, &err), MR_ESYS); /* and does not hang */
+    assert_int_equal(mr_pidfile_read(path, &pid, &err), MR_ECONFIG);
+    unlink(path);
+}
+
+static void moves(void **state)
+{
+    char one[64], two[64];
+    struct mr_pidfile f, other;
+    struct mr_error err;
+    pid_t pid;
+
+    (void)state;
+    snprintf(one, sizeof(one), "/tmp/millrace-test-%d-1.pid", (int)getpid());
+    snprintf(two, sizeof(two), "/tmp/millrace-test-%d-2.pid", (int)getpid());
+    assert_int_equal(mr_pidfile_lock(&f, NULL, &err), MR_OK);
+    assert_int_equal(mr_pidfile_move(&f, NULL, &err), MR_OK);
+    assert_int_equal(mr_pidfile_move(&f, one, &err), MR_OK);
+    assert_int_equal(mr_pidfile_read(one, &pid, &err), MR_OK);
+    assert_int_equal(mr_pidfile_lock(&other, two, &err), MR_OK);
+    assert_int_equal(mr_pidfile_move(&f, two, &err), MR_ESYS); /* somebody else's */
+    assert_int_equal(access(one, F_OK) | access(two, F_OK), 0);
+    assert_string_equal(f.path, one);
+    mr_pidfile_remove(&other);
+    assert_int_equal(mr_pidfile_move(&f, two, &err), MR_OK);
+    assert_int_not_equal(access(one, F_OK), 0);
+    assert_int_equal(mr_pidfile_read(two, &pid, &err), MR_OK);
+    assert_int_equal(pid, getpid());
+    assert_int_equal(mr_pidfile_move(&f, NULL, &err), MR_OK);
+    assert_int_not_equal(access(two, F_OK), 0);
+    assert_null(f.path);
+}
+
+/* Who holds the lock holds that of the file at the path, though others remove theirs meanwhile. */
+static void the_lock_is_of_the_file_at_the_path(void **state)
+{
+    enum { PROCESSES = 3, ROUNDS = 3000 };
+    char path[64];
+    int wrong = 0;
+
+    (void)state;
+    snprintf(path, sizeof(path), "/tmp/millrace-test-%d.pid", (int)getpid());
+    for (int i = 0; i < PROCESSES; i++) {
+        if (fork() != 0)
+            continue;
+        for (int n = 0; n < ROUNDS && wrong == 0; n++) {
+            struct mr_pidfile f;
+            struct mr_error err;
+            struct stat mine, named;
+            if (mr_pidfile_lock(&f, path, &err) != MR_OK)
+                continue;
+            wrong +=
+                fstat(f.fd, &mine) < 0 || stat(path, &named) < 0 || mine.st_ino != named.st_ino;
+            mr_pidfile_remove(&f);
+        }
+        _exit(wrong);
+    }
+    for (int i = 0; i < PROCESSES; i++) {
+        int status;
+        assert_true(wait(&status) > 0);
+        wrong += !WIFEXITED(status) || WEXITSTATUS(status) != 0;
+    }
+    unlink(path);
+    assert_int_equal(wrong, 0);
+}
+
+RUN(T(locks_writes_and_removes), T(a_stale_file_is_taken_over), T(no_file_no_harm),
+    T(only_its_own_file_is_removed), T(only_regular_files), T(moves),
+    T(the_lock_is_of_the_file_at_the_path))
