@@ -265,10 +265,9 @@ static int start_lone_resolver(struct start *s)
         return -1;
     }
     if (fork() == 0) {
-        (void)close(ends[0]);
+        int keep[] = {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO, mr_log_fd(), ends[1]};
         in_child(s);
-        mr_listeners_keep_slot(&g->listeners, UINT32_MAX);
-        mr_ports_abandon(&g->ports);
+        mr_close_all_but(keep, MR_COUNT(keep));
         mr_log_set_role("resolver");
         (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (getppid() != parent)

@@ -226,18 +226,6 @@ static enum mr_result open_balance(struct mr_generation *g, struct mr_error *err
     return MR_OK;
 }
 
-void mr_generation_keep_balance(struct mr_generation *g, uint32_t slot)
-{
-    struct mr_runtime *rt = &g->runtime;
-
-    for (uint32_t i = 0; i < rt->n_slots && rt->balance_in != NULL; i++) {
-        if (i != slot && rt->balance_in[i] >= 0)
-            (void)close(rt->balance_in[i]);
-        if (slot == UINT32_MAX && rt->balance_out[i] >= 0)
-            (void)close(rt->balance_out[i]);
-    }
-}
-
 /* What is left for clients of each worker's descriptors. */
 static enum mr_result budget(struct mr_generation *g, struct mr_error *err)
 {
@@ -303,6 +291,14 @@ enum mr_result mr_generation_open(struct mr_generation *g, const struct mr_optio
     return budget(g, err);
 }
 
+static void close_ways(int *ways, uint32_t n)
+{
+    for (uint32_t i = 0; i < n && ways != NULL; i++)
+        if (ways[i] >= 0)
+            (void)close(ways[i]);
+    free(ways);
+}
+
 static void close_runtime(struct mr_runtime *rt)
 {
     for (uint32_t i = 0; i < rt->n_slots && rt->slots != NULL; i++) {
@@ -315,8 +311,8 @@ static void close_runtime(struct mr_runtime *rt)
         (void)munmap(rt->health, health_bytes(rt->config));
     if (rt->accept_holder != NULL)
         (void)munmap(rt->accept_holder, sizeof(*rt->accept_holder));
-    free(rt->balance_in);
-    free(rt->balance_out);
+    close_ways(rt->balance_in, rt->n_slots);
+    close_ways(rt->balance_out, rt->n_slots);
     free(rt->slots);
     free(rt->bases);
     free(rt->held);
@@ -331,7 +327,6 @@ void mr_generation_close(struct mr_generation *g, const struct mr_generation *he
     if (g->listeners.fds != NULL)
         mr_listeners_close(&g->listeners, heir != NULL ? &heir->listeners : NULL);
     mr_ports_close(&g->ports, heir != NULL ? &heir->ports : NULL);
-    mr_generation_keep_balance(g, UINT32_MAX);
     close_runtime(rt);
     mr_config_free(g->config);
     *g = (struct mr_generation){0};

@@ -40,8 +40,5 @@ void mr_generation_log_started(const struct mr_generation *g);
 /** Frees everything; files of unix sockets stay for those that `heir` (NULL for none) serves. */
 void mr_generation_close(struct mr_generation *g, const struct mr_generation *heir);
 
-/** In a child: closes the ways between workers but those of one slot (UINT32_MAX: all). */
-void mr_generation_keep_balance(struct mr_generation *g, uint32_t slot);
-
 /** Takes the counters of `previous` over into the base of this one; may be called again. */
 void mr_generation_inherit_counters(struct mr_generation *g, const struct mr_generation *previous);

@@ -151,29 +151,13 @@ void mr_listeners_steer(const struct mr_listeners *l, const struct mr_listeners 
     }
 }
 
-static bool shared(const struct mr_listeners *l, uint32_t slot, uint32_t index)
-{
-    return slot > 0 && l->fds[slot * l->n + index] == l->fds[index];
-}
-
-static void close_slot(struct mr_listeners *l, uint32_t slot, uint32_t keep)
+static void close_slot(struct mr_listeners *l, uint32_t slot)
 {
     for (uint32_t i = 0; i < l->n; i++) {
-        int *fd = &l->fds[slot * l->n + i];
-        if (*fd < 0 || shared(l, slot, i))
-            continue;
-        if (keep < l->n_slots && *fd == l->fds[keep * l->n + i])
-            continue; /* slot 0 owns the shared ones */
-        (void)close(*fd);
-        *fd = -1;
+        const int fd = l->fds[slot * l->n + i];
+        if (fd >= 0 && (slot == 0 || fd != l->fds[i])) /* slot 0 owns the shared ones */
+            (void)close(fd);
     }
-}
-
-void mr_listeners_keep_slot(struct mr_listeners *l, uint32_t slot)
-{
-    for (uint32_t s = l->n_slots; s-- > 0;)
-        if (s != slot)
-            close_slot(l, s, slot);
 }
 
 void mr_listeners_close(struct mr_listeners *l, const struct mr_listeners *heir)
@@ -185,7 +169,7 @@ void mr_listeners_close(struct mr_listeners *l, const struct mr_listeners *heir)
             (void)unlink(listen->addr.sa.un.sun_path);
     }
     for (uint32_t s = l->n_slots; s-- > 0;)
-        close_slot(l, s, UINT32_MAX);
+        close_slot(l, s);
     free(l->fds);
     l->fds = NULL;
 }

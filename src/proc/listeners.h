@@ -30,8 +30,5 @@ bool mr_listeners_shared(const struct mr_config *config);
 /** Index among the addresses of `l`, -1 when it does not listen there. */
 int mr_listeners_find(const struct mr_listeners *l, const struct mr_addr *addr);
 
-/** Closes every descriptor but those of one slot (UINT32_MAX: none is kept). */
-void mr_listeners_keep_slot(struct mr_listeners *l, uint32_t slot);
-
 /** Closes all and removes the files of unix sockets, but those that `heir` (or NULL) serves. */
 void mr_listeners_close(struct mr_listeners *l, const struct mr_listeners *heir);

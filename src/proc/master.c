@@ -77,21 +77,10 @@ static uint32_t alive(const struct master *m, int kind)
 
 /* ---- what the teams tell ---- */
 
-static void in_child(void *arg, const struct mr_child *self)
+static void in_child(void *arg)
 {
     struct master *m = arg;
-    struct mr_team *all[3];
-    const uint32_t n = teams(m, all);
 
-    for (uint32_t i = 0; i < n; i++)
-        mr_team_abandon(all[i], self);
-    (void)close(m->signals.fd);
-    if (m->link.active) {
-        (void)close(m->link.fd);
-        mr_inheritance_abandon(m->setup->inheritance);
-    }
-    if (m->upgrade.link.active)
-        (void)close(m->upgrade.link.fd);
     mr_loop_abandon(&m->loop);
     m->setup->in_child(m->setup->arg);
 }

@@ -82,22 +82,15 @@ void mr_ports_take(struct mr_ports *ports, const struct mr_config *config, const
         stats->len = 0;
 }
 
-void mr_ports_abandon(struct mr_ports *ports)
-{
-    for (uint32_t i = 0; i < ports->n; i++) {
-        if (ports->fds[i] >= 0)
-            (void)close(ports->fds[i]);
-        ports->fds[i] = -1;
-    }
-}
-
 void mr_ports_close(struct mr_ports *ports, const struct mr_ports *heir)
 {
     for (uint32_t i = 0; i < ports->n; i++)
         if (ports->fds[i] >= 0 && ports->addrs[i].sa.any.sa_family == AF_UNIX &&
             find(heir, &ports->addrs[i]) < 0)
             (void)unlink(ports->addrs[i].sa.un.sun_path);
-    mr_ports_abandon(ports);
+    for (uint32_t i = 0; i < ports->n; i++)
+        if (ports->fds[i] >= 0)
+            (void)close(ports->fds[i]);
     free(ports->addrs);
     free(ports->fds);
     *ports = (struct mr_ports){0};

@@ -24,6 +24,3 @@ void mr_ports_take(struct mr_ports *ports, const struct mr_config *config, const
 
 /** Frees everything; files of unix sockets stay for those that `heir` (NULL for none) has too. */
 void mr_ports_close(struct mr_ports *ports, const struct mr_ports *heir);
-
-/** In a child: closes the sockets. */
-void mr_ports_abandon(struct mr_ports *ports);

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <execinfo.h>
 #include <grp.h>
+#include <limits.h>
 #include <pwd.h>
 #include <sched.h>
 #include <signal.h>
@@ -202,6 +203,37 @@ uint32_t mr_raise_openfiles(uint32_t wanted)
         limit = more;
     }
     return limit.rlim_cur > UINT32_MAX ? UINT32_MAX : (uint32_t)limit.rlim_cur;
+}
+
+static int by_number(const void *a, const void *b)
+{
+    const int x = *(const int *)a, y = *(const int *)b;
+
+    return (x > y) - (x < y);
+}
+
+static void close_range_of(unsigned first, unsigned last)
+{
+    if (first > last || close_range(first, last, 0) == 0)
+        return;
+    const unsigned end = mr_raise_openfiles(0); /* Linux before 5.9 */
+    for (unsigned fd = first; fd <= last && fd < end; fd++)
+        (void)close((int)fd);
+}
+
+void mr_close_all_but(int *keep, uint32_t n)
+{
+    unsigned next = 0;
+
+    qsort(keep, n, sizeof(*keep), by_number);
+    for (uint32_t i = 0; i < n; i++) {
+        if (keep[i] < (int)next)
+            continue; /* none, or named twice */
+        if (keep[i] > (int)next)
+            close_range_of(next, (unsigned)keep[i] - 1);
+        next = (unsigned)keep[i] + 1;
+    }
+    close_range_of(next, UINT_MAX);
 }
 
 /* ---- users ---- */

@@ -37,6 +37,9 @@ enum mr_result mr_become_user(const char *user, const char *group,
 /** Writes a line and a backtrace to the log on a fatal signal, then lets it be fatal. */
 void mr_catch_crashes(void);
 
+/** In a child: closes every descriptor but these `n`, which it sorts; -1 stands for none. */
+void mr_close_all_but(int *keep, uint32_t n);
+
 /** Blocks every signal that a process waits for with mr_signal_fd. */
 void mr_block_signals(void);
 

@@ -136,28 +136,41 @@ void mr_team_ways_done(struct mr_team *team)
     }
 }
 
-void mr_team_abandon(struct mr_team *team, const struct mr_child *self)
+static uint32_t add_fds(int *to, uint32_t n, const int *fds, uint32_t n_fds)
 {
-    const bool mine = self->team == team;
-    struct mr_runtime *rt = &team->generation.runtime;
+    memcpy(to + n, fds, n_fds * sizeof(*fds));
+    return n + n_fds;
+}
 
-    for (uint32_t i = 0; i < team->n_children; i++)
-        if (team->children[i].pid != 0)
-            (void)close(team->children[i].channel.fd);
-    for (uint32_t i = 0; i < team->n_ways; i++) {
-        if (mine && self->kind == MR_WORKER && i % rt->n_slots == self->index)
-            continue;
-        if (team->ways_in[i] >= 0)
-            (void)close(team->ways_in[i]);
-        team->ways_in[i] = -1;
+/*
+ * Of what the master has open a child has use for this alone. Nothing else is left to it: it would
+ * count against its limit, and keep sockets open whose other end waits for their end.
+ */
+static void keep_own(const struct mr_child *self, int channel)
+{
+    const struct mr_team *team = self->team;
+    const struct mr_generation *g = &team->generation;
+    const struct mr_runtime *rt = &g->runtime;
+    const int always[] = {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO, mr_log_fd(), channel};
+    int *keep =
+        malloc((MR_COUNT(always) + g->listeners.n + team->n_ways + rt->n_slots + 1 + g->ports.n) *
+               sizeof(*keep));
+    MR_CHECK(keep != NULL);
+    uint32_t n = add_fds(keep, 0, always, MR_COUNT(always));
+
+    if (self->kind == MR_WORKER) {
+        n = add_fds(keep, n, &g->listeners.fds[self->index * g->listeners.n], g->listeners.n);
+        for (uint32_t i = self->index; i < team->n_ways; i += rt->n_slots)
+            keep[n++] = team->ways_in[i];
+        if (rt->balance_in != NULL) {
+            n = add_fds(keep, n, rt->balance_out, rt->n_slots);
+            keep[n++] = rt->balance_in[self->index];
+        }
+    } else if (self->kind == MR_ADMIN) {
+        n = add_fds(keep, n, g->ports.fds, g->ports.n);
     }
-    close_ways_out(team);
-    mr_generation_keep_balance(&team->generation,
-                               mine && self->kind == MR_WORKER ? self->index : UINT32_MAX);
-    mr_listeners_keep_slot(&team->generation.listeners,
-                           mine && self->kind == MR_WORKER ? self->index : UINT32_MAX);
-    if (!mine || self->kind != MR_ADMIN)
-        mr_ports_abandon(&team->generation.ports);
+    mr_close_all_but(keep, n);
+    free(keep);
 }
 
 static _Noreturn void child_main(struct mr_child *self, int channel, pid_t master_pid)
@@ -172,7 +185,8 @@ static _Noreturn void child_main(struct mr_child *self, int channel, pid_t maste
                    mr_child_kind_name(self->kind), self->index);
     mr_log_set_role(role);
     (void)prctl(PR_SET_NAME, role);
-    team->hooks->in_child(team->hooks->arg, self);
+    team->hooks->in_child(team->hooks->arg);
+    keep_own(self, channel);
     if (mr_become_user(config->user, config->group, &err) != MR_OK) {
         mr_log(MR_LOG_EMERG, "user_failed error=\"%s\"", err.text);
         _exit(1);

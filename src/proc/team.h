@@ -27,8 +27,8 @@ struct mr_child {
 
 /** What a team asks its master for. */
 struct mr_team_hooks {
-    /** In every new child: give back what only the master may hold. */
-    void (*in_child)(void *arg, const struct mr_child *self);
+    /** In every new child: forget what is the master's; its descriptors are closed then. */
+    void (*in_child)(void *arg);
     /** A worker is up for the first time or again. */
     void (*on_ready)(void *arg, struct mr_child *child);
     /** A worker that hands its clients over has none in flight any more. */
@@ -108,8 +108,5 @@ void mr_team_kill(struct mr_team *team);
 uint32_t mr_team_alive(const struct mr_team *team, int kind);
 bool mr_team_ready(const struct mr_team *team);   /* every worker is */
 bool mr_team_drained(const struct mr_team *team); /* every worker is, or is gone */
-
-/** In a child: closes what it has of the team. */
-void mr_team_abandon(struct mr_team *team, const struct mr_child *self);
 
 const char *mr_child_kind_name(enum mr_child_kind kind);

@@ -527,12 +527,6 @@ enum mr_result mr_inheritance_ready(const struct mr_inheritance *in,
     return mr_channel_send(in->link, &msg, -1, err);
 }
 
-void mr_inheritance_abandon(struct mr_inheritance *in)
-{
-    mr_listeners_keep_slot(&in->previous.listeners, UINT32_MAX);
-    mr_ports_abandon(&in->previous.ports);
-}
-
 void mr_inheritance_close(struct mr_inheritance *in, const struct mr_generation *heir)
 {
     if (in->link < 0)

@@ -63,8 +63,5 @@ enum mr_result mr_inheritance_ready(const struct mr_inheritance *in,
                                     const struct mr_generation *now,
                                     struct mr_error *err) MR_MUST_USE;
 
-/** In a child of the new master: closes the descriptors. */
-void mr_inheritance_abandon(struct mr_inheritance *in);
-
 /** Files of unix sockets stay for those that `heir` (NULL for none) serves. */
 void mr_inheritance_close(struct mr_inheritance *in, const struct mr_generation *heir);

@@ -2,8 +2,11 @@
 #include "proc/system.h"
 #include "unit/test.h"
 
+#include <fcntl.h>
 #include <sched.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static void cpus_follow_the_affinity_mask(void **state)
 {
@@ -37,6 +40,37 @@ static void open_files_are_raised_never_lowered(void **state)
     assert_true(now.rlim_max >= 300);
 }
 
+static int open_null(void)
+{
+    const int fd = open("/dev/null", O_RDONLY);
+
+    assert_true(fd >= 0);
+    return fd;
+}
+
+/* In a process of its own, whose descriptors may go. */
+static void a_child_keeps_what_it_names(void **state)
+{
+    int status;
+
+    (void)state;
+    const pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        const int a = open_null(), b = open_null(), far = fcntl(a, F_DUPFD, 900);
+        int keep[] = {far, -1, 2, a, a, -1};
+        mr_close_all_but(keep, MR_COUNT(keep));
+        const bool kept =
+            fcntl(2, F_GETFD) >= 0 && fcntl(a, F_GETFD) >= 0 && fcntl(far, F_GETFD) >= 0;
+        bool others = false;
+        for (int fd = 0; fd < 2000; fd++)
+            others |= fd != 2 && fd != a && fd != far && fcntl(fd, F_GETFD) >= 0;
+        _exit(kept && !others && b != a ? 0 : 1);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+
 static void users_must_exist(void **state)
 {
     struct mr_error err;
@@ -51,4 +85,5 @@ static void users_must_exist(void **state)
     assert_int_equal(mr_become_user(NULL, NULL, &err), MR_OK);
 }
 
-RUN(T(cpus_follow_the_affinity_mask), T(open_files_are_raised_never_lowered), T(users_must_exist))
+RUN(T(a_child_keeps_what_it_names), T(cpus_follow_the_affinity_mask),
+    T(open_files_are_raised_never_lowered), T(users_must_exist))
