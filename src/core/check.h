@@ -6,6 +6,7 @@
 #define MR_PRINTF(fmt, first) __attribute__((format(printf, fmt, first)))
 #define MR_LIKELY(x)          __builtin_expect(!!(x), 1)
 #define MR_UNLIKELY(x)        __builtin_expect(!!(x), 0)
+#define MR_ALWAYS_INLINE      inline __attribute__((always_inline)) /* where it was measured */
 #define MR_FALLTHROUGH        __attribute__((fallthrough))
 #define MR_COUNT(array)       (sizeof(array) / sizeof((array)[0]))
 

@@ -50,21 +50,21 @@ static const char *send_to(struct mr_request *r, struct mr_target to, const stru
 /* ---- a server that cannot be had, where another one will do ---- */
 
 /* Keeps what another server must be asked, should the connection that is being made fail. */
-static void keep(struct mr_request *r, const struct mr_msg *msg, const struct mr_intent *intent,
+static void keep(struct mr_request *r, const struct mr_msg *msg, struct mr_slice key,
                  const struct mr_server *server)
 {
     struct mr_slab *slab = &r->service->loop->slab;
     struct mr_again *again = mr_slab_get_zeroed(slab, sizeof(*again));
 
     if (!mr_buf_append(&again->bytes, slab, msg->wire.at, msg->wire.len) ||
-        !mr_buf_append(&again->bytes, slab, intent->key.at, intent->key.len)) {
+        !mr_buf_append(&again->bytes, slab, key.at, key.len)) {
         mr_buf_clear(&again->bytes, slab);
         mr_slab_put(slab, again, sizeof(*again));
         return;
     }
     again->server = server;
     again->lane = msg->lane;
-    again->key_bytes = (uint32_t)intent->key.len;
+    again->key_bytes = (uint32_t)key.len;
     r->again = again;
 }
 
@@ -76,52 +76,13 @@ static bool ask_again(struct mr_request *r)
     struct mr_slice wire = mr_buf_slice(&again->bytes);
 
     wire.len -= again->key_bytes;
-    const struct mr_intent intent = {.key = {wire.at + wire.len, again->key_bytes},
-                                     .avoid = again->server};
-    const struct mr_target to = mr_pool_route(pool, &intent);
+    const struct mr_slice key = {wire.at + wire.len, again->key_bytes};
+    const struct mr_target to = mr_pool_route(pool, key, 0, again->server);
     if (!r->call.unsent || to.server == NULL || to.server == again->server ||
         ++again->tries > pool->n_servers)
         return false;
     again->server = to.server;
     return mr_server_send(to.server, again->lane, r->client->session.id, &r->call, wire) == NULL;
-}
-
-/* The request did not go to `last`: tries others. Returns why none takes it, or NULL. */
-static const char *try_others(struct mr_request *r, const struct mr_msg *msg,
-                              struct mr_intent intent, const char *error, struct mr_target *to)
-{
-    struct mr_pool *pool = &r->service->pool;
-
-    for (uint32_t tries = 0; tries < pool->n_servers && error != NULL; tries++) {
-        intent.avoid = to->server;
-        const struct mr_target other = mr_pool_route(pool, &intent);
-        if (other.server == NULL || other.server == intent.avoid)
-            break;
-        *to = other;
-        error = send_to(r, other, msg);
-    }
-    return error;
-}
-
-/* ---- one server takes the whole request ---- */
-
-static void forward(struct mr_client *client, const struct mr_msg *msg,
-                    const struct mr_intent *intent, struct mr_target to)
-{
-    const struct mr_topology_ops *topology = client->service->pool.topology;
-    struct mr_request *r = add_request(client, msg);
-    const char *error = send_to(r, to, msg);
-
-    if (msg->class == MR_CLASS_WRITE)
-        client->wrote_us = client->service->loop->now_us;
-    if (topology->elsewhere) {
-        if (MR_UNLIKELY(error != NULL))
-            error = try_others(r, msg, *intent, error, &to);
-        if (MR_UNLIKELY(error == NULL && r->call.unsent) && !intent->to_master)
-            keep(r, msg, intent, to.server);
-    }
-    if (MR_UNLIKELY(error != NULL))
-        mr_client_fail(r, error);
 }
 
 /* True when the client should find what it has written. */
@@ -132,25 +93,55 @@ static bool has_just_written(const struct mr_client *client)
     return us > 0 && client->wrote_us > 0 && client->service->loop->now_us - client->wrote_us < us;
 }
 
-static struct mr_intent intent_of(const struct mr_client *client, const struct mr_msg *msg)
+static unsigned intent_of(const struct mr_client *client, const struct mr_msg *msg)
 {
-    return (struct mr_intent){.key = msg->key,
-                              .to_master = msg->to_master || has_just_written(client)};
+    return msg->to_master || has_just_written(client) ? MR_TO_MASTER : 0;
 }
 
-static void by_key(struct mr_client *client, const struct mr_msg *msg)
+/*
+ * The request did not go where it should (`error`), or waits for a connection. Returns why no
+ * server takes it, or NULL.
+ */
+static const char *try_others(struct mr_request *r, const struct mr_msg *msg, struct mr_slice key,
+                              struct mr_target to, const char *error)
 {
-    const struct mr_intent intent = intent_of(client, msg);
+    struct mr_pool *pool = &r->service->pool;
+    const unsigned intent = intent_of(r->client, msg);
 
-    forward(client, msg, &intent, mr_pool_route(&client->service->pool, &intent));
+    if (!pool->topology->elsewhere)
+        return error;
+    for (uint32_t tries = 0; tries < pool->n_servers && error != NULL; tries++) {
+        const struct mr_target other = mr_pool_route(pool, key, intent, to.server);
+        if (other.server == NULL || other.server == to.server)
+            break;
+        to = other;
+        error = send_to(r, to, msg);
+    }
+    if (error == NULL && r->call.unsent && !(intent & MR_TO_MASTER))
+        keep(r, msg, key, to.server);
+    return error;
 }
 
-static void anywhere(struct mr_client *client, const struct mr_msg *msg)
-{
-    struct mr_intent intent = intent_of(client, msg);
+/* ---- one server takes the whole request ---- */
 
-    intent.key = mr_slice_of(KEYLESS);
-    forward(client, msg, &intent, mr_pool_route(&client->service->pool, &intent));
+static MR_ALWAYS_INLINE void forward(struct mr_client *client, const struct mr_msg *msg,
+                                     struct mr_slice key, struct mr_target to)
+{
+    struct mr_request *r = add_request(client, msg);
+    const char *error = send_to(r, to, msg);
+
+    if (MR_UNLIKELY(error != NULL || r->call.unsent))
+        error = try_others(r, msg, key, to, error);
+    if (msg->class == MR_CLASS_WRITE)
+        client->wrote_us = client->service->loop->now_us;
+    if (MR_UNLIKELY(error != NULL))
+        mr_client_fail(r, error);
+}
+
+static void by_key(struct mr_client *client, const struct mr_msg *msg, struct mr_slice key)
+{
+    forward(client, msg, key,
+            mr_pool_route(&client->service->pool, key, intent_of(client, msg), NULL));
 }
 
 /* ---- several keys ---- */
@@ -159,14 +150,14 @@ static void anywhere(struct mr_client *client, const struct mr_msg *msg)
 static bool are_apart(struct mr_service *service, const struct mr_msg *msg, struct mr_target first)
 {
     const struct mr_proto *proto = service->config->protocol;
-    struct mr_intent intent = {.to_master = true};
     struct mr_key_walk walk = {0};
+    struct mr_slice key;
 
     if (service->pool.topology->keys_together || first.server == NULL ||
         service->pool.n_servers == 1 || service->config->distribution == MR_DIST_RANDOM)
         return false;
-    while (proto->next_key(msg, &walk, &intent.key))
-        if (mr_pool_route(&service->pool, &intent).server != first.server)
+    while (proto->next_key(msg, &walk, &key))
+        if (mr_pool_route(&service->pool, key, MR_TO_MASTER, NULL).server != first.server)
             return true;
     return false;
 }
@@ -174,17 +165,17 @@ static bool are_apart(struct mr_service *service, const struct mr_msg *msg, stru
 static void by_keys(struct mr_client *client, const struct mr_msg *msg)
 {
     struct mr_service *service = client->service;
-    const struct mr_intent intent = intent_of(client, msg);
-    const struct mr_target first = mr_pool_route(&service->pool, &intent);
+    const struct mr_target first =
+        mr_pool_route(&service->pool, msg->key, intent_of(client, msg), NULL);
 
     if (!are_apart(service, msg, first))
-        forward(client, msg, &intent, first);
+        forward(client, msg, msg->key, first);
     else if (msg->splittable)
         mr_gather(client, msg);
     else if (service->config->cross_server == MR_CROSS_REFUSE)
         mr_client_answer(client, mr_slice_of(service->config->protocol->cross_server));
     else
-        forward(client, msg, &intent, first);
+        forward(client, msg, msg->key, first);
 }
 
 static void answer(struct mr_client *client, const struct mr_proto_ctx *ctx,
@@ -205,13 +196,13 @@ void mr_dispatch(struct mr_client *client, const struct mr_proto_ctx *ctx, const
 {
     switch (msg->action) {
     case MR_MSG_BY_KEY:
-        by_key(client, msg);
+        by_key(client, msg, msg->key);
         return;
     case MR_MSG_BY_KEYS:
         by_keys(client, msg);
         return;
     case MR_MSG_ANYWHERE:
-        anywhere(client, msg);
+        by_key(client, msg, mr_slice_of(KEYLESS));
         return;
     case MR_MSG_EVERYWHERE:
         mr_gather_all(client, msg);

@@ -113,12 +113,12 @@ static const struct mr_call_ops CALL_OPS = {.on_reply = on_reply, .on_fail = on_
 static const char *plan_parts(struct mr_service *service, const struct mr_msg *msg,
                               struct mr_plan *plan, uint32_t *servers)
 {
-    struct mr_intent intent = {.to_master = msg->to_master};
     struct mr_key_walk walk = {0};
+    struct mr_slice key;
 
     memset(service->part_of, 0xff, service->pool.n_servers * sizeof(*service->part_of));
-    while (service->config->protocol->next_key(msg, &walk, &intent.key)) {
-        const struct mr_target to = mr_pool_route(&service->pool, &intent);
+    while (service->config->protocol->next_key(msg, &walk, &key)) {
+        const struct mr_target to = mr_pool_route(&service->pool, key, MR_TO_MASTER, NULL);
         if (to.server == NULL)
             return to.reason;
         uint32_t *part = &service->part_of[to.server->index];

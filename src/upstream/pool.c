@@ -67,12 +67,6 @@ void mr_pool_look_around(struct mr_pool *pool)
         pool->topology->look_around(pool);
 }
 
-struct mr_target mr_pool_route(struct mr_pool *pool, const struct mr_intent *intent)
-{
-    mr_pool_refresh(pool);
-    return pool->topology->route(pool, intent);
-}
-
 /* ---- its life ---- */
 
 static void init_server(struct mr_pool *pool, uint32_t i, const struct mr_pool_setup *setup)

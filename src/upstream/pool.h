@@ -51,11 +51,18 @@ void mr_pool_fini(struct mr_pool *pool);
 /** True when no server owes a reply, not even one to a request that has timed out. */
 bool mr_pool_quiet(const struct mr_pool *pool);
 
-/** The server that takes the request, or why none does. */
-struct mr_target mr_pool_route(struct mr_pool *pool, const struct mr_intent *intent);
-
 /** Takes note of what was ejected or came back, here or in another worker. */
 void mr_pool_refresh(struct mr_pool *pool);
+
+/** The server that takes a request, or why none does; see mr_topology_ops.route. */
+static inline struct mr_target mr_pool_route(struct mr_pool *pool, struct mr_slice key,
+                                             unsigned intent, const struct mr_server *avoid)
+{
+    if (MR_UNLIKELY(pool->n_ejected > 0 ||
+                    mr_health_ring_changes(pool->servers[0].health) != pool->ring_changes))
+        mr_pool_refresh(pool);
+    return pool->topology->route(pool, key, intent, avoid);
+}
 
 /** Takes back ejected servers whose time it is, and lets the topology look at its servers. */
 void mr_pool_look_around(struct mr_pool *pool);

@@ -103,14 +103,15 @@ static struct mr_server *nearest(const struct mr_pool *pool, const struct mr_ser
     return best;
 }
 
-static struct mr_server *replica(struct mr_pool *pool, const struct mr_intent *intent)
+static struct mr_server *replica(struct mr_pool *pool, struct mr_slice key,
+                                 const struct mr_server *avoid)
 {
     if (of(pool)->by_key != NULL) {
-        struct mr_server *s = mr_shards_pick(of(pool)->by_key, intent->key);
-        return s != NULL && can_read(s, intent->avoid) ? s : NULL;
+        struct mr_server *s = mr_shards_pick(of(pool)->by_key, key);
+        return s != NULL && can_read(s, avoid) ? s : NULL;
     }
-    return pool->config->read_from == MR_READ_NEAREST ? nearest(pool, intent->avoid)
-                                                      : least_loaded(pool, intent->avoid);
+    return pool->config->read_from == MR_READ_NEAREST ? nearest(pool, avoid)
+                                                      : least_loaded(pool, avoid);
 }
 
 static struct mr_target master(const struct mr_pool *pool)
@@ -118,14 +119,15 @@ static struct mr_target master(const struct mr_pool *pool)
     return (struct mr_target){of(pool)->master, "no master is known"};
 }
 
-static struct mr_target route(struct mr_pool *pool, const struct mr_intent *intent)
+static struct mr_target route(struct mr_pool *pool, struct mr_slice key, unsigned intent,
+                              const struct mr_server *avoid)
 {
     const struct mr_pool_config *config = pool->config;
     struct mr_target to;
 
-    if (intent->to_master || (config->read_from == MR_READ_MASTER && !config->meitu_compat))
+    if (intent & MR_TO_MASTER || (config->read_from == MR_READ_MASTER && !config->meitu_compat))
         return master(pool);
-    to.server = replica(pool, intent);
+    to.server = replica(pool, key, avoid);
     if (to.server == NULL && config->read_fallback != MR_FALLBACK_NONE)
         return master(pool);
     to.reason = of(pool)->master != NULL ? mr_pool_reason(ECONNREFUSED) : "no master is known";

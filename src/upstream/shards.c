@@ -96,9 +96,13 @@ static void fini(struct mr_pool *pool)
     mr_shards_free(pool->map);
 }
 
-static struct mr_target route(struct mr_pool *pool, const struct mr_intent *intent)
+static struct mr_target route(struct mr_pool *pool, struct mr_slice key, unsigned intent,
+                              const struct mr_server *avoid)
 {
-    struct mr_server *server = mr_shards_pick(pool->map, intent->key);
+    struct mr_server *server = mr_shards_pick(pool->map, key);
+
+    (void)intent;
+    (void)avoid;
 
     return (struct mr_target){server, server == NULL ? mr_pool_reason(ECONNREFUSED) : NULL};
 }

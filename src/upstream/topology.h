@@ -14,11 +14,9 @@
 struct mr_pool;
 struct mr_server;
 
-/** What a request wants of the server that takes it. */
-struct mr_intent {
-    struct mr_slice key;           /* any key for a request that has none */
-    bool to_master;                /* no replica may take it */
-    const struct mr_server *avoid; /* has just failed to take it; NULL for none */
+/** What a request wants of the server that takes it, as bits; 0: any server that has the key. */
+enum mr_intent {
+    MR_TO_MASTER = 1, /* no replica may take it */
 };
 
 /** Where a request goes. */
@@ -37,8 +35,13 @@ struct mr_topology_ops {
     void (*init)(struct mr_pool *pool);
     void (*fini)(struct mr_pool *pool);
 
-    /** Chooses the server of a request. Runs for each request. */
-    struct mr_target (*route)(struct mr_pool *pool, const struct mr_intent *intent);
+    /**
+     * Chooses the server of a request; runs for each. `key` is any key for a request that has
+     * none, `intent` bits of enum mr_intent, `avoid` a server that has just failed to take the
+     * request or NULL.
+     */
+    struct mr_target (*route)(struct mr_pool *pool, struct mr_slice key, unsigned intent,
+                              const struct mr_server *avoid);
 
     /** Servers have been ejected or have come back, here or in another worker. */
     void (*changed)(struct mr_pool *pool);

@@ -87,11 +87,15 @@ static void close_pool(void)
         close(listener);
 }
 
+static struct mr_target route(const char *key)
+{
+    return mr_pool_route(&pool, mr_slice_of(key), 0, NULL);
+}
+
 static const char *send_to(struct result *r, const char *text)
 {
     *r = (struct result){.call = {.ops = &OPS}};
-    const struct mr_intent intent = {.key = mr_slice_of("k")};
-    const struct mr_target to = mr_pool_route(&pool, &intent);
+    const struct mr_target to = route("k");
     if (to.server == NULL)
         return to.reason;
     return mr_server_send(to.server, 0, 0, &r->call, mr_slice_of(text));
@@ -204,10 +208,9 @@ static void ejects_after_the_limit_and_comes_back(void **state)
     }
     assert_int_equal(metrics.pools[0].server_ejects, 1);
     assert_true(metrics.servers[0].server_ejected_at > 0);
-    const struct mr_intent intent = {.key = mr_slice_of("k")};
-    assert_null(mr_pool_route(&pool, &intent).server);
+    assert_null(route("k").server);
     turns(1100);
-    assert_ptr_equal(mr_pool_route(&pool, &intent).server, &pool.servers[0]);
+    assert_ptr_equal(route("k").server, &pool.servers[0]);
     close_pool();
 }
 
