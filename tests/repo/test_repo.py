@@ -1,6 +1,7 @@
 """Rules that hold for the source tree itself: floors, headers, format, generated pages."""
 
 import concurrent.futures
+import json
 import os
 import pathlib
 import re
@@ -11,6 +12,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 SRC = ROOT / "src"
+BUILD = pathlib.Path(os.environ.get("MILLRACE_BUILD", ROOT / "build"))
 FLOORS = {"core": 0, "net": 1, "proto": 1, "route": 1, "config": 2, "upstream": 3, "session": 4,
           "proc": 5, "admin": 5}
 # net and proto are below config although on one floor with each other: nobody may look sideways
@@ -102,12 +104,17 @@ def test_sources_are_all_built():
     assert {str(p.relative_to(SRC)) for p in sources(".c")} == listed
 
 
+def test_sources_are_compiled_once():
+    compiled = [c["file"] for c in json.loads((BUILD / "compile_commands.json").read_text())]
+    for p in sources(".c"):
+        assert sum(f.endswith(f"/src/{p.relative_to(SRC)}") for f in compiled) <= 1, p
+
+
 def test_the_generated_pages_are_current():
-    build = pathlib.Path(os.environ.get("MILLRACE_BUILD", ROOT / "build"))
     for tool, page in (("config_reference", "configuration.md"),
                        ("command_reference", "commands.md"),
                        ("metrics_reference", "metrics.md")):
-        made = subprocess.check_output([build / "tools" / tool], text=True)
+        made = subprocess.check_output([BUILD / "tools" / tool], text=True)
         assert made == (ROOT / "docs" / page).read_text(), f"run ./dev docs to renew docs/{page}"
 
 
