@@ -265,8 +265,8 @@ static int start_lone_resolver(struct start *s)
         return -1;
     }
     if (fork() == 0) {
+        in_child(s); /* which may change the log's descriptor */
         int keep[] = {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO, mr_log_fd(), ends[1]};
-        in_child(s);
         mr_close_all_but(keep, MR_COUNT(keep));
         mr_log_set_role("resolver");
         (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -361,6 +361,8 @@ int main(int argc, char **argv)
     static struct start s;
     struct mr_error err;
 
+    mr_hold_standard_descriptors();
+    mr_ignore_write_signals();
     if (mr_options_parse(&s.options, argc, argv, &err) != MR_OK) {
         (void)fprintf(stderr, "millrace: %s\n", err.text);
         mr_options_print_usage();

@@ -7,6 +7,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -15,6 +17,9 @@
 
 static struct {
     int fd;
+    bool is_socket;
+    bool torn;     /* the last line is there in part */
+    uint64_t lost; /* lines since the last that could be written */
     int level;
     char role[24];
     char path[4096];
@@ -23,16 +28,28 @@ static struct {
 static const char *const LEVEL_NAMES[] = {"emerg", "alert",  "crit", "error",
                                           "warn",  "notice", "info", "debug"};
 
+/* A pipe or a terminal that takes nothing must not hold the service up: its lines are lost. */
 static int open_append(const char *path)
 {
-    return open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+    return open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0644);
+}
+
+/* As for a path; the descriptor itself is shared with other programs, so it is opened anew. */
+static int open_stderr(void)
+{
+    struct stat st;
+    int fd = -1;
+
+    if (fstat(STDERR_FILENO, &st) == 0 && (S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode)))
+        fd = open_append("/proc/self/fd/2");
+    return fd >= 0 ? fd : STDERR_FILENO;
 }
 
 enum mr_result mr_log_open(const char *path, struct mr_error *err)
 {
     if (path == NULL || path[0] == '\0') {
         sink.path[0] = '\0';
-        mr_log_take_fd(STDERR_FILENO);
+        mr_log_take_fd(open_stderr());
         return MR_OK;
     }
     if (strlen(path) >= sizeof(sink.path))
@@ -47,9 +64,7 @@ enum mr_result mr_log_open(const char *path, struct mr_error *err)
 
 enum mr_result mr_log_reopen(struct mr_error *err)
 {
-    if (sink.path[0] == '\0')
-        return MR_OK;
-    const int fd = open_append(sink.path);
+    const int fd = sink.path[0] != '\0' ? open_append(sink.path) : open_stderr();
     if (fd < 0)
         return mr_fail_sys(err, "log file '%s'", sink.path);
     mr_log_take_fd(fd);
@@ -58,9 +73,13 @@ enum mr_result mr_log_reopen(struct mr_error *err)
 
 void mr_log_take_fd(int fd)
 {
+    struct stat st;
+
     if (sink.fd != fd && sink.fd != STDERR_FILENO)
         (void)close(sink.fd);
     sink.fd = fd;
+    sink.is_socket = fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode);
+    sink.torn = false;
 }
 
 const char *mr_log_path(void)
@@ -122,15 +141,24 @@ static size_t stamp(char *at, size_t size, enum mr_log_level level)
     return n;
 }
 
-void mr_log_line(enum mr_log_level level, const char *fmt, ...)
+/* One write; false when not all of it went: the disk is full, or nobody reads the pipe. */
+static bool put(const char *line, size_t len)
+{
+    const ssize_t n = sink.is_socket ? send(sink.fd, line, len, MSG_DONTWAIT | MSG_NOSIGNAL)
+                                     : write(sink.fd, line, len);
+
+    if (n > 0)
+        sink.torn = (size_t)n < len;
+    return n == (ssize_t)len;
+}
+
+static bool vput_line(enum mr_log_level level, const char *fmt, va_list ap)
 {
     char line[LINE_MAX_BYTES];
-    va_list ap;
 
-    const size_t head = stamp(line, sizeof(line) - 1, level);
-    va_start(ap, fmt);
+    line[0] = '\n'; /* in case the line before is torn */
+    const size_t head = 1 + stamp(line + 1, sizeof(line) - 2, level);
     const int n = vsnprintf(line + head, sizeof(line) - 1 - head, fmt, ap);
-    va_end(ap);
     size_t len = head + (n < 0 ? 0 : (size_t)n);
     if (len > sizeof(line) - 2)
         len = sizeof(line) - 2;
@@ -140,6 +168,27 @@ void mr_log_line(enum mr_log_level level, const char *fmt, ...)
             line[i] = '?';
     }
     line[len++] = '\n';
-    const ssize_t written = write(sink.fd, line, len); /* a full disk must not stop the service */
-    (void)written;
+    return sink.torn ? put(line, len) : put(line + 1, len - 1);
+}
+
+static bool MR_PRINTF(2, 3) put_line(enum mr_log_level level, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    const bool ok = vput_line(level, fmt, ap);
+    va_end(ap);
+    return ok;
+}
+
+void mr_log_line(enum mr_log_level level, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (sink.lost > 0 && put_line(MR_LOG_WARN, "log_lost lines=%llu reason=not_writable",
+                                  (unsigned long long)sink.lost))
+        sink.lost = 0;
+    va_start(ap, fmt);
+    sink.lost += !vput_line(level, fmt, ap);
+    va_end(ap);
 }

@@ -2,7 +2,9 @@
  * log.h - the log sink: one line per event, `event key=value`, one write(2) each.
  *
  * Levels carry twemproxy's numbers. A line is written when its level is at or below the verbosity.
- * Control bytes are replaced, so nothing that a peer sends can forge a line.
+ * Control bytes are replaced, so nothing that a peer sends can forge a line. A line that the file
+ * does not take (a full disk, a pipe that nobody reads) is lost; nobody waits. The next one that is
+ * taken tells how many were.
  */
 #pragma once
 
@@ -30,10 +32,14 @@ struct mr_log_site {
     uint32_t dropped;   /* lines not written since the last one that was */
 };
 
-/** Sends the log to `path` (created 0644, appended to), or to stderr for NULL or "". */
+/**
+ * Sends the log to `path` (created 0644, appended to), or to stderr for NULL or "". A named pipe
+ * must have a reader. On failure the old file stays in use.
+ */
 enum mr_result mr_log_open(const char *path, struct mr_error *err) MR_MUST_USE;
 
-/** Opens the path again, after it was moved away. On failure the old file stays in use. */
+/** Opens the path again, after it was moved away, or stderr. On failure the old file stays in use.
+ */
 enum mr_result mr_log_reopen(struct mr_error *err) MR_MUST_USE;
 
 /** Takes an open descriptor for the log (a worker gets it from the master). */

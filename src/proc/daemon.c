@@ -1,6 +1,8 @@
 /* daemon.c - going to the background. */
 #include "proc/daemon.h"
 
+#include "core/log.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -63,8 +65,23 @@ enum mr_result mr_daemonize(int *notify, struct mr_error *err)
 
 void mr_daemon_forget(int notify)
 {
+    struct mr_error err;
+
     (void)close(notify);
     to_null(STDERR_FILENO);
+    if (mr_log_path()[0] == '\0' && mr_log_reopen(&err) != MR_OK) /* it was stderr */
+        mr_log_take_fd(STDERR_FILENO);
+}
+
+void mr_hold_standard_descriptors(void)
+{
+    int fd;
+
+    do
+        fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        (void)close(fd);
 }
 
 void mr_daemon_started(int notify)

@@ -14,5 +14,11 @@ enum mr_result mr_daemonize(int *notify, struct mr_error *err) MR_MUST_USE;
 /** In a child of the background process: gives back the pipe and the terminal. */
 void mr_daemon_forget(int notify);
 
+/**
+ * First of all: what the caller has closed of standard input, output and error becomes /dev/null,
+ * so that no socket gets their numbers and with them what is meant for a terminal.
+ */
+void mr_hold_standard_descriptors(void);
+
 /** Lets the foreground process end well, and standard error go. */
 void mr_daemon_started(int notify);

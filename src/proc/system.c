@@ -306,7 +306,12 @@ void mr_block_signals(void)
     const sigset_t set = waited_for();
 
     (void)sigprocmask(SIG_BLOCK, &set, NULL);
+}
+
+void mr_ignore_write_signals(void)
+{
     (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGXFSZ, SIG_IGN);
 }
 
 int mr_signal_fd(void)

@@ -40,6 +40,9 @@ void mr_catch_crashes(void);
 /** In a child: closes every descriptor but these `n`, which it sorts; -1 stands for none. */
 void mr_close_all_but(int *keep, uint32_t n);
 
+/** A write to a pipe without a reader, or beyond the limit of a file's size, fails and no more. */
+void mr_ignore_write_signals(void);
+
 /** Blocks every signal that a process waits for with mr_signal_fd. */
 void mr_block_signals(void);
 

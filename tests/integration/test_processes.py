@@ -1,6 +1,8 @@
 """Master, workers, signals, start and stop."""
 
 import contextlib
+import fcntl
+import json
 import os
 import pathlib
 import re
@@ -12,7 +14,7 @@ import threading
 import time
 
 import pytest
-from harness import (BINARY, SLOW, WRAPPER, Millrace, Raw, Redis, Scripted, always, can_connect,
+from harness import (BINARY, SLOW, WRAPPER, Millrace, Process, Raw, Redis, Scripted, always, can_connect,
                      command, free_port, pool_yaml, process_state, rss_kb, silent, wait_for)
 
 
@@ -27,6 +29,10 @@ def running(pid):
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+def children_of(pid):
+    return [int(p) for p in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def listening_pids(port):
@@ -349,6 +355,49 @@ def test_log_signals(start, redis1):
     wait_for(lambda: "log_level level=7" in m.log_text())
     with m.raw() as c:
         assert c.ask("PING") == b"+PONG"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("sink", ["fifo", "pipe", "socket", "closed"])
+def test_a_log_that_nobody_reads_stops_nobody(start, redis1, tmp_path, sink, workers):
+    """The reader of a named pipe or of standard error stands still, then goes away."""
+    port, stats, pid_file = free_port(), free_port(), tmp_path / "pid"
+    conf, fifo = tmp_path / "conf.yml", tmp_path / "fifo"
+    conf.write_text(pool_yaml("alpha", f"127.0.0.1:{port}", [f"127.0.0.1:{redis1.port}:1"]))
+    args = ["-c", conf, "-p", pid_file, "-s", stats, "-a", "127.0.0.1", "--workers", workers]
+    os.mkfifo(fifo)
+    ends = [end.detach() for end in socket.socketpair()] if sink == "socket" else os.pipe()
+    if sink == "pipe":
+        fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, 4096)
+    if sink == "fifo":
+        args += ["-o", fifo]
+        assert "No such device" in run(*args).stderr  # it needs a reader, and does not wait for one
+        os.close(ends[0])
+        ends = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK), ends[1]
+    proxy = start(Process, [BINARY, *map(str, args)], lambda: pid_file.exists() and can_connect(port),
+                  stderr=ends[1], preexec_fn=(lambda: os.close(2)) if sink == "closed" else None)
+    os.close(ends[1])
+    with contextlib.ExitStack() as clients:
+        c = clients.enter_context(Raw(port))
+        for n in range(2):  # with a reader that reads nothing, and without one
+            for _ in range(1500):
+                os.kill(proxy.pid, signal.SIGUSR1)
+                assert c.ask("PING") == b"+PONG"
+            children = set(children_of(proxy.pid))
+            for victim in children:  # the master replaces them
+                os.kill(victim, signal.SIGKILL)
+            wait_for(lambda: len(set(children_of(proxy.pid)) - children) == len(children))
+            if n == 0:
+                os.close(ends[0])
+            if workers > 0:
+                c.close()
+                wait_for(lambda: can_connect(port))
+                c = clients.enter_context(Raw(port))
+        assert c.ask("SET", "a", 1) == b"+OK"
+        with Raw(stats) as s:
+            assert json.loads(s.rest())["alpha"]["client_connections"] == 1
+    assert pid_file.read_text() == str(proxy.pid)
+    assert proxy.kill(signal.SIGTERM) == 0
 
 
 def test_pid_file_is_locked(start, redis1, tmp_path):

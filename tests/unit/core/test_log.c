@@ -2,6 +2,10 @@
 #include "core/log.h"
 #include "unit/test.h"
 
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static char path[] = "/tmp/millrace-test-log-XXXXXX";
@@ -80,4 +84,66 @@ static void limits_each_site(void **state)
     unlink(path);
 }
 
-RUN(T(writes_what_the_level_allows), T(peers_cannot_forge_lines), T(reopens), T(limits_each_site))
+/* A pipe that nobody reads costs lines, not the service; the next line tells how many. */
+static void a_pipe_that_nobody_reads(void **state)
+{
+    static char text[1 << 20];
+    char fifo[64];
+    struct mr_error err;
+
+    (void)state;
+    signal(SIGPIPE, SIG_IGN);
+    snprintf(fifo, sizeof(fifo), "/tmp/millrace-test-%d.fifo", (int)getpid());
+    assert_int_equal(mkfifo(fifo, 0600), 0);
+    assert_int_equal(mr_log_open(fifo, &err), MR_ESYS); /* at once */
+    int reader = open(fifo, O_RDONLY | O_NONBLOCK);
+    assert_int_equal(mr_log_open(fifo, &err), MR_OK);
+    for (int i = 0; i < 10000; i++)
+        mr_log(MR_LOG_WARN, "line=%d", i);
+    assert_true(read(reader, text, sizeof(text)) > 0);
+    mr_log(MR_LOG_WARN, "again");
+    const ssize_t n = read(reader, text, sizeof(text) - 1);
+    assert_true(n > 0);
+    text[n] = '\0';
+    assert_non_null(strstr(text, "log_lost lines="));
+    assert_non_null(strstr(text, "again\n"));
+    close(reader);
+    mr_log(MR_LOG_WARN, "to nobody");
+    reader = open(fifo, O_RDONLY | O_NONBLOCK);
+    mr_log(MR_LOG_WARN, "to somebody");
+    assert_true(read(reader, text, sizeof(text)) > 0);
+    close(reader);
+    unlink(fifo);
+}
+
+/* What does not fit is lost; a line that went in part is ended before the next. */
+static void a_full_disk(void **state)
+{
+    const struct rlimit small = {160, RLIM_INFINITY}, endless = {RLIM_INFINITY, RLIM_INFINITY};
+    struct mr_error err;
+
+    (void)state;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(mr_log_open("/dev/full", &err), MR_OK);
+    mr_log(MR_LOG_WARN, "lost");
+    snprintf(path, sizeof(path), "/tmp/millrace-test-log-XXXXXX");
+    close(mkstemp(path));
+    assert_int_equal(mr_log_open(path, &err), MR_OK);
+    setrlimit(RLIMIT_FSIZE, &small);
+    mr_log(MR_LOG_WARN, "this line is torn by the limit of 160 bytes that a file may have: %s",
+           "................................................................");
+    mr_log(MR_LOG_WARN, "and this one is lost");
+    setrlimit(RLIMIT_FSIZE, &endless);
+    mr_log(MR_LOG_WARN, "whole");
+    assert_non_null(strstr(content(), "log_lost lines=1 "));
+    assert_non_null(strstr(content(), "log_lost lines=2 "));
+    assert_null(strstr(content(), "and this one"));
+    assert_non_null(strstr(content(), "] whole\n"));
+    const char *torn = strstr(content(), "this line is torn");
+    assert_non_null(torn);
+    assert_ptr_equal(strstr(torn, "\n["), strchr(torn, '\n'));
+    unlink(path);
+}
+
+RUN(T(writes_what_the_level_allows), T(peers_cannot_forge_lines), T(reopens), T(limits_each_site),
+    T(a_pipe_that_nobody_reads), T(a_full_disk))
