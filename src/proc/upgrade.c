@@ -23,7 +23,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define FORMAT     1u /* of the document; another one is refused */
+#define DOCUMENT   1u
+#define FORMAT     (100 * MR_HANDOVER_VERSION + DOCUMENT) /* another one is refused */
 #define FDS_MAX    1000000u
 #define START_MS   30000u /* for the new master's workers to be up */
 #define RECEIVE_MS 10000

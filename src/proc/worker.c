@@ -28,7 +28,8 @@ struct worker {
     struct mr_turnstile turnstile;          /* holder NULL: none */
     struct mr_balance balance;              /* ways NULL: none */
     int way_out;                            /* for our clients; -1 while they stay */
-    bool retired;                           /* others do not accept for this slot: we still do */
+    struct mr_handover_sender sender;
+    bool retired; /* others do not accept for this slot: we still do */
     bool told_drained;
     bool *moves;             /* pools whose keys move */
     uint64_t drain_until_us; /* 0: not draining; UINT64_MAX: without limit */
@@ -96,12 +97,11 @@ static bool hand_over(struct worker *w)
     bool quiet = true;
     struct mr_error err;
 
-    for (uint32_t i = 0; i < n_pools; i++) {
-        if (mr_handover_clients(&w->services[i], w->way_out, &err) != MR_OK)
-            mr_log_limited(MR_LOG_WARN, "handover_delayed clients=%u error=\"%s\"", w->budget.n,
-                           err.text);
+    if (mr_handover_clients(&w->sender, w->services, n_pools, w->way_out, &err) != MR_OK)
+        mr_log_limited(MR_LOG_WARN, "handover_delayed clients=%u error=\"%s\"", w->budget.n,
+                       err.text);
+    for (uint32_t i = 0; i < n_pools; i++)
         quiet = quiet && (!w->moves[i] || mr_service_quiet(&w->services[i]));
-    }
     if (quiet && !w->told_drained) {
         w->told_drained = true;
         mr_channel_tell(w->process.channel.fd, MR_MSG_DRAINED_TYPE);

@@ -3,24 +3,36 @@
  *
  * A client travels at a request boundary: every request that it sent and that was dispatched has
  * its reply. With the descriptor go the session, the input that was not dispatched yet and the
- * output that the client has not taken yet. The format is versioned and length-checked, so that
- * processes of different builds either understand each other or say so.
+ * output that the client has not taken yet, in as many messages as that takes. Each message says
+ * which client it belongs to and where its bytes go, and the last one carries the descriptor. So a
+ * sender that dies in between closes this client, a receiver drops what it cannot complete, and
+ * whatever happened to one client the next one arrives.
  */
 #pragma once
 
 #include "session/service.h"
 
-/** Both ends of a way for clients; the caller owns them. Non-blocking, close-on-exec. */
+#define MR_HANDOVER_VERSION 2u /* of the messages; both ends must be of the same */
+
+/** Opens a socket pair for handovers; the caller owns both. Non-blocking, close-on-exec. */
 enum mr_result mr_handover_open(int ends[2], struct mr_error *err) MR_MUST_USE;
 
+/** Sends clients; zeroed before the first use. */
+struct mr_handover_sender {
+    struct mr_service *service; /* whose client is under way, see `travelling` there; or NULL */
+    uint32_t number;            /* of that client, counted by this sender */
+    size_t at;                  /* bytes of it that were sent */
+    uint64_t moved_us;          /* loop time when a message was last taken */
+};
+
 /**
- * Hands over every client of the service that can travel now. Call it after each turn until
- * mr_service_empty: a client with requests in flight travels when they are answered, one that is
- * being closed here stays until it is.
- * @return MR_OK, or why nobody takes clients any more; those that are left are served on
+ * Hands over every client of the `n` services that can travel now, as far as the other side takes
+ * them; never waits. Call it after each turn until mr_service_empty: a client with requests in
+ * flight travels when they are answered, one that is being closed here stays until it is.
+ * @return MR_OK, or why nobody takes clients any more
  */
-enum mr_result mr_handover_clients(struct mr_service *service, int channel,
-                                   struct mr_error *err) MR_MUST_USE;
+enum mr_result mr_handover_clients(struct mr_handover_sender *h, struct mr_service *services,
+                                   uint32_t n, int channel, struct mr_error *err) MR_MUST_USE;
 
 /** Gives a connection that was just accepted to another worker; the fd stays ours. Never waits. */
 enum mr_result mr_handover_new(const struct mr_service *service, int channel, int fd,
@@ -33,9 +45,9 @@ struct mr_handover_receiver {
     struct mr_service *services; /* borrowed: those that clients may belong to */
     uint32_t n_services;
     int64_t *due;        /* counted down for each new connection; NULL for none */
-    int fd;              /* of the client that is coming in, -1 between two */
+    uint32_t number;     /* of the client that is coming in */
     struct mr_buf bytes; /* of it, so far */
-    size_t total;        /* of it */
+    uint64_t total;      /* of it; 0: none is coming in */
 };
 
 /** `channel` is taken. */

@@ -47,12 +47,18 @@ static bool over_limit(const struct mr_service *service)
            service->budget->n >= service->budget->max;
 }
 
-static void refuse(struct mr_service *service, int fd)
+/* Closes with the error of the limit. */
+static void tell(const struct mr_service *service, int fd)
 {
     const char *text = service->config->protocol->too_many_clients;
 
     (void)send(fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT);
     (void)close(fd);
+}
+
+static void refuse(struct mr_service *service, int fd)
+{
+    tell(service, fd);
     mr_log_limited(MR_LOG_WARN, "client_refused pool=%s reason=limit clients=%llu",
                    service->config->name, (unsigned long long)pool_clients(service));
 }
@@ -63,6 +69,24 @@ void mr_service_admit(struct mr_service *service, int fd)
         refuse(service, fd);
     else
         mr_client_open(service, fd);
+}
+
+void mr_service_adopt(struct mr_service *service, int fd, const struct mr_session *session,
+                      uint64_t wrote_ago_us, struct mr_slice in, struct mr_slice out)
+{
+    if (service->budget->n < service->budget->max) {
+        mr_client_adopt(service, fd, session, wrote_ago_us, in, out);
+        return;
+    }
+    if (out.len > 0)
+        (void)close(fd); /* an error would stand in the middle of a reply */
+    else
+        tell(service, fd);
+    service->pool.metrics->client_err++;
+    mr_log_limited(MR_LOG_WARN,
+                   "client_refused pool=%s reason=descriptors clients=%u handed_over=1",
+                   service->config->name, service->budget->n);
+    free(session->name);
 }
 
 static void on_accept(struct mr_acceptor *a, int fd)
@@ -81,7 +105,8 @@ static void check_idle(struct mr_timer *timer)
     const uint32_t now_ms = (uint32_t)(service->loop->now_us / 1000u);
     struct mr_list *link, *next;
 
-    for (link = service->clients.next; link != &service->clients; link = next) {
+    /* what clients of a held service send is not read: it cannot tell who is idle */
+    for (link = service->clients.next; link != &service->clients && !service->held; link = next) {
         struct mr_client *client = MR_CONTAINER_OF(link, struct mr_client, link);
         next = link->next;
         if (client->head == NULL && now_ms - client->active_ms >= limit)
@@ -135,6 +160,7 @@ void mr_service_init(struct mr_service *service, const struct mr_service_setup *
                                    .facts = {.next = next_fact},
                                    .held = setup->held};
     mr_list_init(&service->clients);
+    mr_list_init(&service->travelling);
     mr_list_init(&service->lingering);
     mr_pool_init(&service->pool, &setup->pool);
     service->part_of = calloc(service->pool.n_servers, sizeof(*service->part_of));
@@ -174,9 +200,13 @@ void mr_service_release(struct mr_service *service)
         return;
     service->held = false;
     if (!service->by_turns)
-        start_accepting(service);
-    for (struct mr_list *link = service->clients.next; link != &service->clients; link = link->next)
-        mr_client_resume(MR_CONTAINER_OF(link, struct mr_client, link));
+        mr_service_accept(service, true);
+    for (struct mr_list *link = service->clients.next; link != &service->clients;
+         link = link->next) {
+        struct mr_client *client = MR_CONTAINER_OF(link, struct mr_client, link);
+        client->active_ms = (uint32_t)(service->loop->now_us / 1000u); /* it could not be heard */
+        mr_client_resume(client);
+    }
 }
 
 bool mr_service_quiet(const struct mr_service *service)
@@ -217,7 +247,8 @@ void mr_service_drain(struct mr_service *service)
 
 bool mr_service_empty(const struct mr_service *service)
 {
-    return mr_list_empty(&service->clients) && mr_list_empty(&service->lingering);
+    return mr_list_empty(&service->clients) && mr_list_empty(&service->travelling) &&
+           mr_list_empty(&service->lingering);
 }
 
 static void cut_all(struct mr_list *list)
@@ -231,6 +262,7 @@ void mr_service_close(struct mr_service *service)
     stop_accepting(service);
     mr_timer_cancel(&service->idle_timer);
     cut_all(&service->clients);
+    cut_all(&service->travelling);
     cut_all(&service->lingering);
     mr_pool_close(&service->pool);
 }

@@ -31,7 +31,8 @@ struct mr_service {
     uint32_t index;        /* of the pool */
     struct mr_door *doors; /* one for each listen of the pool */
     struct mr_list clients;
-    struct mr_list lingering; /* closed on our side: they get the rest, then they have to close */
+    struct mr_list travelling; /* on their way to another process, see handover.c */
+    struct mr_list lingering;  /* closed on our side: they get the rest, then they have to close */
     struct mr_timer linger_timer;
     struct mr_timer idle_timer;
     struct mr_buf scratch; /* of the parser */
@@ -86,6 +87,13 @@ void mr_service_abort(struct mr_service *service);
 
 /** Makes a client of a new connection, or turns it away when a limit is reached. Takes the fd. */
 void mr_service_admit(struct mr_service *service, int fd);
+
+/**
+ * Goes on with a client that another process has served, see mr_client_adopt. It has been let in
+ * before, so only what the descriptors allow can turn it away. Takes the fd and the session's name.
+ */
+void mr_service_adopt(struct mr_service *service, int fd, const struct mr_session *session,
+                      uint64_t wrote_ago_us, struct mr_slice in, struct mr_slice out);
 
 /** Accepts what is queued, then no more; from now on mr_service_drain ends clients. */
 void mr_service_begin_drain(struct mr_service *service);
