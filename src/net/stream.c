@@ -6,6 +6,7 @@
 #include "net/stream_engine.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -58,6 +59,37 @@ bool mr_stream_unread(const struct mr_stream *s)
     return !(s->flags & CLOSED) && ioctl(s->fd, FIONREAD, &n) == 0 && n > 0;
 }
 
+size_t mr_stream_untaken(const struct mr_stream *s)
+{
+    int queued = 0;
+
+    if (s->flags & CLOSED)
+        return 0;
+    if (ioctl(s->fd, SIOCOUTQ, &queued) < 0 || queued < 0)
+        queued = 0;
+    return mr_stream_pending(s) + (size_t)queued;
+}
+
+static uint32_t now_ms(const struct mr_stream *s)
+{
+    return (uint32_t)(s->loop->now_us / 1000u);
+}
+
+uint32_t mr_stream_idle_ms(const struct mr_stream *s)
+{
+    return now_ms(s) - s->active_ms;
+}
+
+void mr_stream_touch(struct mr_stream *s)
+{
+    s->active_ms = now_ms(s);
+}
+
+bool mr_stream_has_backlog(const struct mr_stream *s)
+{
+    return !mr_buf_empty(&s->in) && (s->flags & PAUSED || mr_list_linked(&s->resumed));
+}
+
 bool mr_stream_wants_read(const struct mr_stream *s)
 {
     return !(s->flags & (CONNECTING | PAUSED | EOF_SEEN | CLOSED | RESTING));
@@ -91,6 +123,7 @@ static void start(struct mr_stream *s, struct mr_loop *loop, const struct mr_str
     s->loop = loop;
     s->fd = fd;
     s->flags = flags;
+    s->active_ms = now_ms(s);
     loop->n_streams++;
     loop->engine->add(loop, s);
 }
@@ -129,6 +162,13 @@ close_fd:
     return rc;
 }
 
+/* A resting stream is not the engine's; it learns what has changed when the rest ends. */
+static void update(struct mr_stream *s)
+{
+    if (!(s->flags & RESTING))
+        s->loop->engine->update(s->loop, s);
+}
+
 static void mark_dirty(struct mr_stream *s)
 {
     if (s->flags & DIRTY)
@@ -152,16 +192,32 @@ void mr_stream_uncork(struct mr_stream *s)
         mark_dirty(s);
 }
 
+/* The remainder is presented in the next turn. */
+static void present_again(struct mr_stream *s)
+{
+    if (mr_buf_empty(&s->in) || s->flags & RESTING || mr_list_linked(&s->resumed))
+        return;
+    mr_list_append(&s->loop->resumed, &s->resumed);
+    s->loop->n_resumed++;
+}
+
+/* False when the remainder does not wait to be presented. */
+static bool leave_resumed(struct mr_stream *s)
+{
+    if (!mr_list_linked(&s->resumed))
+        return false;
+    mr_list_del(&s->resumed);
+    s->loop->n_resumed--;
+    return true;
+}
+
 void mr_stream_close(struct mr_stream *s, int error)
 {
     if (s->flags & CLOSED)
         return;
     s->flags |= CLOSED;
     s->error = (uint16_t)error;
-    if (mr_list_linked(&s->resumed)) {
-        mr_list_del(&s->resumed);
-        s->loop->n_resumed--;
-    }
+    (void)leave_resumed(s);
     s->loop->n_releasing++;
     s->loop->engine->release(s->loop, s);
 }
@@ -174,18 +230,32 @@ void mr_stream_released(struct mr_stream *s)
     s->loop->closed = s;
 }
 
+void mr_stream_wake(struct mr_stream *s)
+{
+    if (s->flags & CLOSED || !(s->flags & RESTING))
+        return;
+    s->flags &= (uint16_t)~RESTING;
+    s->loop->engine->add(s->loop, s);
+    if (!(s->flags & PAUSED))
+        present_again(s);
+    if (!(s->flags & (CONNECTING | BLOCKED)))
+        mark_dirty(s);
+}
+
 void mr_stream_finish(struct mr_stream *s)
 {
     if (s->flags & (CLOSED | FINISHING))
         return;
+    mr_stream_wake(s);
+    s->flags &= (uint16_t)~CORKED;
     s->flags |= FINISHING; /* the remainder stays: the caller may still be reading it */
-    if (s->flags & EOF_SEEN && mr_buf_empty(&s->out)) {
+    if (s->flags & EOF_SEEN && mr_stream_pending(s) == 0) {
         mr_stream_close(s, 0);
         return;
     }
     if (s->flags & PAUSED) {
         s->flags &= (uint16_t)~PAUSED;
-        s->loop->engine->update(s->loop, s);
+        update(s);
     }
     mark_dirty(s);
 }
@@ -213,9 +283,10 @@ void mr_stream_deliver(struct mr_stream *s, char *bytes, size_t len, size_t head
 {
     const size_t rest = mr_buf_len(&s->in);
 
+    s->active_ms = now_ms(s);
     if (s->flags & (CLOSED | FINISHING))
         return;
-    if (rest + len < s->want || s->flags & PAUSED) {
+    if (rest + len < s->want || s->flags & (PAUSED | RESTING)) {
         keep(s, bytes, len);
         return;
     }
@@ -240,11 +311,19 @@ void mr_stream_deliver(struct mr_stream *s, char *bytes, size_t len, size_t head
 
 void mr_stream_redeliver(struct mr_stream *s)
 {
-    if (s->flags & (CLOSED | FINISHING | PAUSED) || mr_buf_empty(&s->in) ||
+    if (s->flags & (CLOSED | FINISHING | PAUSED | RESTING) || mr_buf_empty(&s->in) ||
         mr_buf_len(&s->in) < s->want)
         return;
     s->want = 0;
     deliver_kept(s);
+}
+
+bool mr_stream_await_room(struct mr_stream *s, uint32_t bytes)
+{
+    if (s->flags & CLOSED || mr_stream_pending(s) <= bytes)
+        return false;
+    s->room_at = bytes + 1;
+    return true;
 }
 
 void mr_stream_want(struct mr_stream *s, size_t total)
@@ -258,7 +337,7 @@ void mr_stream_pause(struct mr_stream *s)
         return;
     s->flags |= PAUSED;
     if (!(s->flags & EOF_SEEN))
-        s->loop->engine->update(s->loop, s);
+        update(s);
 }
 
 void mr_stream_resume(struct mr_stream *s)
@@ -267,11 +346,8 @@ void mr_stream_resume(struct mr_stream *s)
         return;
     s->flags &= (uint16_t)~PAUSED;
     if (!(s->flags & EOF_SEEN))
-        s->loop->engine->update(s->loop, s);
-    if (!mr_buf_empty(&s->in) && !mr_list_linked(&s->resumed)) {
-        mr_list_append(&s->loop->resumed, &s->resumed);
-        s->loop->n_resumed++;
-    }
+        update(s);
+    present_again(s);
 }
 
 bool mr_stream_rest(struct mr_stream *s)
@@ -279,11 +355,8 @@ bool mr_stream_rest(struct mr_stream *s)
     if (s->flags & CLOSED)
         return false;
     const bool first = !(s->flags & RESTING);
-    s->flags |= PAUSED | RESTING;
-    if (mr_list_linked(&s->resumed)) {
-        mr_list_del(&s->resumed);
-        s->loop->n_resumed--;
-    }
+    s->flags |= RESTING;
+    (void)leave_resumed(s);
     return s->loop->engine->rest(s->loop, s, first) && s->sending == 0;
 }
 
@@ -293,6 +366,8 @@ void mr_stream_restore(struct mr_stream *s, struct mr_slice in, struct mr_slice 
         keep(s, in.at, in.len);
     if (out.len > 0)
         mr_stream_write(s, out.at, out.len);
+    if (!(s->flags & (CLOSED | PAUSED)))
+        present_again(s);
 }
 
 void mr_stream_peer_gone(struct mr_stream *s, int error)
@@ -303,18 +378,15 @@ void mr_stream_peer_gone(struct mr_stream *s, int error)
         mr_stream_close(s, error);
         return;
     }
-    if (mr_list_linked(&s->resumed)) { /* what came before the end is presented before it */
-        mr_list_del(&s->resumed);
-        s->loop->n_resumed--;
+    if (leave_resumed(s)) /* what came before the end is presented before it */
         mr_stream_redeliver(s);
-    }
-    if (s->flags & (CLOSED | EOF_SEEN | PAUSED)) /* a paused one hears of it once it is resumed */
-        return;
+    if (s->flags & (CLOSED | EOF_SEEN | PAUSED | RESTING))
+        return; /* a paused one hears of it once it is resumed */
     s->flags |= EOF_SEEN;
     if (!(s->flags & FINISHING)) /* else it closes once the output is out */
         s->ops->on_eof(s);
     if (!(s->flags & CLOSED))
-        s->loop->engine->update(s->loop, s);
+        update(s);
 }
 
 static int socket_error(int fd)
@@ -332,25 +404,32 @@ void mr_stream_hung_up(struct mr_stream *s)
     mr_stream_peer_gone(s, error != 0 ? error : ECONNRESET);
 }
 
+/* No more is pending than the owner waits for. */
+static void tell_room(struct mr_stream *s)
+{
+    if (MR_LIKELY(s->room_at == 0) || mr_stream_pending(s) >= s->room_at || s->flags & CLOSED)
+        return;
+    s->room_at = 0;
+    s->ops->on_room(s);
+}
+
 /* All output is out: a stream that was told to finish now shuts its side. */
 static void flushed(struct mr_stream *s)
 {
-    const bool was_blocked = s->flags & BLOCKED;
-
-    if (was_blocked) {
+    if (s->flags & BLOCKED) {
         s->flags &= (uint16_t)~BLOCKED;
-        s->loop->engine->update(s->loop, s);
+        update(s);
+        if (s->ops->on_drain != NULL)
+            s->ops->on_drain(s);
     }
-    if (s->flags & FINISHING && !(s->flags & SHUT)) {
-        s->flags |= SHUT;
-        if (s->flags & EOF_SEEN)
-            mr_stream_close(s, 0);
-        else
-            (void)shutdown(s->fd, SHUT_WR);
+    tell_room(s);
+    if (!(s->flags & FINISHING) || s->flags & (SHUT | CLOSED) || mr_stream_pending(s) > 0)
         return;
-    }
-    if (was_blocked && s->ops->on_drain != NULL)
-        s->ops->on_drain(s);
+    s->flags |= SHUT;
+    if (s->flags & EOF_SEEN)
+        mr_stream_close(s, 0);
+    else
+        (void)shutdown(s->fd, SHUT_WR);
 }
 
 static void blocked(struct mr_stream *s)
@@ -358,7 +437,7 @@ static void blocked(struct mr_stream *s)
     if (s->flags & BLOCKED)
         return;
     s->flags |= BLOCKED;
-    s->loop->engine->update(s->loop, s);
+    update(s);
 }
 
 /* Returns bytes sent, or -1 after the stream was blocked or closed. */
@@ -371,8 +450,10 @@ static ssize_t send_iov(struct mr_stream *s, struct iovec *iov, size_t n)
         sent = n == 1 ? send(s->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT)
                       : sendmsg(s->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
     while (sent < 0 && errno == EINTR);
-    if (sent >= 0)
+    if (sent >= 0) {
+        s->active_ms = now_ms(s);
         return sent;
+    }
     if (errno == EAGAIN || errno == EWOULDBLOCK)
         blocked(s);
     else
@@ -421,10 +502,12 @@ void mr_stream_sent(struct mr_stream *s, struct mr_buf *taken, ssize_t sent)
 
     s->flags &= (uint16_t)~SENDING;
     s->sending = 0;
-    if (sent > 0)
+    if (sent > 0) {
+        s->active_ms = now_ms(s);
         mr_buf_consume(taken, &s->loop->slab, (size_t)sent);
-    else if (sent < 0 && sent != -EAGAIN && sent != -EINTR)
+    } else if (sent < 0 && sent != -EAGAIN && sent != -EINTR) {
         error = (int)-sent;
+    }
     if (error == 0 && !(s->flags & CLOSED) && !put_back(s, taken))
         error = ENOMEM;
     mr_buf_clear(taken, &s->loop->slab);
@@ -432,12 +515,15 @@ void mr_stream_sent(struct mr_stream *s, struct mr_buf *taken, ssize_t sent)
         mr_stream_close(s, error);
     if (s->flags & CLOSED)
         return;
+    if (sent == (ssize_t)len && mr_buf_empty(&s->out)) {
+        flushed(s);
+        return;
+    }
     if (sent < (ssize_t)len) /* the socket buffer is full: no need to ask again */
         blocked(s);
-    else if (mr_buf_empty(&s->out))
-        flushed(s);
     else
         mark_dirty(s);
+    tell_room(s);
 }
 
 void mr_stream_send_now(struct mr_stream *s)
@@ -467,7 +553,7 @@ void mr_stream_writable(struct mr_stream *s)
         return;
     }
     s->flags &= (uint16_t)~CONNECTING;
-    s->loop->engine->update(s->loop, s);
+    update(s);
     s->ops->on_open(s);
     if (!(s->flags & CLOSED) && !mr_buf_empty(&s->out))
         mark_dirty(s);

@@ -32,6 +32,8 @@ struct mr_stream_ops {
     void (*on_eof)(struct mr_stream *s);
     /** Output that had been held up by the peer has all left. */
     void (*on_drain)(struct mr_stream *s);
+    /** Output has left until no more is pending than mr_stream_await_room allows. */
+    void (*on_room)(struct mr_stream *s);
     /** The stream is gone. `error` is an errno, 0 for an orderly close. */
     void (*on_close)(struct mr_stream *s, int error);
 };
@@ -39,13 +41,15 @@ struct mr_stream_ops {
 struct mr_stream {
     const struct mr_stream_ops *ops;
     struct mr_loop *loop;
-    int fd;            /* -1 once closed */
-    uint16_t flags;    /* private to net/ */
-    uint16_t error;    /* errno of the close */
-    struct mr_buf in;  /* remainder that the owner has not used up */
-    struct mr_buf out; /* bytes to be sent */
-    uint32_t want;     /* deliver only when this many bytes are there; 0: any */
-    uint32_t sending;  /* bytes that the engine has taken from `out` and is sending */
+    int fd;             /* -1 once closed */
+    uint16_t flags;     /* private to net/ */
+    uint16_t error;     /* errno of the close */
+    struct mr_buf in;   /* remainder that the owner has not used up */
+    struct mr_buf out;  /* bytes to be sent */
+    uint32_t want;      /* deliver only when this many bytes are there; 0: any */
+    uint32_t sending;   /* bytes that the engine has taken from `out` and is sending */
+    uint32_t room_at;   /* on_room is due when fewer bytes are pending; 0: nobody waits */
+    uint32_t active_ms; /* low bits of the loop's time when a byte last came or left */
     struct mr_stream *next_dirty;
     struct mr_stream *next_closed;
     struct mr_list resumed;
@@ -73,6 +77,12 @@ void mr_stream_write(struct mr_stream *s, const char *bytes, size_t len);
 void mr_stream_cork(struct mr_stream *s);
 void mr_stream_uncork(struct mr_stream *s); /* fine for one that is not corked */
 
+/**
+ * Asks for one on_room when at most `bytes` are pending, however they leave: at once or held up.
+ * @return false when that is so already, or the stream is closed: on_room will not come
+ */
+bool mr_stream_await_room(struct mr_stream *s, uint32_t bytes) MR_MUST_USE;
+
 /** Stops and restarts delivery; a remainder is presented again after the restart. */
 void mr_stream_pause(struct mr_stream *s);
 void mr_stream_resume(struct mr_stream *s);
@@ -90,7 +100,10 @@ void mr_stream_close(struct mr_stream *s, int error);
  */
 bool mr_stream_rest(struct mr_stream *s);
 
-/** For a stream just opened, paused, on a socket that comes from elsewhere: what came with it. */
+/** Ends a rest: the stream goes on here after all. Fine for one that does not rest. */
+void mr_stream_wake(struct mr_stream *s);
+
+/** For a stream just opened on a socket that comes from elsewhere: what came with it. */
 void mr_stream_restore(struct mr_stream *s, struct mr_slice in, struct mr_slice out);
 
 /**
@@ -106,6 +119,18 @@ bool mr_stream_is_paused(const struct mr_stream *s);
 
 /** True while bytes that the peer has sent wait to be received. Costs a system call. */
 bool mr_stream_unread(const struct mr_stream *s);
+
+/** Bytes that the peer has not taken, those in the kernel included. Costs a system call. */
+size_t mr_stream_untaken(const struct mr_stream *s);
+
+/** Milliseconds since a byte last came or left. */
+uint32_t mr_stream_idle_ms(const struct mr_stream *s);
+
+/** As if a byte had just come: for a stream that was not read from. */
+void mr_stream_touch(struct mr_stream *s);
+
+/** True while input that is here waits to be presented: the owner has paused, or just resumed. */
+bool mr_stream_has_backlog(const struct mr_stream *s);
 
 /** True when the owner has left a part of what it was given. */
 static inline bool mr_stream_has_remainder(const struct mr_stream *s)

@@ -32,6 +32,8 @@ static size_t piled_up(const struct mr_client *client)
     return mr_stream_pending(&client->stream) + client->held_bytes;
 }
 
+/* ---- pauses ---- */
+
 /*
  * True when the requests in flight will, going by the recent ones, be answered with more than a
  * part of what may pile up: a deep pipeline of large values must not get a client cut that does
@@ -46,20 +48,63 @@ static bool expects_more_than(const struct mr_client *client, uint32_t part)
     return client->n_requests * client->answered_bytes > budget * client->answered;
 }
 
-static bool has_too_much(const struct mr_client *client)
+/* Bytes of replies that may pile up before reading pauses. */
+static uint32_t output_pause(const struct mr_client *client)
 {
-    return client->service->held || client->n_requests >= client->service->config->max_pipeline ||
-           client->inflight_bytes > INFLIGHT_BYTES || piled_up(client) > OUTPUT_PAUSE ||
-           expects_more_than(client, 4);
+    const uint32_t part = client->service->config->client_output_limit / 4;
+
+    return part < OUTPUT_PAUSE ? part : OUTPUT_PAUSE;
 }
 
-/* Half of each limit: pausing and resuming must not alternate with every request. */
-static bool has_room(const struct mr_client *client)
+/*
+ * The reasons not to read. One that it is `paused` for stays until half of its limit is reached:
+ * pausing and resuming must not alternate with every request.
+ */
+static inline unsigned reasons(const struct mr_client *client, unsigned paused)
 {
-    return !client->service->held &&
-           client->n_requests <= client->service->config->max_pipeline / 2 &&
-           client->inflight_bytes <= INFLIGHT_BYTES / 2 && piled_up(client) <= OUTPUT_PAUSE / 2 &&
-           !expects_more_than(client, 8);
+    const uint32_t pipeline = client->service->config->max_pipeline;
+    const uint32_t output = output_pause(client);
+    unsigned found = 0;
+
+    if (MR_UNLIKELY(client->service->held))
+        found |= MR_PAUSE_HELD;
+    if (MR_UNLIKELY(client->n_requests >
+                    (paused & MR_PAUSE_PIPELINE ? pipeline / 2 : pipeline - 1)))
+        found |= MR_PAUSE_PIPELINE;
+    if (MR_UNLIKELY(client->inflight_bytes >
+                    (paused & MR_PAUSE_REQUEST_BYTES ? INFLIGHT_BYTES / 2 : INFLIGHT_BYTES)))
+        found |= MR_PAUSE_REQUEST_BYTES;
+    if (MR_UNLIKELY(expects_more_than(client, paused & MR_PAUSE_REPLY_BYTES ? 8 : 4)))
+        found |= MR_PAUSE_REPLY_BYTES;
+    if (MR_UNLIKELY(client->held_bytes > (paused & MR_PAUSE_EARLY_REPLIES ? output / 2 : output)))
+        found |= MR_PAUSE_EARLY_REPLIES;
+    if (MR_UNLIKELY(mr_stream_pending(&client->stream) >
+                    (paused & MR_PAUSE_OUTPUT ? output / 2 : output)))
+        found |= MR_PAUSE_OUTPUT;
+    return found;
+}
+
+/* Not to be called for a closed stream: nothing happens to it any more. */
+static void pause_for(struct mr_client *client, unsigned found)
+{
+    MR_CHECK(!(found & ~(unsigned)(MR_PAUSE_HELD | MR_PAUSE_OUTPUT)) || client->head != NULL);
+    if (found & MR_PAUSE_OUTPUT)
+        MR_CHECK(mr_stream_await_room(&client->stream, output_pause(client) / 2));
+    client->pauses = found;
+    mr_stream_pause(&client->stream);
+}
+
+void mr_client_reconsider(struct mr_client *client)
+{
+    if (MR_LIKELY(client->pauses == 0) || mr_stream_is_closed(&client->stream))
+        return;
+    const unsigned found = reasons(client, client->pauses);
+    if (found != 0) {
+        pause_for(client, found);
+    } else {
+        client->pauses = 0;
+        mr_stream_resume(&client->stream);
+    }
 }
 
 static void learn_size(struct mr_client *client, size_t len, bool done)
@@ -69,12 +114,6 @@ static void learn_size(struct mr_client *client, size_t len, bool done)
         client->answered /= 2;
         client->answered_bytes /= 2;
     }
-}
-
-void mr_client_resume(struct mr_client *client)
-{
-    if (MR_UNLIKELY(mr_stream_is_paused(&client->stream)) && !client->closing && has_room(client))
-        mr_stream_resume(&client->stream);
 }
 
 /* ---- the line of requests ---- */
@@ -192,7 +231,7 @@ void mr_client_advance(struct mr_client *client)
     if (client->head == NULL && (client->eof || client->closing))
         mr_client_finish(client);
     else
-        mr_client_resume(client);
+        mr_client_reconsider(client);
 }
 
 static void hold(struct mr_request *r, const char *bytes, size_t len)
@@ -289,15 +328,31 @@ void mr_client_answer(struct mr_client *client, struct mr_slice reply)
 
 /* ---- the connection ---- */
 
+/* True when the peer, or its kernel, has taken some of what is queued for it since the last look.
+ */
+static bool takes_output(struct mr_client *client)
+{
+    const uint32_t untaken = (uint32_t)mr_stream_untaken(&client->stream);
+    const bool moved = untaken != client->untaken;
+
+    client->untaken = untaken;
+    return moved;
+}
+
+/* Socket buffers are large: output may leave them without making room for more. */
+bool mr_client_is_idle(struct mr_client *client, uint32_t ms)
+{
+    return mr_stream_idle_ms(&client->stream) >= ms &&
+           (mr_stream_pending(&client->stream) == 0 || !takes_output(client));
+}
+
 /* Counts looks at which a closing client had taken nothing; true when it has had enough of them. */
 static bool lingered_enough(struct mr_client *client)
 {
-    const uint32_t unsent = (uint32_t)mr_stream_pending(&client->stream);
-    const bool moved = unsent != client->linger_bytes;
+    const bool unsent = mr_stream_pending(&client->stream) > 0;
 
-    client->linger_bytes = unsent;
-    client->stalls = moved ? 0 : (uint8_t)(client->stalls + 1);
-    return client->stalls >= (unsent > 0 ? UNSENT_STALLS : CLOSE_STALLS);
+    client->stalls = takes_output(client) ? 0 : (uint8_t)(client->stalls + 1);
+    return client->stalls >= (unsent ? UNSENT_STALLS : CLOSE_STALLS);
 }
 
 static void check_lingering(struct mr_timer *timer)
@@ -322,7 +377,8 @@ void mr_client_finish(struct mr_client *client)
     if (client->lingering || mr_stream_is_closed(&client->stream))
         return;
     client->lingering = true;
-    client->linger_bytes = (uint32_t)mr_stream_pending(&client->stream);
+    client->pauses = 0;
+    (void)takes_output(client);
     mr_list_del(&client->link);
     mr_list_append(&service->lingering, &client->link);
     service->linger_timer.fire = check_lingering;
@@ -356,10 +412,12 @@ static size_t on_data(struct mr_stream *s, const char *bytes, size_t len)
     size_t used = 0;
     struct mr_msg msg;
 
-    client->active_ms = (uint32_t)(s->loop->now_us / 1000u);
+    if (MR_UNLIKELY(client->closing))
+        return len; /* what follows the last request is thrown away */
     while (used < len) {
-        if (MR_UNLIKELY(has_too_much(client))) {
-            mr_stream_pause(s);
+        const unsigned found = reasons(client, 0);
+        if (MR_UNLIKELY(found != 0)) {
+            pause_for(client, found);
             break;
         }
         const enum mr_result rc =
@@ -397,7 +455,11 @@ static void on_eof(struct mr_stream *s)
 static void on_drain(struct mr_stream *s)
 {
     settle_unsent(of_stream(s), true);
-    mr_client_resume(of_stream(s));
+}
+
+static void on_room(struct mr_stream *s)
+{
+    mr_client_reconsider(of_stream(s));
 }
 
 static void on_close(struct mr_stream *s, int error)
@@ -431,6 +493,7 @@ static const struct mr_stream_ops OPS = {
     .on_data = on_data,
     .on_eof = on_eof,
     .on_drain = on_drain,
+    .on_room = on_room,
     .on_close = on_close,
 };
 
@@ -440,7 +503,6 @@ static struct mr_client *add(struct mr_service *service, int fd)
 
     mr_stream_open(&client->stream, service->loop, &OPS, fd);
     client->service = service;
-    client->active_ms = (uint32_t)(service->loop->now_us / 1000u);
     mr_list_append(&service->clients, &client->link);
     service->pool.metrics->client_connections++;
     service->pool.process->curr_connections++;
@@ -464,11 +526,8 @@ void mr_client_adopt(struct mr_service *service, int fd, const struct mr_session
 
     if (wrote_ago_us > 0)
         client->wrote_us = service->loop->now_us - wrote_ago_us;
-
     client->session = *session;
     if (service->config->options.auth == NULL)
         client->session.authed = true; /* there is no password any more */
-    mr_stream_pause(&client->stream);
     mr_stream_restore(&client->stream, in, out);
-    mr_client_resume(client);
 }

@@ -36,13 +36,38 @@ struct mr_request {
     bool hidden : 1;          /* the reply is not shown */
 };
 
+/*
+ * Why a client is not read from: one bit each, its name, and the event that ends it. A client
+ * pauses for a reason only while that event is certain to come; whoever brings it about calls
+ * mr_client_reconsider.
+ */
+#define MR_PAUSES(X)                                                                               \
+    X(HELD, "held")                   /* mr_service_release */                                     \
+    X(PIPELINE, "pipeline")           /* a request leaves the queue: it is full */                 \
+    X(REQUEST_BYTES, "request_bytes") /* likewise: its requests are large */                       \
+    X(REPLY_BYTES, "reply_bytes")     /* likewise: their replies will be large */                  \
+    X(EARLY_REPLIES, "early_replies") /* likewise: many replies wait behind its head */            \
+    X(OUTPUT, "output")               /* on_room: the client takes replies slower than it asks */
+
+enum mr_pause_index {
+#define X(name, text) MR_PAUSE_INDEX_##name,
+    MR_PAUSES(X)
+#undef X
+};
+
+enum mr_pause {
+#define X(name, text) MR_PAUSE_##name = 1 << MR_PAUSE_INDEX_##name,
+    MR_PAUSES(X)
+#undef X
+};
+
 struct mr_client {
     struct mr_stream stream;
     struct mr_list link; /* in service->clients or ->lingering */
     struct mr_service *service;
     struct mr_session session;
     struct mr_parse_state parse;
-    uint32_t active_ms; /* low bits of the loop's time when it last sent something */
+    unsigned pauses; /* bits of enum mr_pause; 0 while it is read from */
     struct mr_request *head;
     struct mr_request *tail;
     struct mr_request *unsent; /* answered, but the client has not taken the reply yet */
@@ -58,7 +83,7 @@ struct mr_client {
     bool quit;                 /* the client asked for the end */
     bool moved;                /* goes on in another process */
     uint8_t stalls;            /* while lingering: looks without progress */
-    uint32_t linger_bytes;     /* while lingering: what was still to be sent last time */
+    uint32_t untaken;          /* what was still to be sent when it was last looked at */
 };
 
 /** Adopts an accepted socket. */
@@ -93,8 +118,11 @@ void mr_request_free(struct mr_request *request);
 /** Cuts the client when more piles up for it than its pool allows. */
 void mr_client_check_output(struct mr_client *client);
 
-/** Reads on where reading was paused and nothing speaks against it any more. */
-void mr_client_resume(struct mr_client *client);
+/** What a pause depends on has become less: reads on unless a reason is left. */
+void mr_client_reconsider(struct mr_client *client);
+
+/** True when its peer has not sent, nor taken, a byte for that long. */
+bool mr_client_is_idle(struct mr_client *client, uint32_t ms);
 
 /** Ends the client, as if the network had failed. */
 void mr_client_cut(struct mr_client *client, int error);

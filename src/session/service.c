@@ -102,14 +102,14 @@ static void check_idle(struct mr_timer *timer)
 {
     struct mr_service *service = MR_CONTAINER_OF(timer, struct mr_service, idle_timer);
     const uint32_t limit = service->config->client_idle_timeout_ms;
-    const uint32_t now_ms = (uint32_t)(service->loop->now_us / 1000u);
     struct mr_list *link, *next;
 
     /* what clients of a held service send is not read: it cannot tell who is idle */
     for (link = service->clients.next; link != &service->clients && !service->held; link = next) {
         struct mr_client *client = MR_CONTAINER_OF(link, struct mr_client, link);
         next = link->next;
-        if (client->head == NULL && now_ms - client->active_ms >= limit)
+        if (client->head == NULL && !(client->pauses & MR_PAUSE_HELD) &&
+            mr_client_is_idle(client, limit))
             mr_client_finish(client);
     }
     mr_loop_timer(service->loop, timer, limit / 4 + 1);
@@ -189,9 +189,7 @@ void mr_service_hold(struct mr_service *service, bool keep_accepting)
     service->balance = NULL; /* the others may be gone first */
     if (!keep_accepting)
         drain_doors(service);
-    service->held = true;
-    for (struct mr_list *link = service->clients.next; link != &service->clients; link = link->next)
-        mr_stream_pause(&MR_CONTAINER_OF(link, struct mr_client, link)->stream);
+    service->held = true; /* clients pause when they next bring something */
 }
 
 void mr_service_release(struct mr_service *service)
@@ -200,12 +198,12 @@ void mr_service_release(struct mr_service *service)
         return;
     service->held = false;
     if (!service->by_turns)
-        mr_service_accept(service, true);
+        mr_service_accept(service, true); /* it may never have stopped */
     for (struct mr_list *link = service->clients.next; link != &service->clients;
          link = link->next) {
         struct mr_client *client = MR_CONTAINER_OF(link, struct mr_client, link);
-        client->active_ms = (uint32_t)(service->loop->now_us / 1000u); /* it could not be heard */
-        mr_client_resume(client);
+        mr_stream_touch(&client->stream); /* it could not be heard */
+        mr_client_reconsider(client);
     }
 }
 
@@ -226,17 +224,24 @@ void mr_service_begin_drain(struct mr_service *service)
     drain_doors(service);
 }
 
+/* Requests without a reply, or input that may be requests; half a request counts for a while. */
+static bool has_work(const struct mr_client *client)
+{
+    const struct mr_stream *s = &client->stream;
+
+    if (client->head != NULL || mr_stream_has_backlog(s) || mr_stream_unread(s))
+        return true;
+    return mr_stream_has_remainder(s) && mr_stream_idle_ms(s) < UNFINISHED_MS;
+}
+
 void mr_service_drain(struct mr_service *service)
 {
-    const uint32_t now_ms = (uint32_t)(service->loop->now_us / 1000u);
     struct mr_list *link, *next;
 
     for (link = service->clients.next; link != &service->clients; link = next) {
         struct mr_client *client = MR_CONTAINER_OF(link, struct mr_client, link);
         next = link->next;
-        if (client->head != NULL || mr_stream_unread(&client->stream))
-            continue;
-        if (mr_stream_has_remainder(&client->stream) && now_ms - client->active_ms < UNFINISHED_MS)
+        if (has_work(client))
             continue;
         if (mr_stream_pending(&client->stream) == 0)
             mr_client_cut(client, 0); /* nothing is lost, so nothing to wait for */

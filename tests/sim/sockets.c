@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/sockios.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -803,8 +804,11 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
     if (fd < SIM_FD_BASE)
         return __real_ioctl(fd, request, n);
     const struct sim_file *f = sim_fd_file(fd);
-    MR_CHECK(request == FIONREAD);
-    if (f->kind == SIM_STREAM)
+    MR_CHECK(request == FIONREAD || (request == SIOCOUTQ && f->kind == SIM_STREAM));
+    if (request == SIOCOUTQ) {
+        const struct sim_pipe *out = ((const struct sim_conn *)f->object)->out;
+        *n = (int)(length(out) - out->arrived); /* what the other side has acknowledged is gone */
+    } else if (f->kind == SIM_STREAM)
         *n = (int)((const struct sim_conn *)f->object)->in->arrived;
     else if (f->kind == SIM_PACKETS)
         *n = (int)((const struct packets *)f->object)->bytes;

@@ -19,7 +19,7 @@ struct owner {
     size_t n_seen;
     size_t take; /* consume in multiples of this */
     size_t want; /* ask for this many before the next delivery */
-    unsigned deliveries, eofs, closes, drains, opens;
+    unsigned deliveries, eofs, closes, drains, rooms, opens;
     bool pause_after; /* pause in each on_data */
     bool in_callback;
     int error;
@@ -59,6 +59,11 @@ static void on_drain(struct mr_stream *s)
     of(s)->drains++;
 }
 
+static void on_room(struct mr_stream *s)
+{
+    of(s)->rooms++;
+}
+
 static void on_open(struct mr_stream *s)
 {
     of(s)->opens++;
@@ -70,7 +75,14 @@ static void on_close(struct mr_stream *s, int error)
     of(s)->error = error;
 }
 
-static const struct mr_stream_ops OPS = {on_open, on_data, on_eof, on_drain, on_close};
+static const struct mr_stream_ops OPS = {
+    .on_open = on_open,
+    .on_data = on_data,
+    .on_eof = on_eof,
+    .on_drain = on_drain,
+    .on_room = on_room,
+    .on_close = on_close,
+};
 
 static struct owner *open_owner(size_t take)
 {
@@ -233,6 +245,102 @@ static void writes_in_order_whatever_the_size(void **state)
     free_owner(o);
 }
 
+static void room_is_told_of_however_output_leaves(void **state)
+{
+    static char big[2000000], got[100000];
+    struct owner *o = open_owner(1);
+    size_t n = 0;
+
+    (void)state;
+    assert_false(mr_stream_await_room(&o->stream, 0)); /* nothing is pending: nothing would come */
+    mr_stream_write(&o->stream, big, 100);
+    assert_false(mr_stream_await_room(&o->stream, 100));
+    assert_true(mr_stream_await_room(&o->stream, 99));
+    settle();
+    assert_int_equal(o->rooms, 1); /* it left at once */
+    assert_int_equal(o->drains, 0);
+    mr_stream_write(&o->stream, big, sizeof(big));
+    assert_true(mr_stream_await_room(&o->stream, 1000000));
+    while (n < sizeof(big) + 100) {
+        const size_t pending = mr_stream_pending(&o->stream);
+        assert_int_equal(o->rooms, pending > 1000000 ? 1 : 2);
+        mr_loop_turn(&loop, 10);
+        n += peer_reads(o, got, sizeof(got));
+    }
+    settle();
+    assert_int_equal(o->rooms, 2); /* once for each time of asking */
+    assert_int_equal(o->drains, 1);
+    free_owner(o);
+}
+
+static void every_byte_counts_as_activity(void **state)
+{
+    static char big[2000000], got[100000];
+    struct owner *o = open_owner(100);
+
+    (void)state;
+    o->want = 100;
+    peer_writes(o, "x", 1);
+    mr_loop_turn(&loop, 1000);
+    o->stream.active_ms -= 5000;
+    assert_true(mr_stream_idle_ms(&o->stream) >= 5000);
+    peer_writes(o, "x", 1); /* not delivered: more is wanted */
+    mr_loop_turn(&loop, 1000);
+    assert_int_equal(o->deliveries, 1);
+    assert_true(mr_stream_idle_ms(&o->stream) < 5000);
+    mr_stream_write(&o->stream, big, sizeof(big));
+    settle();
+    assert_true(mr_stream_is_blocked(&o->stream));
+    o->stream.active_ms -= 5000;
+    const size_t untaken = mr_stream_untaken(&o->stream);
+    assert_true(untaken > mr_stream_pending(&o->stream));
+    while (mr_stream_untaken(&o->stream) == untaken)
+        assert_true(peer_reads(o, got, sizeof(got)) > 0);
+    for (size_t pending = mr_stream_pending(&o->stream);
+         mr_stream_pending(&o->stream) == pending;) {
+        peer_reads(o, got, sizeof(got));
+        mr_loop_turn(&loop, 10);
+    }
+    assert_true(mr_stream_idle_ms(&o->stream) < 5000);
+    free_owner(o);
+}
+
+static void rest(struct owner *o)
+{
+    while (!mr_stream_rest(&o->stream))
+        mr_loop_turn(&loop, 10);
+}
+
+/* Whatever is asked of it meanwhile, a resting stream stays as it is; then it goes on. */
+static void rests_and_wakes(void **state)
+{
+    struct owner *o = open_owner(4);
+    char got[16];
+
+    (void)state;
+    peer_writes(o, "ab", 2);
+    settle();
+    rest(o);
+    mr_stream_pause(&o->stream);
+    mr_stream_resume(&o->stream);
+    mr_stream_write(&o->stream, "out", 3);
+    peer_writes(o, "cd", 2);
+    settle();
+    assert_int_equal(o->n_seen, 0);
+    assert_int_equal(peer_reads(o, got, sizeof(got)), 0);
+    mr_stream_wake(&o->stream);
+    settle();
+    assert_memory_equal(o->seen, "abcd", 4);
+    assert_int_equal(peer_reads(o, got, sizeof(got)), 3);
+    rest(o);
+    mr_stream_finish(&o->stream); /* it does not travel after all */
+    close(o->peer);
+    o->peer = -1;
+    settle();
+    assert_int_equal(o->closes, 1);
+    free_owner(o);
+}
+
 static void eof_then_writing_still_works(void **state)
 {
     struct owner *o = open_owner(1);
@@ -392,6 +500,9 @@ int main(void)
         T(waits_for_what_is_wanted),
         T(pauses_and_resumes),
         T(writes_in_order_whatever_the_size),
+        T(room_is_told_of_however_output_leaves),
+        T(every_byte_counts_as_activity),
+        T(rests_and_wakes),
         T(eof_then_writing_still_works),
         T(finish_flushes_and_waits_for_the_peer),
         T(a_dead_peer_closes_once),

@@ -2,6 +2,7 @@
  * test_service.c - a whole service in one loop: scripted server and client on the same thread, so
  * that the order of events is exact.
  */
+#include "session/client.h"
 #include "session/service.h"
 #include "unit/test.h"
 
@@ -271,7 +272,229 @@ static void half_a_reply_cuts_its_client_only(void **state)
     stop();
 }
 
-RUN(T(half_a_reply_cuts_its_client_only), T(local_replies_wait_for_their_turn),
-    T(a_client_that_leaves_takes_its_replies_along), T(reading_pauses_at_the_pipeline_limit),
-    T(quit_ends_after_earlier_replies), T(draining_waits_for_replies_only),
-    T(over_the_budget_clients_are_told), T(a_dead_server_answers_with_the_reason))
+/* ---- pauses ---- */
+
+/* The client of the longest connection. */
+static struct mr_client *first_client(void)
+{
+    assert_false(mr_list_empty(&service.clients));
+    return MR_CONTAINER_OF(service.clients.next, struct mr_client, link);
+}
+
+static void fill(char *to, const char *text, int n)
+{
+    for (*to = '\0'; n > 0; n--)
+        to = stpcpy(to, text);
+}
+
+/* Nothing is in flight, and the output leaves without being held up. */
+static void a_pause_for_local_replies_ends(void **state)
+{
+    static char flood[6000 * 6 + 1];
+    size_t n = 0;
+
+    (void)state;
+    start("  client_output_limit: 65536\n");
+    server = -1;
+    fill(flood, "PING\r\n", 6000);
+    assert_int_equal(write(client, flood, strlen(flood)), strlen(flood));
+    for (int i = 0; i < 100 && n < 6000 * 7; i++) {
+        turns(1);
+        n += strlen(hear(client));
+    }
+    assert_int_equal(n, 6000 * 7);
+    assert_int_equal(first_client()->pauses, 0);
+    stop();
+}
+
+/* The last reply of those that were waited for is still on its way out when the queue is empty. */
+static void a_pause_for_large_replies_ends(void **state)
+{
+    static char requests[100 * 7 + 1], replies[64 * 500 + 1], reply[501];
+    static const uint32_t ASKED[] = {64, 97, 100}; /* by then; 33 of 500 bytes are expected */
+    uint32_t answered = 0;
+
+    (void)state;
+    start("  client_output_limit: 65536\n  server_connections: 1\n");
+    fill(requests, "GET k\r\n", 100);
+    memset(reply, 'v', 500);
+    memcpy(reply, "$492\r\n", 6);
+    memcpy(reply + 498, "\r\n", 2);
+    say(client, requests);
+    accept_server();
+    for (size_t i = 0; i < MR_COUNT(ASKED); i++) {
+        assert_int_equal(metrics.servers[0].requests, ASKED[i]);
+        assert_int_equal(first_client()->pauses, ASKED[i] < 100 ? MR_PAUSE_REPLY_BYTES : 0);
+        fill(replies, reply, (int)(ASKED[i] - answered));
+        answered = ASKED[i];
+        say(server, replies);
+        assert_int_equal(strlen(hear(client)), strlen(replies));
+    }
+    stop();
+}
+
+static void names_of(unsigned pauses, char *to)
+{
+    static const char *const NAMES[] = {
+#define X(name, text) text,
+        MR_PAUSES(X)
+#undef X
+    };
+
+    *to = '\0';
+    for (size_t i = 0; i < MR_COUNT(NAMES); i++)
+        if (pauses & 1u << i)
+            to += sprintf(to, "%s ", NAMES[i]);
+}
+
+/* Every reason by itself: it begins, is named, and its event ends it. */
+static void every_pause_has_its_end(void **state)
+{
+    static char bytes[300000];
+    char names[100];
+    struct mr_client *c;
+
+    (void)state;
+    start("  max_pipeline: 2\n  client_output_limit: 262144\n  server_connections: 1\n");
+    c = first_client();
+    say(client, "GET 1\r\n");
+    accept_server();
+    say(client, "GET 2\r\nGET 3\r\nGET 4\r\n");
+    names_of(c->pauses, names);
+    assert_string_equal(names, "pipeline ");
+    say(server, "+1\r\n");
+    assert_int_equal(c->pauses, MR_PAUSE_PIPELINE); /* the third one has taken the place */
+    say(server, "+2\r\n+3\r\n");
+    assert_int_equal(c->pauses, 0);
+    say(server, "+4\r\n");
+    assert_string_equal(hear(client), "+1\r\n+2\r\n+3\r\n+4\r\n");
+
+    mr_service_hold(&service, true);
+    say(client, "GET 5\r\n");
+    names_of(c->pauses, names);
+    assert_string_equal(names, "held ");
+    assert_int_equal(metrics.servers[0].requests, 4);
+    mr_service_release(&service);
+    turns(3);
+    assert_int_equal(c->pauses, 0);
+    assert_int_equal(metrics.servers[0].requests, 5);
+    say(server, "+5\r\n");
+    assert_string_equal(hear(client), "+5\r\n");
+
+    memset(bytes, 'x', sizeof(bytes));
+    memcpy(bytes, "$260000\r\n", 9);
+    memcpy(bytes + 260009, "\r\n", 2);
+    const int small = 4096;
+    assert_int_equal(setsockopt(c->stream.fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
+    say(client, "GET 6\r\n");
+    for (size_t sent = 0; sent < 260011;) {
+        const ssize_t n = write(server, bytes + sent, 260011 - sent);
+        sent += n > 0 ? (size_t)n : 0;
+        turns(1);
+    }
+    turns(3);
+    mr_service_hold(&service, true); /* two reasons: both have to end */
+    say(client, "PING\r\n");
+    assert_int_equal(c->pauses, MR_PAUSE_HELD | MR_PAUSE_OUTPUT);
+    for (size_t n = 0; n < 260011;) {
+        const ssize_t got = read(client, bytes, sizeof(bytes));
+        n += got > 0 ? (size_t)got : 0;
+        turns(1);
+    }
+    turns(2);
+    assert_int_equal(c->pauses, MR_PAUSE_HELD);
+    mr_service_release(&service);
+    const char *got = "";
+    for (int i = 0; i < 200 && *got == '\0'; i++) { /* acknowledgements may be delayed */
+        turns(1);
+        got = hear(client);
+    }
+    assert_string_equal(got, "+PONG\r\n");
+    stop();
+}
+
+static void nothing_is_run_after_quit(void **state)
+{
+    (void)state;
+    start("");
+    say(client, "GET a\r\nQUIT\r\n");
+    accept_server();
+    say(client, "GET never\r\n"); /* in a packet of its own */
+    assert_int_equal(metrics.servers[0].requests, 1);
+    say(server, "+a\r\n");
+    assert_string_equal(hear(client), "+a\r\n+OK\r\n");
+    stop();
+}
+
+/* ---- ends ---- */
+
+/* What a slow reader has asked before is answered, however long that takes. */
+static void draining_waits_for_a_paused_client(void **state)
+{
+    static char flood[20000 * 6 + 1];
+    size_t n = 0;
+
+    (void)state;
+    start("  client_output_limit: 65536\n");
+    server = -1;
+    fill(flood, "PING\r\n", 20000);
+    const struct mr_client *c = first_client();
+    const int small = 4096;
+    assert_int_equal(setsockopt(c->stream.fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
+    assert_int_equal(setsockopt(client, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)), 0);
+    assert_int_equal(write(client, flood, strlen(flood)), strlen(flood));
+    turns(10);
+    assert_int_equal(c->pauses, MR_PAUSE_OUTPUT);
+    mr_service_begin_drain(&service);
+    while (n < 20000 * 7) {
+        if (!mr_list_empty(&service.clients))
+            first_client()->stream.active_ms -= 60000;
+        mr_service_drain(&service);
+        turns(1);
+        char some[1000];
+        const ssize_t got = read(client, some, sizeof(some));
+        assert_int_not_equal(got, 0);
+        n += got > 0 ? (size_t)got : 0;
+    }
+    mr_service_drain(&service);
+    turns(2);
+    assert_true(mr_list_empty(&service.clients));
+    stop();
+}
+
+/* Pieces of a large value are activity, though no request is complete. */
+static void a_client_that_sends_a_large_value_is_not_idle(void **state)
+{
+    static char piece[50000];
+    struct mr_client *c;
+
+    (void)state;
+    start("  client_idle_timeout: 60s\n");
+    server = -1;
+    c = first_client();
+    say(client, "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1000000\r\n");
+    memset(piece, 'x', sizeof(piece));
+    for (int i = 0; i < 3; i++) {
+        c->stream.active_ms -= 60000;
+        assert_int_equal(write(client, piece, sizeof(piece)), sizeof(piece));
+        turns(3);
+        service.idle_timer.fire(&service.idle_timer);
+        mr_service_drain(&service); /* it has the same clock */
+        turns(2);
+        assert_int_equal(budget.n, 1);
+        assert_false(c->lingering);
+    }
+    c->stream.active_ms -= 60000;
+    service.idle_timer.fire(&service.idle_timer);
+    turns(2);
+    assert_true(c->lingering);
+    stop();
+}
+
+RUN(T(a_pause_for_local_replies_ends), T(a_pause_for_large_replies_ends),
+    T(every_pause_has_its_end), T(nothing_is_run_after_quit), T(draining_waits_for_a_paused_client),
+    T(a_client_that_sends_a_large_value_is_not_idle), T(half_a_reply_cuts_its_client_only),
+    T(local_replies_wait_for_their_turn), T(a_client_that_leaves_takes_its_replies_along),
+    T(reading_pauses_at_the_pipeline_limit), T(quit_ends_after_earlier_replies),
+    T(draining_waits_for_replies_only), T(over_the_budget_clients_are_told),
+    T(a_dead_server_answers_with_the_reason))
