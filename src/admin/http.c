@@ -16,12 +16,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define CONNECTIONS_MAX 64u /* of each address, at a time */
-#define IDLE_SECONDS    10u /* of a connection */
-#define TICK_MS         1000u
-#define RUNS_MAX        64u /* of the library, one after the other */
-#define FINISH_US       300000u
-#define FINISH_TURN_MS  10
+#define IDLE_SECONDS   10u /* of a connection */
+#define TICK_MS        1000u
+#define RUNS_MAX       64u /* of the library, one after the other */
+#define FINISH_US      300000u
+#define FINISH_TURN_MS 10
 
 /* One address. */
 struct door {
@@ -192,10 +191,10 @@ static bool open_door(struct mr_http *http, int port_fd)
         return false;
     *door =
         (struct door){.http = http, .trusted = is_unix(port_fd), .watch = {.on_ready = on_ready}};
-    door->daemon =
-        MHD_start_daemon(MHD_USE_EPOLL, 0, NULL, NULL, handle, door, MHD_OPTION_LISTEN_SOCKET,
-                         (MHD_socket)fd, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_SECONDS,
-                         MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX, MHD_OPTION_END);
+    door->daemon = MHD_start_daemon(
+        MHD_USE_EPOLL, 0, NULL, NULL, handle, door, MHD_OPTION_LISTEN_SOCKET, (MHD_socket)fd,
+        MHD_OPTION_CONNECTION_TIMEOUT, IDLE_SECONDS, MHD_OPTION_CONNECTION_LIMIT,
+        door->http->runtime->port_connections, MHD_OPTION_END);
     if (door->daemon == NULL) {
         errno = EIO;
         (void)close(fd);

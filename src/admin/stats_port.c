@@ -11,8 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define READERS_MAX 64u    /* at a time; more are turned away */
-#define READER_MS   10000u /* for a reader to take its document */
+#define READER_MS 10000u /* for a reader to take its document */
 
 struct port {
     struct mr_acceptor acceptor;
@@ -73,7 +72,7 @@ static void on_accept(struct mr_acceptor *a, int fd)
 {
     struct port *p = MR_CONTAINER_OF(a, struct port, acceptor);
 
-    if (p->n_readers >= READERS_MAX) {
+    if (p->n_readers >= p->runtime->port_connections) {
         (void)close(fd);
         return;
     }
@@ -99,7 +98,7 @@ void *mr_stats_port_attach(struct mr_loop *loop, const struct mr_runtime *runtim
     p->loop = loop;
     p->runtime = runtime;
     mr_list_init(&p->readers);
-    mr_acceptor_start(&p->acceptor, loop, runtime->port_fds[0], false, on_accept);
+    mr_acceptor_start(&p->acceptor, loop, runtime->port_fds[0], false, true, on_accept);
     return p;
 }
 

@@ -190,15 +190,29 @@ static void look(struct mr_timer *timer)
 }
 
 void mr_acceptor_start(struct mr_acceptor *a, struct mr_loop *loop, int fd, bool shared,
-                       void (*on_accept)(struct mr_acceptor *, int))
+                       bool sparing, void (*on_accept)(struct mr_acceptor *, int))
 {
-    *a = (struct mr_acceptor){
-        .watch = {.on_ready = on_ready, .on_accept = on_accepted, .fd = fd, .exclusive = shared},
-        .loop = loop,
-        .timer = {.fire = look},
-        .on_accept = on_accept};
+    *a = (struct mr_acceptor){.watch = {.on_ready = on_ready,
+                                        .on_accept = sparing ? NULL : on_accepted,
+                                        .fd = fd,
+                                        .exclusive = shared},
+                              .loop = loop,
+                              .timer = {.fire = look},
+                              .on_accept = on_accept};
     mr_watch_start(loop, &a->watch);
     mr_loop_timer(loop, &a->timer, LOOKS_MS[0]);
+}
+
+void mr_acceptor_set_sparing(struct mr_acceptor *a, bool sparing)
+{
+    const bool active = a->watch.active; /* it may have backed off */
+
+    if (a->loop == NULL || (a->watch.on_accept == NULL) == sparing)
+        return;
+    mr_watch_stop(a->loop, &a->watch);
+    a->watch.on_accept = sparing ? NULL : on_accepted;
+    if (active)
+        mr_watch_start(a->loop, &a->watch);
 }
 
 void mr_acceptor_stop(struct mr_acceptor *a)

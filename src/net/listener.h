@@ -39,9 +39,18 @@ struct mr_acceptor {
     void (*on_accept)(struct mr_acceptor *a, int fd);
 };
 
-/** Serves a listening fd (borrowed). `shared`: other processes wait on it too. */
+/**
+ * Serves a listening fd (borrowed). `shared`: other processes wait on it too. `sparing`: see
+ * mr_acceptor_set_sparing.
+ */
 void mr_acceptor_start(struct mr_acceptor *a, struct mr_loop *loop, int fd, bool shared,
-                       void (*on_accept)(struct mr_acceptor *, int));
+                       bool sparing, void (*on_accept)(struct mr_acceptor *, int));
+
+/**
+ * Sparing with descriptors: takes a connection only when its owner has dealt with the one before.
+ * Else an engine may take a whole queue at once. Fine when it is not started.
+ */
+void mr_acceptor_set_sparing(struct mr_acceptor *a, bool sparing);
 
 /** Stops; connections still queued stay queued. Fine when it is not started. */
 void mr_acceptor_stop(struct mr_acceptor *a);

@@ -5,6 +5,7 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "net/loop.h"
+#include "proc/descriptors.h"
 #include "proc/system.h"
 #include "session/handover.h"
 #include "upstream/health.h"
@@ -15,7 +16,6 @@
 #include <unistd.h>
 
 #define MBUF_HEADER 48u /* of twemproxy's chunks: what a key cannot use of them */
-#define SPARE_FDS   32u /* for the log, the channel, the engine and the like */
 
 static size_t health_bytes(const struct mr_config *config)
 {
@@ -64,9 +64,10 @@ enum mr_result mr_generation_load(struct mr_generation *g, const struct mr_optio
 
 void mr_generation_log_started(const struct mr_generation *g)
 {
-    mr_log(MR_LOG_NOTICE, "started workers=%u pools=%u servers=%u layout=%s",
+    mr_log(MR_LOG_NOTICE, "started workers=%u pools=%u servers=%u layout=%s clients_max=%llu",
            g->runtime.single ? 0 : g->runtime.n_slots, g->config->n_pools, g->config->n_servers,
-           g->config->meitu ? "meitu" : "twemproxy");
+           g->config->meitu ? "meitu" : "twemproxy",
+           (unsigned long long)g->runtime.max_clients * g->runtime.n_slots);
 }
 
 /* ---- opening ---- */
@@ -120,8 +121,8 @@ static void keep_addresses(struct mr_generation *g, const struct mr_generation *
                 g->runtime.addresses[index] = previous->runtime.addresses[old];
 }
 
-static enum mr_result open_slots(struct mr_generation *g, uint32_t workers,
-                                 const struct mr_generation *previous, struct mr_error *err)
+static enum mr_result open_slots(struct mr_generation *g, const struct mr_generation *previous,
+                                 struct mr_error *err)
 {
     struct mr_runtime *rt = &g->runtime;
     const uint32_t n_pools = g->config->n_pools, n_servers = g->config->n_servers;
@@ -129,9 +130,7 @@ static enum mr_result open_slots(struct mr_generation *g, uint32_t workers,
 
     rt->config = g->config;
     rt->generation = g->number;
-    rt->single = workers == 0;
     rt->accepts_shared = mr_listeners_shared(g->config);
-    rt->n_slots = workers == 0 ? 1 : workers;
     rt->started_us = previous != NULL ? previous->runtime.started_us : mr_clock_wall_us();
     rt->addresses = calloc(n_servers + 1, sizeof(*rt->addresses));
     rt->slots = calloc(rt->n_slots, sizeof(*rt->slots));
@@ -226,28 +225,6 @@ static enum mr_result open_balance(struct mr_generation *g, struct mr_error *err
     return MR_OK;
 }
 
-/* What is left for clients of each worker's descriptors. */
-static enum mr_result budget(struct mr_generation *g, struct mr_error *err)
-{
-    const struct mr_config *config = g->config;
-    const uint32_t limit = mr_raise_openfiles(config->max_openfiles);
-    uint64_t own = SPARE_FDS;
-
-    for (uint32_t i = 0; i < config->n_pools; i++)
-        own += (uint64_t)config->pools[i].servers.n * config->pools[i].server_connections +
-               config->pools[i].listens.n;
-    /* the master holds every worker's listeners, channel and segments, twice during a reload */
-    const uint64_t master = SPARE_FDS + 2 * (uint64_t)g->runtime.n_slots * (g->listeners.n + 7);
-    own += g->runtime.n_slots;
-    if (limit <= own || limit <= master)
-        return mr_fail(err, MR_ELIMIT,
-                       "the limit of open files (%u) is too low: servers, listeners and spare need "
-                       "%llu; raise it with ulimit -n or max_openfiles",
-                       limit, (unsigned long long)(own > master ? own : master));
-    g->runtime.max_clients = (uint32_t)(limit - own);
-    return MR_OK;
-}
-
 static bool moves_keys(const struct mr_pool_config *pool, const struct mr_config *before)
 {
     const struct mr_pool_config *old = mr_config_pool(before, pool->name);
@@ -271,14 +248,16 @@ enum mr_result mr_generation_open(struct mr_generation *g, const struct mr_optio
         return mr_fail(err, MR_ECONFIG,
                        "a reload cannot change to a single process "
                        "(worker_processes: 0); restart for that");
-    if ((rc = open_slots(g, workers, previous, err)) != MR_OK ||
+    g->runtime.single = workers == 0;
+    g->runtime.n_slots = workers == 0 ? 1 : workers;
+    if ((rc = mr_divide_descriptors(g, previous, err)) != MR_OK ||
+        (rc = open_slots(g, previous, err)) != MR_OK ||
         (rc = share_reloads(g, previous, err)) != MR_OK ||
         (rc = mr_generation_share_health(g, err)) != MR_OK ||
         (rc = open_turnstile(g, err)) != MR_OK || (rc = open_balance(g, err)) != MR_OK)
         return rc;
     if (previous != NULL)
         keep_health(g, previous);
-    (void)mr_raise_openfiles(g->config->max_openfiles);
     if ((rc = mr_ports_open(&g->ports, g->config, options,
                             previous != NULL ? &previous->ports : NULL, err)) != MR_OK ||
         (rc = mr_listeners_open(&g->listeners, g->config, g->runtime.n_slots, before, err)) !=
@@ -288,7 +267,7 @@ enum mr_result mr_generation_open(struct mr_generation *g, const struct mr_optio
     g->runtime.n_ports = g->ports.n;
     for (uint32_t i = 0; previous != NULL && i < g->config->n_pools; i++)
         g->runtime.held[i] = moves_keys(&g->config->pools[i], previous->config);
-    return budget(g, err);
+    return MR_OK;
 }
 
 static void close_ways(int *ways, uint32_t n)

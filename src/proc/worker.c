@@ -53,7 +53,8 @@ static void on_terminate(struct mr_process *p)
 
     if (w->drain_until_us != 0)
         return;
-    w->setup->runtime->slots[w->setup->slot].head->state = MR_SLOT_DRAINING;
+    __atomic_store_n(&w->setup->runtime->slots[w->setup->slot].head->state, MR_SLOT_DRAINING,
+                     __ATOMIC_SEQ_CST); /* see mr_balance_pass */
     w->drain_until_us = limit_us == 0 ? UINT64_MAX : p->loop.now_us + limit_us;
     mr_log(w->way_out >= 0 ? MR_LOG_INFO : MR_LOG_NOTICE, "worker_draining clients=%u limit_ms=%u",
            w->budget.n, config_of(w)->worker_shutdown_timeout_ms);
@@ -165,6 +166,20 @@ static void set_address(struct worker *w, const struct mr_message *msg)
     }
 }
 
+static void init_budget(struct worker *w)
+{
+    const struct mr_runtime *rt = w->setup->runtime;
+    const uint64_t slot = w->setup->slot, generation = rt->generation & 0xfffu;
+
+    w->budget = (struct mr_client_budget){.clients = &rt->slots[slot].head->clients,
+                                          .max = rt->max_clients,
+                                          .burst = rt->accept_burst,
+                                          /* ids of different workers do not meet, nor those of
+                                             clients that came from earlier ones */
+                                          .next_id = (slot << 40) + (generation << 28) + 1};
+    mr_budget_init(&w->budget);
+}
+
 static void init_services(struct worker *w)
 {
     const struct mr_worker_setup *s = w->setup;
@@ -199,6 +214,8 @@ static void init_services(struct worker *w)
         listen += pool->listens.n;
         server += pool->servers.n;
     }
+    w->budget.services = w->services;
+    w->budget.n_services = config->n_pools;
 }
 
 /* One step of draining; false when nothing is left to do, or the time is over. */
@@ -308,11 +325,26 @@ static uint32_t accept_threshold(const struct mr_runtime *rt)
     return configured != MR_AUTO ? configured : rt->max_clients - rt->max_clients / 8;
 }
 
+/* What all workers of the generation share. */
+static void join_others(struct worker *w)
+{
+    const struct mr_runtime *rt = w->setup->runtime;
+    const struct mr_slots slots = {.at = rt->slots, .n = rt->n_slots, .mine = w->setup->slot};
+
+    if (rt->balance_out != NULL)
+        w->balance = (struct mr_balance){.slots = slots, .ways = rt->balance_out};
+    if (rt->accept_holder != NULL)
+        w->turnstile = (struct mr_turnstile){.holder = rt->accept_holder,
+                                             .pid = (uint64_t)getpid(),
+                                             .slots = slots,
+                                             .threshold = accept_threshold(rt)};
+}
+
 int mr_worker_run(const struct mr_worker_setup *setup)
 {
     const struct mr_runtime *rt = setup->runtime;
     struct mr_metrics *mine = &rt->slots[setup->slot];
-    struct worker w = {.setup = setup, .budget = {.max = rt->max_clients}, .way_out = -1};
+    struct worker w = {.setup = setup, .way_out = -1};
 
     w.process.alone = rt->single;
     w.process.channel.fd = setup->channel;
@@ -321,21 +353,11 @@ int mr_worker_run(const struct mr_worker_setup *setup)
     w.process.on_message = on_message;
     if (!init_process(&w))
         return 1;
-    /* ids of different workers do not meet, nor those of clients that came from earlier ones */
-    w.budget.next_id =
-        ((uint64_t)setup->slot << 40) + ((uint64_t)(rt->generation & 0xfffu) << 28) + 1;
     mr_metrics_reset_gauges(mine);
     mine->head->pid = (uint64_t)getpid();
     mine->head->state = MR_SLOT_STARTING;
-    w.budget.clients = &mine->head->clients;
-    mine->head->clients = 0;
-    if (rt->balance_out != NULL)
-        w.balance = (struct mr_balance){
-            .slots = rt->slots, .n = rt->n_slots, .mine = setup->slot, .ways = rt->balance_out};
-    if (rt->accept_holder != NULL)
-        w.turnstile = (struct mr_turnstile){.holder = rt->accept_holder,
-                                            .pid = (uint64_t)getpid(),
-                                            .threshold = accept_threshold(rt)};
+    init_budget(&w);
+    join_others(&w);
     init_services(&w);
     take_clients_in(&w);
     if (setup->admin.attach != NULL)

@@ -7,10 +7,21 @@
 
 #include "session/service.h"
 
-struct mr_balance {
-    const struct mr_metrics *slots; /* borrowed; their heads tell how many clients each has */
+/** The workers as they see each other. */
+struct mr_slots {
+    const struct mr_metrics *at; /* borrowed; their heads tell how many clients each has */
     uint32_t n;
     uint32_t mine;
+};
+
+/** Clients of a slot, with those that are on their way to it. */
+uint64_t mr_slot_load(const struct mr_metrics *slot);
+
+/** True when the slot has a worker that takes new clients. */
+bool mr_slot_serves(const struct mr_metrics *slot);
+
+struct mr_balance {
+    struct mr_slots slots;
     const int *ways; /* borrowed; to each worker */
 };
 

@@ -483,7 +483,7 @@ static void on_close(struct mr_stream *s, int error)
         service->pool.metrics->client_err++;
     service->pool.metrics->client_connections--;
     service->pool.process->curr_connections--;
-    *service->budget->clients = --service->budget->n;
+    mr_budget_drop(service->budget);
     mr_list_del(&client->link);
     free(client->session.name);
     mr_slab_put(&service->loop->slab, client, sizeof(*client));
@@ -506,7 +506,7 @@ static struct mr_client *add(struct mr_service *service, int fd)
     mr_list_append(&service->clients, &client->link);
     service->pool.metrics->client_connections++;
     service->pool.process->curr_connections++;
-    *service->budget->clients = ++service->budget->n;
+    mr_budget_add(service->budget);
     return client;
 }
 

@@ -13,15 +13,16 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define MAGIC     0x6d72636cu /* "mrcl" */
-#define MESSAGE   65536u      /* bytes of one at most */
-#define TURN      (4u << 20)  /* bytes of a turn: other clients wait meanwhile */
-#define COST      16384u      /* of a message beside its bytes, in bytes */
-#define STUCK_US  1000000u    /* without a message taken: worth a line in the log */
-#define FIELD_MAX MR_BUF_MAX
-#define FRESH     2u /* just accepted: nothing is known of it but its pool */
-#define AUTHED    1u
-#define DIALECT   8 /* first of the bits of `flags` that hold the dialect */
+#define MAGIC      0x6d72636cu /* "mrcl" */
+#define MESSAGE    65536u      /* bytes of one at most */
+#define TURN       (4u << 20)  /* bytes of a turn: other clients wait meanwhile */
+#define COST       16384u      /* of a message beside its bytes, in bytes */
+#define STUCK_US   1000000u    /* without a message taken: worth a line in the log */
+#define MISSING_US 500000u     /* for one that is due: its sender may have died before it sent it */
+#define FIELD_MAX  MR_BUF_MAX
+#define FRESH      2u /* just accepted: nothing is known of it but its pool */
+#define AUTHED     1u
+#define DIALECT    8 /* first of the bits of `flags` that hold the dialect */
 
 /* Precedes the bytes of a message. */
 struct envelope {
@@ -434,11 +435,21 @@ void mr_handover_receive(struct mr_handover_receiver *r, struct mr_loop *loop, i
     mr_watch_start(loop, &r->watch);
 }
 
-bool mr_handover_waiting(const struct mr_handover_receiver *r)
+bool mr_handover_waiting(struct mr_handover_receiver *r)
 {
     int n = 0;
 
-    return r->watch.active && ioctl(r->watch.fd, FIONREAD, &n) == 0 && n > 0;
+    if (!r->watch.active)
+        return false;
+    if (ioctl(r->watch.fd, FIONREAD, &n) == 0 && n > 0) {
+        r->missing_us = 0;
+        return true;
+    }
+    if (r->due == NULL || __atomic_load_n(r->due, __ATOMIC_SEQ_CST) <= 0)
+        return false;
+    if (r->missing_us == 0)
+        r->missing_us = r->loop->now_us;
+    return r->loop->now_us - r->missing_us < MISSING_US;
 }
 
 void mr_handover_stop(struct mr_handover_receiver *r)

@@ -45,6 +45,7 @@ struct mr_handover_receiver {
     struct mr_service *services; /* borrowed: those that clients may belong to */
     uint32_t n_services;
     int64_t *due;        /* counted down for each new connection; NULL for none */
+    uint64_t missing_us; /* loop time since which one is due that does not come; 0: none is */
     uint32_t number;     /* of the client that is coming in */
     struct mr_buf bytes; /* of it, so far */
     uint64_t total;      /* of it; 0: none is coming in */
@@ -54,8 +55,8 @@ struct mr_handover_receiver {
 void mr_handover_receive(struct mr_handover_receiver *r, struct mr_loop *loop, int channel,
                          struct mr_service *services, uint32_t n_services);
 
-/** True while clients wait to be taken in. */
-bool mr_handover_waiting(const struct mr_handover_receiver *r);
+/** True while clients wait to be taken in, or are due. */
+bool mr_handover_waiting(struct mr_handover_receiver *r);
 
 /** Stops; fine for one that has stopped by itself since the other side is gone. */
 void mr_handover_stop(struct mr_handover_receiver *r);

@@ -35,12 +35,14 @@ struct mr_runtime {
     const char *engine;        /* of the workers' loops */
     bool engine_auto;          /* it was not asked for: a worker may fall back */
     uint32_t max_clients;      /* of each worker */
+    uint32_t accept_burst;     /* most that may wait in the listening sockets of one */
     struct mr_addr *addresses; /* of each server, over all pools; len 0 where not known */
     uint64_t started_us;       /* wall clock */
     struct mr_reloads *reloads;
     struct mr_health *health; /* of each server, over all pools; shared by the workers */
     const int *port_fds;      /* listening sockets: the statistics, then those that speak HTTP */
     uint32_t n_ports;
+    uint32_t port_connections; /* most at a time, of each of them */
 };
 
 /** What the admin interface can ask for. */

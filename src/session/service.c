@@ -43,8 +43,7 @@ static bool over_limit(const struct mr_service *service)
 {
     const uint32_t limit = service->config->client_connections;
 
-    return (limit > 0 && pool_clients(service) >= limit) ||
-           service->budget->n >= service->budget->max;
+    return (limit > 0 && pool_clients(service) >= limit) || mr_budget_full(service->budget);
 }
 
 /* Closes with the error of the limit. */
@@ -74,7 +73,7 @@ void mr_service_admit(struct mr_service *service, int fd)
 void mr_service_adopt(struct mr_service *service, int fd, const struct mr_session *session,
                       uint64_t wrote_ago_us, struct mr_slice in, struct mr_slice out)
 {
-    if (service->budget->n < service->budget->max) {
+    if (!mr_budget_full(service->budget)) {
         mr_client_adopt(service, fd, session, wrote_ago_us, in, out);
         return;
     }
@@ -125,7 +124,8 @@ static void start_accepting(struct mr_service *service)
         service->doors[i].service = service;
         if (service->listen_fds[i] >= 0)
             mr_acceptor_start(&service->doors[i].acceptor, service->loop, service->listen_fds[i],
-                              is_unix ? service->shared_unix : service->shared_tcp, on_accept);
+                              is_unix ? service->shared_unix : service->shared_tcp,
+                              service->budget->sparing, on_accept);
     }
 }
 
@@ -182,6 +182,18 @@ void mr_service_accept(struct mr_service *service, bool accept)
         start_accepting(service);
     else
         stop_accepting(service);
+}
+
+void mr_service_end_turn(struct mr_service *service)
+{
+    if (service->by_turns)
+        mr_service_accept(service, false);
+}
+
+void mr_service_accept_sparingly(struct mr_service *service, bool sparingly)
+{
+    for (uint32_t i = 0; i < service->config->listens.n; i++)
+        mr_acceptor_set_sparing(&service->doors[i].acceptor, sparingly);
 }
 
 void mr_service_hold(struct mr_service *service, bool keep_accepting)

@@ -5,15 +5,8 @@
 
 #include "core/metrics.h"
 #include "net/listener.h"
+#include "session/budget.h"
 #include "upstream/pool.h"
-
-/** Clients of one worker, all pools together. */
-struct mr_client_budget {
-    uint32_t n;        /* connected */
-    uint64_t *clients; /* told there as well, for other workers to see */
-    uint32_t max;      /* what the descriptors allow */
-    uint64_t next_id;
-};
 
 /** One listening address of a pool. */
 struct mr_door {
@@ -75,6 +68,12 @@ void mr_service_hold(struct mr_service *service, bool keep_accepting);
 
 /** Begins or stops to accept; a held service does not begin. */
 void mr_service_accept(struct mr_service *service, bool accept);
+
+/** Where workers accept by turns: the next one is somebody else's, if others have room. */
+void mr_service_end_turn(struct mr_service *service);
+
+/** Accepts one connection after the other, or again as many as the engine takes by itself. */
+void mr_service_accept_sparingly(struct mr_service *service, bool sparingly);
 
 /** Ends holding. */
 void mr_service_release(struct mr_service *service);

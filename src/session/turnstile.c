@@ -1,12 +1,29 @@
 /* turnstile.c - one worker at a time accepts. */
 #include "session/turnstile.h"
 
+static bool any_below(const struct mr_slots *slots, uint64_t limit)
+{
+    for (uint32_t i = 0; i < slots->n; i++)
+        if (i != slots->mine && mr_slot_serves(&slots->at[i]) &&
+            mr_slot_load(&slots->at[i]) < limit)
+            return true;
+    return false;
+}
+
+/* Somebody has to accept: who has reached the limit leaves it to others only if others have not. */
+static bool leaves_it(const struct mr_turnstile *t, const struct mr_client_budget *b)
+{
+    if (b->n < t->threshold && !mr_budget_full(b))
+        return false;
+    return any_below(&t->slots, mr_budget_full(b) ? b->max : t->threshold);
+}
+
 bool mr_turnstile_enter(const struct mr_turnstile *t, struct mr_service *services, uint32_t n)
 {
     uint64_t nobody = 0;
-    const bool full = n > 0 && services[0].budget->n >= t->threshold;
-    const bool mine = !full && __atomic_compare_exchange_n(t->holder, &nobody, t->pid, false,
-                                                           __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+    const bool mine = !leaves_it(t, services[0].budget) &&
+                      __atomic_compare_exchange_n(t->holder, &nobody, t->pid, false,
+                                                  __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 
     for (uint32_t i = 0; i < n; i++)
         mr_service_accept(&services[i], mine);

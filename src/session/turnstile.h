@@ -4,13 +4,15 @@
  */
 #pragma once
 
+#include "session/balance.h"
 #include "session/service.h"
 
 struct mr_turnstile {
-    uint64_t
-        *holder; /* process id, 0 for none; shared by all workers; NULL: there is no turnstile */
+    /** Process id, 0 for none; shared by all workers. NULL: there is no turnstile. */
+    uint64_t *holder;
     uint64_t pid;
-    uint32_t threshold; /* a worker with this many clients leaves accepting to others */
+    struct mr_slots slots; /* whose workers accept by turns */
+    uint32_t threshold;    /* with this many clients a worker leaves accepting to those with less */
 };
 
 /** Before a turn: accepts in it if nobody else does. True when it does. */

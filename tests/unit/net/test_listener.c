@@ -108,7 +108,7 @@ static void accepts_stops_and_drains(void **state)
     assert_int_equal(mr_loop_init(&loop, test_engine(), &err), MR_OK);
     const int fd = listen_any(&PLAIN);
     const struct mr_addr a = bound(fd);
-    mr_acceptor_start(&acceptor, &loop, fd, false, on_accept);
+    mr_acceptor_start(&acceptor, &loop, fd, false, false, on_accept);
     for (int i = 0; i < 5; i++)
         clients[i] = connect_to(&a);
     mr_loop_turn(&loop, 1000);
@@ -152,7 +152,7 @@ static void a_connection_announced_to_another_is_found(void **state)
     assert_int_equal(epoll_ctl(other, EPOLL_CTL_ADD, fd, &event), 0);
     assert_int_equal(pthread_create(&thread, NULL, wait_and_do_nothing, &other), 0);
     usleep(50000);
-    mr_acceptor_start(&acceptor, &loop, fd, true, on_accept);
+    mr_acceptor_start(&acceptor, &loop, fd, true, false, on_accept);
     mr_loop_turn(&loop, 0);
     const int client = connect_to(&a);
     assert_int_equal(pthread_join(thread, NULL), 0);

@@ -1,0 +1,39 @@
+/* budget.c - how many clients one worker can have. */
+#include "session/budget.h"
+
+#include "session/service.h"
+
+static uint32_t room(const struct mr_client_budget *b)
+{
+    return mr_budget_full(b) ? 0 : b->max - b->n;
+}
+
+static void set_sparing(struct mr_client_budget *b, bool sparing)
+{
+    b->sparing = sparing;
+    for (uint32_t i = 0; i < b->n_services; i++)
+        mr_service_accept_sparingly(&b->services[i], sparing);
+}
+
+void mr_budget_init(struct mr_client_budget *b)
+{
+    b->n = 0;
+    *b->clients = 0;
+    b->sparing = room(b) <= b->burst;
+}
+
+void mr_budget_add(struct mr_client_budget *b)
+{
+    *b->clients = ++b->n;
+    if (!b->sparing && room(b) <= b->burst)
+        set_sparing(b, true);
+    for (uint32_t i = 0; i < b->n_services && mr_budget_full(b); i++)
+        mr_service_end_turn(&b->services[i]);
+}
+
+void mr_budget_drop(struct mr_client_budget *b)
+{
+    *b->clients = --b->n;
+    if (b->sparing && room(b) / 2 > b->burst) /* not at once: clients come and go */
+        set_sparing(b, false);
+}
