@@ -42,6 +42,13 @@ static enum mr_result read_pool(const struct mr_config_reader *r, const struct m
     struct mr_pool_config *pool = &config->pools[config->n_pools++];
     enum mr_result rc;
 
+    const size_t name_bytes = strlen(node->key->text);
+    if (name_bytes > MR_NAME_BYTES) {
+        config->n_pools--;
+        return mr_config_fail(r, node->key,
+                              "a pool has a name of %zu bytes, at most %u are allowed", name_bytes,
+                              MR_NAME_BYTES);
+    }
     pool->name = strdup(node->key->text);
     MR_CHECK(pool->name != NULL);
     mr_config_set_defaults(r, MR_KEY_POOL, pool);

@@ -27,6 +27,9 @@ enum mr_read_from { MR_READ_MASTER, MR_READ_PREFER_REPLICA, MR_READ_REPLICA, MR_
 enum mr_read_fallback { MR_FALLBACK_MASTER, MR_FALLBACK_NONE };
 enum mr_health_checks { MR_HEALTH_AUTO, MR_HEALTH_ALWAYS, MR_HEALTH_OFF };
 
+#define MR_NAME_BYTES 255u /* most of a pool's or a server's name */
+#define MR_HOST_BYTES 240u /* most of a host's: with port and weight it is a name too */
+
 #define MR_NO_MASTER UINT32_MAX
 #define MR_MASTER    "master" /* the name that makes a server one */
 

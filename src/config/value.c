@@ -175,6 +175,9 @@ enum mr_result mr_value_server(struct mr_server_config *out, const char *text, s
     *out = (struct mr_server_config){0};
     if (cut_last(&rest, ' ', &name) && name.len == 0)
         return bad_server(err, "an empty name");
+    if (name.len > MR_NAME_BYTES)
+        return mr_fail(err, MR_ECONFIG, "has a name of %zu bytes, at most %u are allowed", name.len,
+                       MR_NAME_BYTES);
     if (!cut_last(&rest, ':', &weight_text))
         return mr_fail(err, MR_ECONFIG, "has an invalid " SERVER_FORMAT " format string");
     if (!mr_parse_uint(weight_text, INT32_MAX, &weight))
@@ -187,6 +190,9 @@ enum mr_result mr_value_server(struct mr_server_config *out, const char *text, s
         return bad_server(err, "an invalid port");
     if (rest.len == 0 || (rest.len == 2 && rest.at[0] == '['))
         return bad_server(err, "an empty hostname");
+    if (rest.len > MR_HOST_BYTES)
+        return mr_fail(err, MR_ECONFIG, "has a hostname of %zu bytes, at most %u are allowed",
+                       rest.len, MR_HOST_BYTES);
     if (is_unix && mr_addr_unix(&out->addr, rest, err) != MR_OK)
         return MR_ECONFIG;
     if (!is_unix)

@@ -252,6 +252,41 @@ static void complaints(void **state)
     }
 }
 
+/* A name of `n` bytes for the pool, the server and the server's host. */
+static enum mr_result load_named(const char *before, int n, const char *behind)
+{
+    char text[1000], name[400];
+
+    memset(name, 'n', (size_t)n);
+    name[n] = '\0';
+    (void)snprintf(text, sizeof(text), "%s%s%s", before, name, behind);
+    return load(text);
+}
+
+static void names_have_a_limit(void **state)
+{
+    static const struct {
+        const char *before, *behind, *error;
+        int most;
+    } CASES[] = {
+        {"", ":\n  listen: 127.0.0.1:1\n  redis: true\n" SERVERS,
+         "f.yml:1:1: a pool has a name of 256 bytes, at most 255 are allowed", 255},
+        {POOL "  servers:\n   - 127.0.0.1:1:1 ", "\n",
+         "has a name of 256 bytes, at most 255 are allowed", 255},
+        {POOL "  servers:\n   - ", ":1:1\n", "has a hostname of 241 bytes, at most 240 are allowed",
+         240},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < MR_COUNT(CASES); i++) {
+        assert_int_equal(load_named(CASES[i].before, CASES[i].most, CASES[i].behind), MR_OK);
+        mr_config_free(config);
+        assert_int_not_equal(load_named(CASES[i].before, CASES[i].most + 1, CASES[i].behind),
+                             MR_OK);
+        assert_non_null(strstr(err.text, CASES[i].error));
+    }
+}
+
 static void warnings(void **state)
 {
     (void)state;
@@ -290,4 +325,4 @@ static void files(void **state)
 }
 
 RUN(T(defaults), T(every_key), T(sorts_as_the_original), T(meitus_layout), T(masters),
-    T(complaints), T(warnings), T(files))
+    T(complaints), T(names_have_a_limit), T(warnings), T(files))
