@@ -86,10 +86,12 @@ struct mr_msg {
     enum mr_msg_action action;
     bool splittable;         /* BY_KEYS: the protocol can split it and join the replies */
     bool edits;              /* the reply goes through proto->present */
-    bool guarded;            /* the reply goes through proto->out_of_step */
     bool to_master;          /* of a replicated pool: not for replicas */
-    uint8_t class;           /* enum mr_class */
     uint8_t lane;            /* which kind of server connection it takes, below proto->lanes */
+    uint8_t class;           /* enum mr_class */
+    uint8_t needs;           /* bits of what its server must be able to do, see check_hello */
+    bool guarded;            /* the reply goes through proto->in_step */
+    uint32_t part_bytes;     /* splittable: of keys and blanks in one part; 0 for any number */
     uint64_t ticket;         /* protocol's own: what it must know when the request is answered */
     size_t consumed;         /* bytes of input that this message took */
     struct mr_slice wire;    /* what to forward */
@@ -164,6 +166,7 @@ struct mr_proto {
     uint8_t lanes; /* kinds of server connections, one for each dialect that servers tell apart */
     const char *cross_server;     /* reply when the keys of an unsplittable request are apart */
     const char *too_many_clients; /* reply to a client over the limit */
+    const char *unable; /* why a request fails that needs more than its server is able to do */
 
     /**
      * Reads one request from `bytes`. The verdict is the same however the bytes were cut.
@@ -203,10 +206,11 @@ struct mr_proto {
     size_t (*present)(uint64_t ticket, struct mr_slice reply, char *head, size_t *head_len);
 
     /**
-     * True when this reply to a request with `guarded` means that the server may have taken the
-     * body of the request for further requests. NULL where no request has.
+     * True when this reply (all or the beginning of it) to a request with `guarded` is one that
+     * servers are known to give when they have read the request as it was meant. After any other
+     * the place in the stream is lost. NULL where no request is guarded.
      */
-    bool (*out_of_step)(struct mr_slice reply);
+    bool (*in_step)(uint64_t ticket, struct mr_slice reply);
 
     /**
      * Finds the end of a reply on a connection of this lane. @return MR_OK with *reply_len;
@@ -219,9 +223,12 @@ struct mr_proto {
     uint32_t (*hello)(const struct mr_proto_options *options, uint8_t lane, struct mr_slab *slab,
                       struct mr_buf *out);
 
-    /** NULL when a reply to the hello is good, else what is wrong, for clients and the log. */
+    /**
+     * NULL when a reply to the hello is good, else what is wrong, for clients and the log. What the
+     * reply says that the server is able to do is added to *able, see `needs` of a message.
+     */
     const char *(*check_hello)(const struct mr_proto_options *options, uint8_t lane, uint32_t index,
-                               struct mr_slice reply);
+                               struct mr_slice reply, uint8_t *able);
 
     /** Appends a request that a server which is well answers at once, with one reply. */
     void (*probe)(const struct mr_proto_options *options, uint8_t lane, struct mr_slab *slab,

@@ -127,7 +127,7 @@ struct mr_request *mr_client_add_request(struct mr_client *client, const struct 
     r->service = client->service;
     r->reply = (struct mr_buf){0};
     r->since_us = client->service->loop->now_us;
-    r->ticket = msg->ticket;
+    r->call.ticket = msg->ticket;
     r->again = NULL;
     r->bytes = (uint32_t)msg->wire.len;
     r->class = msg->class;
@@ -273,7 +273,8 @@ static size_t edit(struct mr_request *r, const char *bytes, size_t len)
     char head[MR_HEAD_BYTES];
     size_t head_len = 0;
     const struct mr_proto *proto = r->service->config->protocol;
-    const size_t cut = proto->present(r->ticket, (struct mr_slice){bytes, len}, head, &head_len);
+    const size_t cut =
+        proto->present(r->call.ticket, (struct mr_slice){bytes, len}, head, &head_len);
 
     r->edits = false;
     r->hidden = cut == MR_HIDDEN;
@@ -308,8 +309,8 @@ void mr_client_fail(struct mr_request *r, const char *reason)
     }
     client->held_bytes -= mr_buf_len(&r->reply); /* a piece that was not its turn yet */
     mr_buf_clear(&r->reply, slab_of(client));
-    service->config->protocol->fail(&service->config->options, r->ticket, reason, slab_of(client),
-                                    &error);
+    service->config->protocol->fail(&service->config->options, r->call.ticket, reason,
+                                    slab_of(client), &error);
     const struct mr_slice text = mr_buf_slice(&error);
     mr_client_reply(r, text.at, text.len, true);
     mr_buf_clear(&error, slab_of(client));

@@ -26,7 +26,6 @@ struct mr_request {
     struct mr_client *client; /* NULL once the client is gone: the reply is thrown away */
     struct mr_buf reply;      /* what has come before it was this request's turn */
     uint64_t since_us;        /* loop time when it was parsed */
-    uint64_t ticket;          /* see struct mr_msg */
     struct mr_again *again;   /* to ask another server, should the connection fail; or NULL */
     uint32_t bytes;           /* of the request, for the limit on what is in flight */
     uint8_t class;            /* enum mr_class */

@@ -35,6 +35,7 @@ static struct mr_request *add_request(struct mr_client *client, const struct mr_
 
     r->call.ops = &CALL_OPS;
     r->call.class = msg->class;
+    r->call.needs = msg->needs;
     r->call.guarded = msg->guarded;
     return r;
 }
@@ -168,7 +169,9 @@ static void by_keys(struct mr_client *client, const struct mr_msg *msg)
     const struct mr_target first =
         mr_pool_route(&service->pool, msg->key, intent_of(client, msg), NULL);
 
-    if (!are_apart(service, msg, first))
+    const bool too_long = msg->part_bytes > 0 && msg->wire.len > msg->part_bytes;
+
+    if (!too_long && !are_apart(service, msg, first))
         forward(client, msg, msg->key, first);
     else if (msg->splittable)
         mr_gather(client, msg);

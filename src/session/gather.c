@@ -107,11 +107,12 @@ static void on_fail(struct mr_call *call, const char *reason)
 static const struct mr_call_ops CALL_OPS = {.on_reply = on_reply, .on_fail = on_fail};
 
 /*
- * Gives every key its part, making a part for each server that is met. Returns why a key has no
- * server, or NULL.
+ * Gives every key its part, making a part for each server that is met, and another one where the
+ * last would grow too long. `filled` has an element for each server of the pool, `servers` one for
+ * each key. Returns why a key has no server, or NULL.
  */
 static const char *plan_parts(struct mr_service *service, const struct mr_msg *msg,
-                              struct mr_plan *plan, uint32_t *servers)
+                              struct mr_plan *plan, uint32_t *servers, uint32_t *filled)
 {
     struct mr_key_walk walk = {0};
     struct mr_slice key;
@@ -121,9 +122,12 @@ static const char *plan_parts(struct mr_service *service, const struct mr_msg *m
         const struct mr_target to = mr_pool_route(&service->pool, key, MR_TO_MASTER, NULL);
         if (to.server == NULL)
             return to.reason;
-        uint32_t *part = &service->part_of[to.server->index];
-        if (*part == UINT32_MAX) {
-            servers[plan->n_parts] = to.server->index;
+        const uint32_t server = to.server->index;
+        uint32_t *part = &service->part_of[server];
+        filled[server] += (uint32_t)key.len + 1;
+        if (*part == UINT32_MAX || (msg->part_bytes > 0 && filled[server] > msg->part_bytes)) {
+            servers[plan->n_parts] = server;
+            filled[server] = (uint32_t)key.len + 1;
             *part = plan->n_parts++;
         }
         plan->part_of_key[plan->n_keys++] = *part;
@@ -142,8 +146,12 @@ static void make_parts(struct gather *g, const struct mr_msg *msg, const uint32_
     for (uint32_t i = 0; i < plan->n_parts; i++) {
         plan->parts[i].server = servers[i];
         plan->parts[i].name = service->config->servers.at[servers[i]].name;
-        g->calls[i] = (struct part_call){
-            .call = {.ops = &CALL_OPS, .class = msg->class, .guarded = msg->guarded}, .gather = g};
+        g->calls[i] = (struct part_call){.call = {.ops = &CALL_OPS,
+                                                  .ticket = msg->ticket,
+                                                  .class = msg->class,
+                                                  .needs = msg->needs,
+                                                  .guarded = msg->guarded},
+                                         .gather = g};
     }
     for (uint32_t k = 0; k < plan->n_keys; k++)
         plan->parts[plan->part_of_key[k]].n_keys++;
@@ -192,12 +200,14 @@ void mr_gather(struct mr_client *client, const struct mr_msg *msg)
 {
     struct mr_service *service = client->service;
     struct mr_slab *slab = &service->loop->slab;
-    const size_t servers_bytes = service->pool.n_servers * sizeof(uint32_t);
+    const size_t filled_bytes = service->pool.n_servers * sizeof(uint32_t);
+    const size_t servers_bytes = msg->n_keys * sizeof(uint32_t);
+    uint32_t *filled = mr_slab_get_zeroed(slab, filled_bytes);
     uint32_t *servers = mr_slab_get(slab, servers_bytes);
     struct gather *g = start(client, msg);
 
     g->plan.part_of_key = mr_slab_get(slab, msg->n_keys * sizeof(uint32_t));
-    const char *nowhere = plan_parts(service, msg, &g->plan, servers);
+    const char *nowhere = plan_parts(service, msg, &g->plan, servers, filled);
     if (nowhere == NULL) {
         split_and_send(g, msg, servers);
     } else {
@@ -208,6 +218,7 @@ void mr_gather(struct mr_client *client, const struct mr_msg *msg)
         mr_client_fail(r, nowhere);
     }
     mr_slab_put(slab, servers, servers_bytes);
+    mr_slab_put(slab, filled, filled_bytes);
 }
 
 void mr_gather_all(struct mr_client *client, const struct mr_msg *msg)

@@ -14,7 +14,15 @@
 #define COALESCE_BYTES     4096u /* a batch of this size leaves in any case */
 #define STREAM_BYTES       16384u /* an unfinished reply of this size is passed on in pieces */
 
+static const char OUT_OF_STEP[] = "server gave a reply that does not belong to the request";
+
 enum state { CONNECTING, HELLO, READY };
+
+/* What is kept of a request that has timed out until its reply comes. */
+struct late {
+    uint64_t ticket;
+    bool guarded;
+};
 
 struct mr_backend {
     struct mr_stream stream;
@@ -28,9 +36,9 @@ struct mr_backend {
     struct mr_alarm hold; /* ends the gathering of a batch, where it has a limit in time */
     struct mr_reply_state scan;
     struct mr_buf held;  /* requests that wait for the hello to be accepted */
+    struct mr_buf late;  /* of struct late: their replies come first, and are thrown away */
     uint64_t read_us;    /* when the server last sent something */
     uint64_t drained_us; /* when output that was held up has last left */
-    uint32_t skip;       /* replies to throw away: their requests have timed out */
     uint32_t hello_sent; /* replies to the hello that are due in all */
     uint32_t hello_seen;
     uint32_t n_calls; /* in flight */
@@ -42,6 +50,8 @@ struct mr_backend {
     bool retired;
     bool timed_out;
     bool answered; /* a reply has come */
+    bool midway;   /* a piece of the next reply has been taken */
+    uint8_t able;  /* what the server has shown in the hello that it is able to do */
     uint8_t lane;
     const char *refused; /* why the connection is of no use, when it is not an errno that says it */
 };
@@ -69,6 +79,11 @@ static struct mr_slab *slab_of(struct mr_backend *b)
     return &b->stream.loop->slab;
 }
 
+static const struct mr_proto *protocol_of(const struct mr_backend *b)
+{
+    return b->server->pool->config->protocol;
+}
+
 static uint64_t timeout_us(const struct mr_backend *b)
 {
     return (uint64_t)b->server->pool->config->timeout_ms * 1000u;
@@ -76,7 +91,7 @@ static uint64_t timeout_us(const struct mr_backend *b)
 
 bool mr_backend_idle(const struct mr_backend *b)
 {
-    return b->head == NULL && b->skip == 0;
+    return b->head == NULL && mr_buf_empty(&b->late);
 }
 
 bool mr_backend_serves(const struct mr_backend *b)
@@ -146,6 +161,20 @@ static void count_timeout(struct mr_backend *b)
     mr_server_failed(b->server, ETIMEDOUT, MR_FAILURE_TIMEOUT);
 }
 
+/* The first request in flight is late: its reply will be judged, and thrown away. */
+static bool give_up(struct mr_backend *b)
+{
+    struct mr_call *call = b->head;
+    const struct late late = {.ticket = call->ticket, .guarded = call->guarded};
+
+    if (!mr_buf_append(&b->late, slab_of(b), (const char *)&late, sizeof(late)))
+        return false;
+    (void)pop(b);
+    call->unsent = false;
+    call->ops->on_fail(call, mr_pool_reason(ETIMEDOUT));
+    return true;
+}
+
 /*
  * Requests whose time is over fail one by one, and their replies, should they still come, are
  * thrown away: their neighbours on the connection keep their chance. A server that then stays
@@ -156,23 +185,23 @@ static void expire(struct mr_backend *b)
     const uint64_t now = b->stream.loop->now_us;
     bool any = false;
 
-    if (b->skip > 0 && now - b->read_us >= 2 * timeout_us(b)) {
+    if (!mr_buf_empty(&b->late) && now - b->read_us >= 2 * timeout_us(b)) {
         b->timed_out = true;
         mr_backend_close(b, ETIMEDOUT);
         return;
     }
     while (b->head != NULL && late_at(b) <= now) {
-        struct mr_call *call = pop(b);
-        b->skip++;
+        if (!give_up(b)) {
+            mr_backend_close(b, ENOMEM);
+            return;
+        }
         any = true;
-        call->unsent = false;
-        call->ops->on_fail(call, mr_pool_reason(ETIMEDOUT));
     }
     if (any)
         count_timeout(b);
     if (b->head != NULL)
         start_timer(b, late_at(b) - now);
-    else if (b->skip > 0)
+    else if (!mr_buf_empty(&b->late))
         start_timer(b, timeout_us(b));
 }
 
@@ -198,8 +227,59 @@ static bool is_near(const struct mr_backend *b)
            info.tcpi_rtt <= NEAR_RTT_US;
 }
 
+static bool is_able(const struct mr_backend *b, const struct mr_call *call)
+{
+    return (call->needs & ~b->able) == 0;
+}
+
+/* Takes the requests that the server is not able to answer out of the queue, and what they wrote.
+ */
+static struct mr_call *take_unable(struct mr_backend *b)
+{
+    struct mr_server_metrics *m = b->metrics;
+    struct mr_call *unable = NULL, **unable_tail = &unable, *next;
+    struct mr_call *call = b->head;
+    const char *from = mr_buf_slice(&b->held).at;
+    struct mr_buf kept = {0};
+    bool whole = true;
+
+    b->head = NULL;
+    b->tail = &b->head;
+    for (; call != NULL; from += call->bytes, call = next) {
+        struct mr_call ***list = is_able(b, call) ? &b->tail : &unable_tail;
+        next = call->next;
+        call->next = NULL;
+        **list = call;
+        *list = &call->next;
+        if (list == &b->tail) {
+            whole = whole && mr_buf_append(&kept, slab_of(b), from, call->bytes);
+            continue;
+        }
+        b->n_calls--;
+        b->unsent--;
+        b->unsent_bytes -= call->bytes;
+        m->in_queue--;
+        m->in_queue_bytes -= call->bytes;
+    }
+    mr_buf_clear(&b->held, slab_of(b));
+    b->held = kept;
+    if (!whole)
+        mr_backend_close(b, ENOMEM);
+    return unable;
+}
+
+/* Of what has waited for the connection, all or nothing may be for a server like this one. */
+static struct mr_call *sort_out(struct mr_backend *b)
+{
+    for (const struct mr_call *call = b->head; call != NULL; call = call->next)
+        if (MR_UNLIKELY(!is_able(b, call)))
+            return take_unable(b);
+    return NULL;
+}
+
 static void become_ready(struct mr_backend *b)
 {
+    struct mr_call *unable = sort_out(b), *next;
     const struct mr_slice held = mr_buf_slice(&b->held);
     const uint64_t now = b->stream.loop->now_us;
 
@@ -214,6 +294,10 @@ static void become_ready(struct mr_backend *b)
     count_sent(b);
     if (b->head != NULL && timeout_us(b) > 0)
         start_timer(b, timeout_us(b));
+    for (; unable != NULL; unable = next) { /* their owners may send again: all is settled here */
+        next = unable->next;
+        unable->ops->on_fail(unable, protocol_of(b)->unable);
+    }
 }
 
 static void on_open(struct mr_stream *s)
@@ -230,7 +314,7 @@ static void take_hello(struct mr_backend *b, struct mr_slice reply)
 {
     const struct mr_pool_config *config = b->server->pool->config;
     const char *refused =
-        config->protocol->check_hello(&config->options, b->lane, b->hello_seen++, reply);
+        config->protocol->check_hello(&config->options, b->lane, b->hello_seen++, reply, &b->able);
 
     if (refused != NULL) {
         while (reply.len > 0 &&
@@ -252,6 +336,31 @@ static void refuse(struct mr_backend *b, const char *reason)
     mr_backend_close(b, EPROTO);
 }
 
+/*
+ * True when the reply that begins with these bytes may belong to the request. If not, nothing that
+ * the connection brings can be trusted any more: it is closed, and all that is in flight fails.
+ */
+static bool is_in_step(struct mr_backend *b, uint64_t ticket, struct mr_slice reply)
+{
+    if (b->midway || protocol_of(b)->in_step(ticket, reply))
+        return true;
+    refuse(b, OUT_OF_STEP);
+    return false;
+}
+
+/* A reply to a request that has timed out is judged like any other. */
+static void take_late(struct mr_backend *b, struct mr_slice reply, bool done)
+{
+    struct late late;
+
+    memcpy(&late, mr_buf_slice(&b->late).at, sizeof(late));
+    if (late.guarded && !is_in_step(b, late.ticket, reply))
+        return;
+    b->midway = !done;
+    if (done)
+        mr_buf_consume(&b->late, slab_of(b), sizeof(late));
+}
+
 /* One reply, or a piece of one; false when nobody asked for it. */
 static bool take_reply(struct mr_backend *b, const char *bytes, size_t len, bool done)
 {
@@ -260,17 +369,18 @@ static bool take_reply(struct mr_backend *b, const char *bytes, size_t len, bool
     if (MR_UNLIKELY(b->state == HELLO)) {
         if (done)
             take_hello(b, (struct mr_slice){bytes, len});
-        return true;
+        return done; /* nothing that comes in pieces is a greeting */
     }
-    if (MR_UNLIKELY(b->skip > 0)) {
-        b->skip -= done;
+    if (MR_UNLIKELY(!mr_buf_empty(&b->late))) {
+        take_late(b, (struct mr_slice){bytes, len}, done);
         return true;
     }
     struct mr_call *call = b->head;
     if (MR_UNLIKELY(call == NULL))
         return false;
-    const bool lost = MR_UNLIKELY(call->guarded) &&
-                      b->server->pool->config->protocol->out_of_step((struct mr_slice){bytes, len});
+    if (MR_UNLIKELY(call->guarded) && !is_in_step(b, call->ticket, (struct mr_slice){bytes, len}))
+        return true;
+    b->midway = !done;
     m->response_bytes += len;
     if (MR_LIKELY(done)) {
         m->responses++;
@@ -283,8 +393,6 @@ static bool take_reply(struct mr_backend *b, const char *bytes, size_t len, bool
             mr_server_answered(b->server);
     }
     call->ops->on_reply(call, bytes, len, done);
-    if (MR_UNLIKELY(lost))
-        refuse(b, "server refused a request and may have run its value");
     return true;
 }
 
@@ -337,6 +445,16 @@ static void quickack(struct mr_backend *b)
     (void)setsockopt(b->stream.fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof(on));
 }
 
+/* The server has said what nobody can have asked for. */
+static void bad_reply(struct mr_backend *b, const char *what)
+{
+    mr_log_limited(MR_LOG_ERR, "server_reply_bad pool=%s server=%s reason=%s",
+                   b->server->pool->config->name, b->server->config->name, what);
+    if (b->state == HELLO)
+        b->refused = "server does not speak the protocol of the request";
+    mr_backend_close(b, EINVAL);
+}
+
 /* A large reply is passed on as it comes; returns how much of it was. */
 static size_t take_piece(struct mr_backend *b, const char *bytes, size_t len)
 {
@@ -348,8 +466,8 @@ static size_t take_piece(struct mr_backend *b, const char *bytes, size_t len)
         return 0;
     }
     if (!take_reply(b, bytes, scanned, false)) {
-        mr_backend_close(b, EINVAL);
-        return 0;
+        bad_reply(b, "nobody_asked");
+        return len;
     }
     b->scan.offset -= scanned;
     return scanned;
@@ -358,7 +476,7 @@ static size_t take_piece(struct mr_backend *b, const char *bytes, size_t len)
 static size_t on_data(struct mr_stream *s, const char *bytes, size_t len)
 {
     struct mr_backend *b = of_stream(s);
-    const struct mr_proto *proto = b->server->pool->config->protocol;
+    const struct mr_proto *proto = protocol_of(b);
     size_t used = 0;
 
     b->read_us = s->loop->now_us;
@@ -373,12 +491,7 @@ static size_t on_data(struct mr_stream *s, const char *bytes, size_t len)
             break;
         }
         if (rc != MR_OK || !take_reply(b, bytes + used, n, true)) {
-            mr_log_limited(MR_LOG_ERR, "server_reply_bad pool=%s server=%s reason=%s",
-                           b->server->pool->config->name, b->server->config->name,
-                           rc != MR_OK ? "not_a_reply" : "nobody_asked");
-            if (b->state == HELLO)
-                b->refused = "server does not speak the protocol of the request";
-            mr_backend_close(b, EINVAL);
+            bad_reply(b, rc != MR_OK ? "not_a_reply" : "nobody_asked");
             return len;
         }
         used += n;
@@ -444,7 +557,7 @@ static void count_close(struct mr_backend *b, int error, bool was_idle)
                    b->refused != NULL ? b->refused : mr_pool_reason(error));
     if (is_refusal(b, error))
         mr_server_refused(b->server, b->lane, b->refused);
-    else
+    else if (b->refused != OUT_OF_STEP) /* that server is well, and clients must not eject it */
         mr_server_failed(b->server, error, b->answered ? MR_FAILURE_CUT : MR_FAILURE_SILENT);
 }
 
@@ -471,6 +584,7 @@ static void on_close(struct mr_stream *s, int error)
         call->ops->on_fail(call, close_reason(b, error));
     }
     mr_buf_clear(&b->held, slab_of(b));
+    mr_buf_clear(&b->late, slab_of(b));
     mr_slab_put(slab_of(b), b, sizeof(*b));
 }
 
@@ -517,10 +631,12 @@ int mr_backend_connect(struct mr_backend **home, struct mr_server *server, uint8
     return 0;
 }
 
-void mr_backend_send(struct mr_backend *b, struct mr_call *call, struct mr_slice request)
+const char *mr_backend_send(struct mr_backend *b, struct mr_call *call, struct mr_slice request)
 {
     struct mr_server_metrics *m = b->metrics;
 
+    if (MR_UNLIKELY(call->needs != 0) && b->state == READY && !is_able(b, call))
+        return protocol_of(b)->unable;
     coalesce(b, request.len);
     call->next = NULL;
     call->sent_us = b->stream.loop->now_us;
@@ -546,6 +662,7 @@ void mr_backend_send(struct mr_backend *b, struct mr_call *call, struct mr_slice
         mr_backend_close(b, ENOMEM);
     if (b->state == READY && timeout_us(b) > 0 && !mr_timer_is_set(&b->timer))
         start_timer(b, timeout_us(b));
+    return NULL;
 }
 
 void mr_backend_retire(struct mr_backend *b)

@@ -11,8 +11,11 @@
 int mr_backend_connect(struct mr_backend **home, struct mr_server *server, uint8_t lane,
                        bool probing);
 
-/** Queues a request behind those already there. */
-void mr_backend_send(struct mr_backend *b, struct mr_call *call, struct mr_slice request);
+/**
+ * Queues a request behind those already there.
+ * @return NULL; or why the server cannot be asked that, the call was not taken then
+ */
+const char *mr_backend_send(struct mr_backend *b, struct mr_call *call, struct mr_slice request);
 
 /** True when the server owes no reply. */
 bool mr_backend_idle(const struct mr_backend *b);

@@ -21,9 +21,11 @@ struct mr_call_ops {
 struct mr_call {
     struct mr_call *next;
     const struct mr_call_ops *ops;
+    uint64_t ticket;  /* see struct mr_msg; set by the sender */
     uint64_t sent_us; /* loop time when it was queued for the server */
     uint32_t bytes;   /* of the request */
     uint8_t class;    /* enum mr_class; set by the sender */
+    uint8_t needs;    /* see struct mr_msg; set by the sender */
     bool guarded;     /* see struct mr_msg; set by the sender */
     bool unsent;      /* waits for its connection; once failed: the server has not seen it */
 };

@@ -122,7 +122,7 @@ static void begin_probe(struct mr_server *server)
     server->probing = true;
     server->probe_since_us = now_us(server);
     config->protocol->probe(&config->options, server->lane, slab, &request);
-    mr_backend_send(server->prober, &server->probe, mr_buf_slice(&request));
+    (void)mr_backend_send(server->prober, &server->probe, mr_buf_slice(&request));
     mr_buf_clear(&request, slab);
 }
 

@@ -131,8 +131,7 @@ const char *mr_server_send(struct mr_server *server, uint8_t lane, uint64_t affi
         if (error != NULL)
             return error;
     }
-    mr_backend_send(server->slots[slot], call, request);
-    return NULL;
+    return mr_backend_send(server->slots[slot], call, request);
 }
 
 void mr_server_preconnect(struct mr_server *server)

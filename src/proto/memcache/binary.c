@@ -180,8 +180,12 @@ static enum mr_result classify(const struct mr_proto_ctx *ctx, const struct mr_m
     const struct mr_slice key = {bytes + MR_MC_HEADER + h->extras_len, h->key_len};
     struct mr_mc_ticket ticket = {.reply = MR_MC_PACKET, .verb = h->opcode, .opaque = h->opaque};
 
+    /* a server may show the key in a line of text to somebody else */
+    if (key.len > 0 && mr_mc_ends_line(key))
+        return reply(ctx, h, MR_MC_INVALID, "Invalid arguments", msg);
     msg->lane = MR_MC_BINARY_LANE;
     msg->class = c->class;
+    msg->guarded = true;
     msg->key = key;
     msg->wire = (struct mr_slice){bytes, msg->consumed};
     msg->action = MR_MSG_BY_KEY;
@@ -205,7 +209,7 @@ static enum mr_result classify(const struct mr_proto_ctx *ctx, const struct mr_m
         ticket.stats = (uint16_t)mr_mc_stats_group(key);
         if (ticket.stats == MR_MC_STATS_UNKNOWN)
             return reply(ctx, h, MR_MC_NOT_FOUND, "Not found", msg);
-        msg->action = ticket.stats == MR_MC_STATS_PROXY ? MR_MSG_LOCAL : MR_MSG_EVERYWHERE;
+        msg->action = mr_mc_stats_local(ticket.stats) ? MR_MSG_LOCAL : MR_MSG_EVERYWHERE;
         if (ticket.stats == MR_MC_STATS_SERVERS)
             ask_without_key(ctx, msg);
         break;

@@ -4,10 +4,19 @@
 #include "proto/memcache/stats.h"
 #include "proto/proto.h"
 
-#define MR_MC_KEY_BYTES  250u   /* memcached's limit */
-#define MR_MC_LINE_BYTES 16384u /* of a command line that is no retrieval */
+#define MR_MC_KEY_BYTES   250u   /* memcached's limit */
+#define MR_MC_LINE_BYTES  16384u /* of a client's command line that is no retrieval */
+#define MR_MC_SERVER_LINE 1024u  /* of any other line, servers close the connection */
+#define MR_MC_SERVER_GET  16384u /* of a get or gets to a server, which may be longer */
+
+/** Largest length of a value that can be asked for: memcached's own limit. */
+#define MR_MC_VALUE_MAX ((uint64_t)INT32_MAX - 2)
 
 #define MR_MC_BAD_FORMAT "CLIENT_ERROR bad command line format\r\n"
+#define MR_MC_LONG_LINE  "CLIENT_ERROR line too long\r\n"
+
+/** In `needs` of a message: its server has the meta set of memcached 1.6.10. */
+#define MR_MC_META_SET 1u
 
 /** What a client speaks, decided by the first byte of its connection; its server lane follows. */
 enum mr_mc_dialect { MR_MC_UNDECIDED, MR_MC_TEXT, MR_MC_BINARY };
@@ -21,7 +30,7 @@ struct mr_mc_ticket {
     uint8_t verb;    /* meta: the second letter of the command; binary: the opcode as it came;
                         text: of a retrieval, the words ahead of its keys */
     uint16_t stats;  /* enum mr_mc_stats */
-    uint32_t opaque; /* binary, in the byte order of the wire */
+    uint32_t opaque; /* binary: as on the wire; meta: bytes of the key that the reply must show */
 };
 
 /** How a request wants to be answered. */
@@ -52,16 +61,54 @@ static inline struct mr_mc_ticket mr_mc_unpack(uint64_t ticket)
 
 struct mr_mc_line {
     const char *at;   /* first word */
-    const char *end;  /* one past the last byte ahead of the line's end */
+    const char *end;  /* one past the last byte that goes on, ahead of the line's end */
     size_t bytes;     /* of input, the line's end and blanks ahead included */
-    bool normal;      /* nothing ahead of the first word, and CR LF at the end */
+    bool normal;      /* nothing ahead of the first word, CR LF at the end, all of it goes on */
     bool clean;       /* no control bytes */
     uint32_t n_words; /* may be more than are kept */
     struct mr_slice words[MR_MC_WORDS];
 };
 
+/** Splits the line at bytes[0..nl] into words. */
+void mr_mc_read_line(const char *bytes, const char *nl, struct mr_mc_line *line);
+
+/** True when the bytes begin with this text. */
+static inline bool mr_mc_starts(struct mr_slice bytes, const char *with)
+{
+    const size_t n = strlen(with);
+
+    return bytes.len >= n && memcmp(bytes.at, with, n) == 0;
+}
+
 /** Cuts the next word off at *at, which moves behind it; false when there is none. */
 bool mr_mc_word(const char **at, const char *end, struct mr_slice *word);
+
+/** The last word, one of those that are kept, does not go on. */
+void mr_mc_drop_last(struct mr_mc_line *line);
+
+/** True for a key that memcached takes and that has no control bytes. */
+static inline bool mr_mc_key_ok(const struct mr_mc_line *line, struct mr_slice key)
+{
+    return line->clean && key.len > 0 && key.len <= MR_MC_KEY_BYTES;
+}
+
+/** True for a key that would end a line of text in which a server showed it. */
+bool mr_mc_ends_line(struct mr_slice key);
+
+/** Reads a number that every memcached reads in the same way; `max` says how wide it is. */
+bool mr_mc_number(struct mr_slice word, uint64_t max, uint64_t *v);
+
+/** True for a time to live that every memcached takes: 32 bits, a sign ahead for the past. */
+bool mr_mc_time_ok(struct mr_slice word);
+
+/** What memcacheds make of the word where a storage command has the length of its value. */
+enum mr_mc_length {
+    MR_MC_LENGTH,      /* all the same: a value of that length follows */
+    MR_MC_NO_LENGTH,   /* none of them reads it: what follows is the next command */
+    MR_MC_SOME_LENGTH, /* some do: nobody can tell what follows */
+};
+
+enum mr_mc_length mr_mc_read_length(struct mr_slice word, uint64_t *length);
 
 /** parse of struct mr_proto, for each dialect. */
 enum mr_result mr_mc_parse_text(const struct mr_proto_ctx *ctx, struct mr_parse_state *state,
@@ -71,26 +118,45 @@ enum mr_result mr_mc_parse_binary(const struct mr_proto_ctx *ctx, struct mr_pars
 
 /** A meta command: `input` is what has come from the line on. Results as of parse. */
 enum mr_result mr_mc_parse_meta(const struct mr_proto_ctx *ctx, struct mr_parse_state *state,
-                                const struct mr_mc_line *line, struct mr_slice input,
-                                struct mr_msg *msg);
+                                struct mr_mc_line *line, struct mr_slice input, struct mr_msg *msg);
 
 /** Makes the message a refusal with this text, a whole reply that stays valid. */
 enum mr_result mr_mc_refuse(struct mr_msg *msg, const char *reply);
 
-/** True for a key that memcached takes and that has no control bytes. */
-bool mr_mc_key_ok(const struct mr_mc_line *line, struct mr_slice key);
+/** The same for a storage command with a value of `length` bytes, which is passed over. */
+enum mr_result mr_mc_refuse_value(const struct mr_proto_ctx *ctx, uint64_t length,
+                                  struct mr_msg *msg, const char *reply);
 
 /**
- * The value of a storage command: its length in `word`, then the bytes behind the line. Looks for
- * it, sets msg->consumed, and refuses what is too large or not followed by CR LF.
- * @param value set when the result is MR_OK and msg->action is still MR_MSG_BY_KEY: with its CR LF
+ * The value behind the line of a storage command. Looks for it, sets msg->consumed, and refuses
+ * what is too large or not followed by CR LF.
+ * @param value set when the result is MR_OK and msg->action is not MR_MSG_REFUSE: with its CR LF
  */
 enum mr_result mr_mc_value(const struct mr_proto_ctx *ctx, struct mr_parse_state *state,
                            const struct mr_mc_line *line, struct mr_slice input, uint64_t length,
                            struct mr_msg *msg, struct mr_slice *value);
 
-/** Largest length of a value that can be asked for: memcached's own limit. */
-#define MR_MC_VALUE_MAX ((uint64_t)INT32_MAX - 2)
+#define MR_MC_ALOUD UINT32_MAX /* for `quiet_from`: all words go on */
+
+/** mr_mc_forward of a line that has to change. */
+void mr_mc_rewrite(const struct mr_proto_ctx *ctx, const struct mr_mc_line *line,
+                   uint32_t quiet_from, struct mr_slice value, struct mr_msg *msg);
+
+/**
+ * Sets msg->wire, what goes to the server: the line and the value, as they came where they may.
+ * Words from number `quiet_from` on are left out when they begin with a q. A line that no server
+ * would read is refused.
+ */
+static inline void mr_mc_forward(const struct mr_proto_ctx *ctx, const struct mr_mc_line *line,
+                                 uint32_t quiet_from, struct mr_slice value, struct mr_msg *msg)
+{
+    const bool whole = line->bytes <= MR_MC_SERVER_LINE || msg->action == MR_MSG_BY_KEYS;
+
+    if (MR_LIKELY(line->normal && whole && quiet_from == MR_MC_ALOUD))
+        msg->wire = (struct mr_slice){line->at, line->bytes + value.len};
+    else
+        mr_mc_rewrite(ctx, line, quiet_from, value, msg);
+}
 
 bool mr_mc_next_key(const struct mr_msg *msg, struct mr_key_walk *walk, struct mr_slice *key);
 void mr_mc_split(const struct mr_msg *msg, struct mr_plan *plan, struct mr_slab *slab);
@@ -98,6 +164,6 @@ void mr_mc_join(const struct mr_plan *plan, struct mr_slab *slab, struct mr_buf 
 void mr_mc_fail(const struct mr_proto_options *options, uint64_t ticket, const char *text,
                 struct mr_slab *slab, struct mr_buf *out);
 size_t mr_mc_present(uint64_t ticket, struct mr_slice reply, char *head, size_t *head_len);
-bool mr_mc_out_of_step(struct mr_slice reply);
+bool mr_mc_in_step(uint64_t ticket, struct mr_slice reply);
 enum mr_result mr_mc_scan_reply(uint8_t lane, struct mr_reply_state *state, const char *bytes,
                                 size_t len, size_t *reply_len);

@@ -39,7 +39,7 @@ static void put_own(const struct mr_proto_ctx *ctx, uint64_t ticket, const char 
     mr_mc_put_stat(ticket, mr_slice_of(name), value, ctx->slab, out);
 }
 
-static void answer_stats(const struct mr_proto_ctx *ctx, uint64_t ticket, struct mr_buf *out)
+static void answer_proxy(const struct mr_proto_ctx *ctx, uint64_t ticket, struct mr_buf *out)
 {
     char number[20];
     const char *name;
@@ -52,6 +52,27 @@ static void answer_stats(const struct mr_proto_ctx *ctx, uint64_t ticket, struct
     while (ctx->facts != NULL && ctx->facts->next(ctx->facts, &i, &name, &value))
         put_own(ctx, ticket, name, (struct mr_slice){number, mr_format_uint(number, value)}, out);
     mr_mc_end_stats(ticket, ctx->slab, out);
+}
+
+/*
+ * Details cost the servers memory for each prefix that a client makes up, so they stay off, and
+ * there are none to show.
+ */
+static void answer_stats(const struct mr_proto_ctx *ctx, uint64_t ticket, struct mr_buf *out)
+{
+    const struct mr_mc_ticket t = mr_mc_unpack(ticket);
+    const bool dump = t.stats == MR_MC_STATS_DETAIL_DUMP;
+
+    if (t.stats == MR_MC_STATS_PROXY) {
+        answer_proxy(ctx, ticket, out);
+        return;
+    }
+    if (t.reply == MR_MC_PACKET && dump)
+        put_own(ctx, ticket, "detailed", mr_slice_of("END\r\n"), out);
+    if (t.reply == MR_MC_PACKET || dump)
+        mr_mc_end_stats(ticket, ctx->slab, out);
+    else
+        MR_CHECK(mr_buf_append(out, ctx->slab, "OK\r\n", 4));
 }
 
 static void put_greeting(uint8_t lane, struct mr_slab *slab, struct mr_buf *out)
@@ -71,13 +92,35 @@ static enum mr_verdict answer(const struct mr_proto_ctx *ctx, const struct mr_ms
     const struct mr_mc_ticket t = mr_mc_unpack(msg->ticket);
     const struct mr_slice none = {NULL, 0};
 
-    if (t.stats == MR_MC_STATS_PROXY) {
+    if (t.stats != MR_MC_STATS_GENERAL) {
         answer_stats(ctx, msg->ticket, out);
         return MR_KEEP_CLIENT;
     }
     if (t.reply == MR_MC_PACKET && t.verb == MR_MC_QUIT)
         mr_mc_put_packet(out, ctx->slab, t.verb, MR_MC_OK, t.opaque, none, none);
     return MR_CLOSE_CLIENT;
+}
+
+/*
+ * The meta set that is passed on has the length of the value behind the key, and memcached has it
+ * so since 1.6.10: older ones refuse the line, and take the value for commands.
+ */
+static bool has_meta_set(struct mr_slice reply)
+{
+    uint64_t version[3];
+    const char *p = reply.at + 8, *end = reply.at + reply.len;
+
+    if (!mr_mc_starts(reply, "VERSION "))
+        return false;
+    for (size_t i = 0; i < MR_COUNT(version); i++) {
+        const char *start = p;
+        while (p < end && *p >= '0' && *p <= '9')
+            p++;
+        if (!mr_mc_number((struct mr_slice){start, (size_t)(p - start)}, UINT16_MAX, &version[i]) ||
+            (i < 2 && (p == end || *p++ != '.')))
+            return false;
+    }
+    return version[0] == 1 && (version[1] > 6 || (version[1] == 6 && version[2] >= 10));
 }
 
 /*
@@ -93,12 +136,14 @@ static uint32_t hello(const struct mr_proto_options *options, uint8_t lane, stru
 }
 
 static const char *check_hello(const struct mr_proto_options *options, uint8_t lane, uint32_t index,
-                               struct mr_slice reply)
+                               struct mr_slice reply, uint8_t *able)
 {
     (void)options;
     (void)index;
-    if (lane != MR_MC_BINARY_LANE)
-        return NULL; /* whatever it says, it says it in text */
+    if (lane != MR_MC_BINARY_LANE) { /* whatever it says, it says it in text */
+        *able |= has_meta_set(reply) ? MR_MC_META_SET : 0;
+        return NULL;
+    }
     return mr_mc_read_header(reply.at).status == MR_MC_OK ? NULL : "server refused the proxy";
 }
 
@@ -112,7 +157,7 @@ static void probe(const struct mr_proto_options *options, uint8_t lane, struct m
 static const char *check_probe(struct mr_slice reply, struct mr_probe *found)
 {
     (void)found;
-    if ((uint8_t)reply.at[0] == MR_MC_REPLY_MAGIC || memcmp(reply.at, "VERSION", 7) == 0)
+    if ((uint8_t)reply.at[0] == MR_MC_REPLY_MAGIC || mr_mc_starts(reply, "VERSION"))
         return NULL;
     return "server answers a probe with an error";
 }
@@ -122,6 +167,7 @@ const struct mr_proto MR_PROTO_MEMCACHE = {
     .lanes = MR_MC_LANES,
     .cross_server = "SERVER_ERROR keys of one request live on several servers\r\n",
     .too_many_clients = "SERVER_ERROR too many clients\r\n",
+    .unable = "ms needs a server of memcached 1.6.10 or later",
     .parse = parse,
     .next_key = mr_mc_next_key,
     .answer = answer,
@@ -129,7 +175,7 @@ const struct mr_proto MR_PROTO_MEMCACHE = {
     .join = mr_mc_join,
     .fail = mr_mc_fail,
     .present = mr_mc_present,
-    .out_of_step = mr_mc_out_of_step,
+    .in_step = mr_mc_in_step,
     .scan_reply = mr_mc_scan_reply,
     .hello = hello,
     .check_hello = check_hello,

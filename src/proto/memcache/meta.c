@@ -1,27 +1,27 @@
 /* meta.c - command lines of the meta dialect. */
 #include "proto/memcache/internal.h"
 
-#include "core/number.h"
+#define WORDS_MAX 19u /* that every memcached takes */
+#define TOKEN_MAX 32u /* bytes of a flag of a storage command with its argument */
+
+static const char INVALID_FLAG[] = "CLIENT_ERROR invalid flag\r\n";
+
+#define BAD_TOKEN "CLIENT_ERROR bad token in command line format\r\n"
 
 /* What the flags of a command say to the proxy; the rest is for the server. */
 struct flags {
     bool quiet;
     bool base64;
-    bool bad_key;    /* it is not what base64 makes */
-    bool bad_number; /* F without one, which a server refuses in the words of a lost line */
+    bool shows_key;
 };
 
 static void read_flags(const struct mr_mc_line *line, uint32_t first, struct flags *flags)
 {
-    uint64_t v;
-
     for (uint32_t i = first; i < line->n_words && i < MR_MC_WORDS; i++) {
         const struct mr_slice word = line->words[i];
         flags->quiet |= word.at[0] == 'q';
         flags->base64 |= word.at[0] == 'b';
-        flags->bad_number |=
-            word.at[0] == 'F' &&
-            !mr_parse_uint((struct mr_slice){word.at + 1, word.len - 1}, UINT64_MAX, &v);
+        flags->shows_key |= word.at[0] == 'k';
     }
 }
 
@@ -59,57 +59,172 @@ static bool decode_base64(struct mr_slice text, struct mr_slice *key)
     return n > 0;
 }
 
-/*
- * Quiet commands may have no reply, which a shared connection cannot tell from one that is late:
- * servers are asked aloud, and the reply is left out here.
- */
-static void forward(const struct mr_proto_ctx *ctx, const struct mr_mc_line *line, uint32_t first,
-                    const struct flags *flags, struct mr_slice value, struct mr_msg *msg)
-{
-    const char *p = line->at;
-    struct mr_slice word;
+/* ---- what may stand behind the length of a storage command ---- */
 
-    if (line->normal && !flags->quiet) {
-        msg->wire = (struct mr_slice){line->at, line->bytes + value.len};
-        return;
+enum argument { ANY, NUMBER32, NUMBER64, TIME, MODE, OPAQUE };
+
+/* The flags that some memcached from 1.6.10 on knows, and what is said of a bad argument. */
+static const struct {
+    char letter;
+    enum argument argument;
+    const char *wrong;
+} SET_FLAGS[] = {
+    {'b', ANY, INVALID_FLAG},
+    {'c', ANY, INVALID_FLAG},
+    {'f', ANY, INVALID_FLAG},
+    {'h', ANY, INVALID_FLAG},
+    {'k', ANY, INVALID_FLAG},
+    {'l', ANY, INVALID_FLAG},
+    {'q', ANY, INVALID_FLAG},
+    {'s', ANY, INVALID_FLAG},
+    {'t', ANY, INVALID_FLAG},
+    {'u', ANY, INVALID_FLAG},
+    {'v', ANY, INVALID_FLAG},
+    {'x', ANY, INVALID_FLAG},
+    {'I', ANY, INVALID_FLAG},
+    {'L', ANY, INVALID_FLAG},
+    {'P', ANY, INVALID_FLAG},
+    {'C', NUMBER64, BAD_TOKEN},
+    {'D', NUMBER64, "CLIENT_ERROR invalid numeric delta value\r\n"},
+    {'E', NUMBER64, BAD_TOKEN},
+    {'F', NUMBER32, MR_MC_BAD_FORMAT},
+    {'J', NUMBER64, "CLIENT_ERROR invalid numeric initial value\r\n"},
+    {'M', MODE, "CLIENT_ERROR incorrect length for M token\r\n"},
+    {'N', TIME, BAD_TOKEN},
+    {'O', OPAQUE, "CLIENT_ERROR opaque token too long\r\n"},
+    {'R', TIME, BAD_TOKEN},
+    {'T', TIME, BAD_TOKEN},
+};
+
+static bool argument_ok(enum argument argument, struct mr_slice word)
+{
+    const struct mr_slice rest = {word.at + 1, word.len - 1};
+    uint64_t v;
+
+    switch (argument) {
+    case ANY:
+    case OPAQUE:
+        return word.len <= TOKEN_MAX;
+    case NUMBER32:
+        return mr_mc_number(rest, UINT32_MAX, &v);
+    case NUMBER64:
+        return mr_mc_number(rest, UINT64_MAX, &v);
+    case TIME:
+        return mr_mc_time_ok(rest);
+    case MODE:
+        return rest.len == 1;
     }
-    for (uint32_t i = 0; mr_mc_word(&p, line->end, &word); i++)
-        if (i < first || word.at[0] != 'q')
-            MR_CHECK((i == 0 || mr_buf_append(ctx->scratch, ctx->slab, " ", 1)) &&
-                     mr_buf_append(ctx->scratch, ctx->slab, word.at, word.len));
-    MR_CHECK(mr_buf_append(ctx->scratch, ctx->slab, "\r\n", 2) &&
-             (value.len == 0 || mr_buf_append(ctx->scratch, ctx->slab, value.at, value.len)));
-    msg->wire = mr_buf_slice(ctx->scratch);
+    return false;
+}
+
+/* What is wrong with one flag, or NULL. */
+static const char *check_flag(struct mr_slice word)
+{
+    size_t i = 0;
+
+    while (i < MR_COUNT(SET_FLAGS) && SET_FLAGS[i].letter != word.at[0])
+        i++;
+    if (i == MR_COUNT(SET_FLAGS))
+        return INVALID_FLAG;
+    return argument_ok(SET_FLAGS[i].argument, word) ? NULL : SET_FLAGS[i].wrong;
+}
+
+/* What memcached says of these flags; NULL when every one takes them, or passes over the value. */
+static const char *check_flags(const struct mr_mc_line *line, bool bad_key)
+{
+    bool seen[127] = {false};
+    const char *wrong = NULL;
+    char mode = 'S';
+
+    for (uint32_t i = 3; i < line->n_words; i++) {
+        const struct mr_slice word = line->words[i];
+        const uint8_t letter = (uint8_t)word.at[0];
+        if (letter >= MR_COUNT(seen) || seen[letter])
+            return "CLIENT_ERROR duplicate flag\r\n";
+        seen[letter] = true;
+        const char *w = check_flag(word);
+        if (w == INVALID_FLAG)
+            return w;
+        if (letter == 'b' && bad_key)
+            w = "CLIENT_ERROR error decoding key\r\n";
+        if (w != NULL)
+            wrong = w;
+        else if (letter == 'M')
+            mode = word.at[1];
+    }
+    if (wrong == NULL && memchr("EAPRS", mode, 5) == NULL)
+        wrong = "CLIENT_ERROR invalid mode for ms M token\r\n";
+    return wrong;
 }
 
 /* ms key length flags*, then the value. */
 static enum mr_result parse_set(const struct mr_proto_ctx *ctx, struct mr_parse_state *state,
-                                const struct mr_mc_line *line, struct mr_slice input,
-                                const struct flags *flags, struct mr_msg *msg,
-                                struct mr_slice *value)
+                                const struct mr_mc_line *line, struct mr_slice input, bool bad_key,
+                                struct mr_msg *msg, struct mr_slice *value)
 {
     uint64_t length;
 
-    if (line->n_words < 3 || !mr_parse_uint(line->words[2], MR_MC_VALUE_MAX, &length))
+    if (line->n_words < 3)
         return mr_mc_refuse(msg, MR_MC_BAD_FORMAT);
-    const enum mr_result rc = mr_mc_value(ctx, state, line, input, length, msg, value);
-    if (rc == MR_OK && flags->bad_key)
-        return mr_mc_refuse(msg, "CLIENT_ERROR error decoding key\r\n");
-    if (rc == MR_OK && flags->bad_number)
-        return mr_mc_refuse(msg, MR_MC_BAD_FORMAT);
+    const enum mr_mc_length what = mr_mc_read_length(line->words[2], &length);
+    if (what != MR_MC_LENGTH) {
+        (void)mr_mc_refuse(msg, MR_MC_BAD_FORMAT);
+        return what == MR_MC_NO_LENGTH ? MR_OK : MR_EPROTO;
+    }
+    const char *wrong = !mr_mc_key_ok(line, line->words[1]) ? MR_MC_BAD_FORMAT
+                        : line->n_words > WORDS_MAX ? "CLIENT_ERROR options flags too long\r\n"
+                                                    : check_flags(line, bad_key);
+    if (wrong != NULL)
+        return mr_mc_refuse_value(ctx, length, msg, wrong);
     msg->guarded = true;
-    return rc;
+    msg->needs = MR_MC_META_SET;
+    return mr_mc_value(ctx, state, line, input, length, msg, value);
 }
 
+/* The other commands: there is nothing behind the line. */
+static enum mr_result parse_other(const struct mr_mc_line *line, char verb, bool bad_key,
+                                  struct mr_msg *msg)
+{
+    const bool get = verb == 'g';
+
+    if (!mr_mc_key_ok(line, line->words[1]))
+        return mr_mc_refuse(msg, MR_MC_BAD_FORMAT);
+    if (line->n_words > WORDS_MAX)
+        return mr_mc_refuse(msg, get ? "CLIENT_ERROR options flags are too long\r\n"
+                                     : "CLIENT_ERROR options flags too long\r\n");
+    if (bad_key)
+        return mr_mc_refuse(msg, verb == 'e' ? MR_MC_BAD_FORMAT
+                                 : get       ? "CLIENT_ERROR error decoding key\r\n"
+                                             : "CLIENT_ERROR invalid or duplicate flag\r\n");
+    if (verb == 'e' && mr_mc_ends_line(msg->key))
+        return mr_mc_refuse(msg, "CLIENT_ERROR the key cannot be shown in a line\r\n");
+    return MR_OK;
+}
+
+/*
+ * A key with a line end in it is shown as it is by servers that have got it in binary: the reply
+ * is a line less than it should be, unless the key stands there in the same base64 text.
+ */
+static uint32_t guard_key(const struct mr_mc_line *line, const struct flags *flags,
+                          struct mr_msg *msg)
+{
+    if (!flags->base64 || !flags->shows_key || !mr_mc_ends_line(msg->key))
+        return 0;
+    msg->guarded = true;
+    return (uint32_t)line->words[1].len;
+}
+
+/*
+ * Quiet commands may have no reply, which a shared connection cannot tell from one that is late:
+ * servers are asked aloud, and the reply is left out here.
+ */
 enum mr_result mr_mc_parse_meta(const struct mr_proto_ctx *ctx, struct mr_parse_state *state,
-                                const struct mr_mc_line *line, struct mr_slice input,
-                                struct mr_msg *msg)
+                                struct mr_mc_line *line, struct mr_slice input, struct mr_msg *msg)
 {
     const char verb = line->words[0].at[1];
     const uint32_t first_flag = verb == 's' ? 3 : 2;
     struct flags flags = {0};
     struct mr_slice value = {NULL, 0};
-    enum mr_result rc = MR_OK;
 
     if (verb == 'n')
         return mr_mc_refuse(msg, "MN\r\n");
@@ -117,24 +232,23 @@ enum mr_result mr_mc_parse_meta(const struct mr_proto_ctx *ctx, struct mr_parse_
         return mr_mc_refuse(msg, "ERROR\r\n");
     if (line->n_words < 2)
         return mr_mc_refuse(msg, verb == 'e' ? MR_MC_BAD_FORMAT : "ERROR\r\n");
-    if (line->n_words > MR_MC_WORDS)
-        return mr_mc_refuse(msg, "CLIENT_ERROR options flags are too long\r\n");
-    if (!mr_mc_key_ok(line, line->words[1]))
-        return mr_mc_refuse(msg, MR_MC_BAD_FORMAT);
     read_flags(line, first_flag, &flags);
+    if (verb == 'e') /* a debugging aid that knows this one, in this place only */
+        flags.base64 = line->n_words > 2 && mr_slice_eq(line->words[2], mr_slice_of("b"));
     msg->key = line->words[1];
-    flags.bad_key = flags.base64 && verb != 'e' && !decode_base64(line->words[1], &msg->key);
-    msg->action = MR_MSG_BY_KEY;
-    if (verb == 's')
-        rc = parse_set(ctx, state, line, input, &flags, msg, &value);
-    if (rc != MR_OK || msg->action != MR_MSG_BY_KEY)
+    const bool bad_key = flags.base64 && !decode_base64(line->words[1], &msg->key);
+    const enum mr_result rc = verb == 's' ? parse_set(ctx, state, line, input, bad_key, msg, &value)
+                                          : parse_other(line, verb, bad_key, msg);
+    if (rc != MR_OK || msg->action == MR_MSG_REFUSE)
         return rc;
+    msg->action = MR_MSG_BY_KEY;
     msg->class = verb == 'g' || verb == 'e' ? MR_CLASS_READ : MR_CLASS_WRITE;
     msg->ticket = mr_mc_pack((struct mr_mc_ticket){.reply = flags.quiet   ? MR_MC_QUIET
                                                             : verb == 'g' ? MR_MC_FINDS
                                                                           : MR_MC_PLAIN,
-                                                   .verb = (uint8_t)verb});
+                                                   .verb = (uint8_t)verb,
+                                                   .opaque = guard_key(line, &flags, msg)});
     msg->edits = true;
-    forward(ctx, line, first_flag, &flags, value, msg);
+    mr_mc_forward(ctx, line, flags.quiet ? first_flag : MR_MC_ALOUD, value, msg);
     return MR_OK;
 }

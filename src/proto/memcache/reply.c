@@ -11,13 +11,6 @@
 #define IN_LIST   2u /* more lines belong to the reply */
 #define LAST      4u /* the reply ends at `offset` */
 
-static bool starts(struct mr_slice line, const char *with)
-{
-    const size_t n = strlen(with);
-
-    return line.len >= n && memcmp(line.at, with, n) == 0;
-}
-
 /* The length of a value in word `number` of the line. */
 static bool value_length(struct mr_slice line, uint32_t number, uint64_t *length)
 {
@@ -37,20 +30,20 @@ static enum mr_result take_line(struct mr_reply_state *state, struct mr_slice li
     uint64_t length;
 
     state->offset = next;
-    if (starts(line, "VALUE ")) {
+    if (mr_mc_starts(line, "VALUE ")) {
         if (!value_length(line, 3, &length))
             return MR_EPROTO;
         state->offset += length;
         state->pending = VALUE_DUE | IN_LIST;
-    } else if (starts(line, "VA ") && !in_list) {
+    } else if (mr_mc_starts(line, "VA ") && !in_list) {
         if (!value_length(line, 1, &length))
             return MR_EPROTO;
         state->offset += length;
         state->pending = VALUE_DUE;
-    } else if (starts(line, "STAT ")) {
+    } else if (mr_mc_starts(line, "STAT ")) {
         state->pending = IN_LIST;
-    } else if (in_list && !starts(line, "END") && !starts(line, "SERVER_ERROR") &&
-               !starts(line, "CLIENT_ERROR") && !starts(line, "ERROR")) {
+    } else if (in_list && !mr_mc_starts(line, "END") && !mr_mc_starts(line, "SERVER_ERROR") &&
+               !mr_mc_starts(line, "CLIENT_ERROR") && !mr_mc_starts(line, "ERROR")) {
         return MR_EPROTO;
     } else {
         state->pending = LAST;
@@ -125,18 +118,73 @@ enum mr_result mr_mc_scan_reply(uint8_t lane, struct mr_reply_state *state, cons
                                      : scan_text(state, bytes, len, reply_len);
 }
 
-bool mr_mc_out_of_step(struct mr_slice reply)
+static bool starts_with_any(struct mr_slice reply, const char *const *texts, size_t n)
 {
-    return starts(reply, "ERROR") || starts(reply, "CLIENT_ERROR bad command line") ||
-           starts(reply, "CLIENT_ERROR bad data chunk") || starts(reply, "CLIENT_ERROR line");
+    for (size_t i = 0; i < n; i++)
+        if (mr_mc_starts(reply, texts[i]))
+            return true;
+    return false;
+}
+
+/*
+ * What servers say to a storage command when they have read the line, and with it the value. An
+ * error of the server's own is one of them: memcached then passes over the value, or hangs up.
+ */
+static bool is_stored_reply(struct mr_slice reply)
+{
+    static const char *const TEXTS[] = {"STORED\r\n", "NOT_STORED\r\n", "EXISTS\r\n",
+                                        "NOT_FOUND\r\n", "SERVER_ERROR "};
+
+    return starts_with_any(reply, TEXTS, MR_COUNT(TEXTS));
+}
+
+/* The same to a meta set. A flag that is too new for it is refused once the length is read. */
+static bool is_meta_set_reply(struct mr_slice reply)
+{
+    static const char *const TEXTS[] = {
+        "HD\r\n", "HD ", "NS\r\n", "NS ", "EX\r\n",        "EX ",
+        "NF\r\n", "NF ", "OK\r\n", "OK ", "SERVER_ERROR ", "CLIENT_ERROR invalid flag\r\n"};
+
+    return starts_with_any(reply, TEXTS, MR_COUNT(TEXTS));
+}
+
+/* True unless the reply shows a key that is not `key_bytes` of base64 text. */
+static bool shows_text(struct mr_slice reply, uint32_t key_bytes)
+{
+    const char *nl = memchr(reply.at, '\n', reply.len);
+    const char *p = reply.at, *end = nl != NULL ? nl - 1 : reply.at + reply.len;
+    struct mr_slice word;
+
+    if (end - p <= 2 || mr_mc_starts(reply, "SERVER_ERROR ") ||
+        mr_mc_starts(reply, "CLIENT_ERROR ") || mr_mc_starts(reply, "ERROR"))
+        return true;
+    while (mr_mc_word(&p, end, &word))
+        if (word.at[0] == 'k')
+            return word.len == key_bytes + 1;
+    return false;
+}
+
+bool mr_mc_in_step(uint64_t ticket, struct mr_slice reply)
+{
+    const struct mr_mc_ticket t = mr_mc_unpack(ticket);
+
+    if (t.reply == MR_MC_PACKET) {
+        const struct mr_mc_header h = mr_mc_read_header(reply.at);
+        return h.opcode == mr_mc_aloud(t.verb) && h.opaque == t.opaque;
+    }
+    if (t.verb == 0)
+        return is_stored_reply(reply);
+    return (t.verb != 's' || is_meta_set_reply(reply)) &&
+           (t.opaque == 0 || shows_text(reply, t.opaque));
 }
 
 /* What a quiet meta command does not say. */
 static bool quiet_meta(uint8_t verb, struct mr_slice reply)
 {
     if (verb == 'g')
-        return starts(reply, "EN");
-    return starts(reply, "HD") || (verb == 'a' && starts(reply, "VA "));
+        return mr_mc_starts(reply, "EN");
+    return mr_mc_starts(reply, "HD") || mr_mc_starts(reply, "OK") ||
+           (verb == 'a' && mr_mc_starts(reply, "VA "));
 }
 
 /* A server older than the meta commands says ERROR: that is no news to a client that knows them. */

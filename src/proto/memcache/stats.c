@@ -8,10 +8,17 @@
 #include <stdio.h>
 
 static const char *const WORDS[] = {
-    [MR_MC_STATS_GENERAL] = "",          [MR_MC_STATS_ITEMS] = "items",
-    [MR_MC_STATS_SLABS] = "slabs",       [MR_MC_STATS_SIZES] = "sizes",
-    [MR_MC_STATS_SETTINGS] = "settings", [MR_MC_STATS_RESET] = "reset",
-    [MR_MC_STATS_SERVERS] = "servers",   [MR_MC_STATS_PROXY] = "proxy",
+    [MR_MC_STATS_GENERAL] = "",
+    [MR_MC_STATS_ITEMS] = "items",
+    [MR_MC_STATS_SLABS] = "slabs",
+    [MR_MC_STATS_SIZES] = "sizes",
+    [MR_MC_STATS_SETTINGS] = "settings",
+    [MR_MC_STATS_RESET] = "reset",
+    [MR_MC_STATS_SERVERS] = "servers",
+    [MR_MC_STATS_PROXY] = "proxy",
+    [MR_MC_STATS_DETAIL_ON] = "detail on",
+    [MR_MC_STATS_DETAIL_OFF] = "detail off",
+    [MR_MC_STATS_DETAIL_DUMP] = "detail dump",
 };
 
 enum mr_mc_stats mr_mc_stats_group(struct mr_slice word)
@@ -20,6 +27,12 @@ enum mr_mc_stats mr_mc_stats_group(struct mr_slice word)
         if (mr_slice_eq(word, mr_slice_of(WORDS[i])))
             return (enum mr_mc_stats)i;
     return MR_MC_STATS_UNKNOWN;
+}
+
+bool mr_mc_stats_local(enum mr_mc_stats stats)
+{
+    return stats == MR_MC_STATS_PROXY || stats == MR_MC_STATS_DETAIL_ON ||
+           stats == MR_MC_STATS_DETAIL_OFF || stats == MR_MC_STATS_DETAIL_DUMP;
 }
 
 const char *mr_mc_stats_ask(enum mr_mc_stats stats)
@@ -206,7 +219,7 @@ static bool put_other(const struct mr_plan *plan, bool binary, struct mr_slab *s
             continue;
         const bool list = binary ? mr_mc_read_header(r.at).status == MR_MC_OK &&
                                        mr_mc_unpack(plan->ticket).stats != MR_MC_STATS_RESET
-                                 : memcmp(r.at, "STAT ", 5) == 0 || memcmp(r.at, "END\r\n", 5) == 0;
+                                 : mr_mc_starts(r, "STAT ") || mr_mc_starts(r, "END\r\n");
         if (!list) {
             MR_CHECK(mr_buf_append(out, slab, r.at, r.len));
             return true;

@@ -3,7 +3,7 @@
 
 #include "proto/proto.h"
 
-/** What can be asked for: `stats <word>`. */
+/** What can be asked for: `stats <words>`. */
 enum mr_mc_stats {
     MR_MC_STATS_GENERAL, /* no word */
     MR_MC_STATS_ITEMS,
@@ -11,12 +11,18 @@ enum mr_mc_stats {
     MR_MC_STATS_SIZES,
     MR_MC_STATS_SETTINGS,
     MR_MC_STATS_RESET,
-    MR_MC_STATS_SERVERS, /* the general ones, of each server for itself */
-    MR_MC_STATS_PROXY,   /* of the proxy */
+    MR_MC_STATS_SERVERS,   /* the general ones, of each server for itself */
+    MR_MC_STATS_PROXY,     /* of the proxy */
+    MR_MC_STATS_DETAIL_ON, /* counters for each prefix of keys: the proxy leaves them off */
+    MR_MC_STATS_DETAIL_OFF,
+    MR_MC_STATS_DETAIL_DUMP,
     MR_MC_STATS_UNKNOWN,
 };
 
 enum mr_mc_stats mr_mc_stats_group(struct mr_slice word);
+
+/** True for what is answered without a server. */
+bool mr_mc_stats_local(enum mr_mc_stats stats);
 
 /** The word that servers are asked with. */
 const char *mr_mc_stats_ask(enum mr_mc_stats stats);

@@ -6,6 +6,11 @@
 #define LEADING_BLANKS 100u       /* as many as memcached passes over */
 #define KEYS_MAX       (1u << 20) /* of one retrieval */
 
+/* Of keys in one line to a server: the verb, a time and the end of the line come to less than 32.
+ */
+#define GET_KEYS_BYTES (MR_MC_SERVER_GET - 32u)
+#define GAT_KEYS_BYTES (MR_MC_SERVER_LINE - 32u)
+
 #define BAD_VERB    "ERROR\r\n"
 #define BAD_EXPTIME "CLIENT_ERROR invalid exptime argument\r\n"
 
@@ -60,58 +65,6 @@ static const struct verb VERBS[] = {
     {"extstore", ADMIN},
 };
 
-bool mr_mc_word(const char **at, const char *end, struct mr_slice *word)
-{
-    const char *p = *at;
-
-    while (p < end && *p == ' ')
-        p++;
-    const char *start = p;
-    while (p < end && *p != ' ')
-        p++;
-    *word = (struct mr_slice){start, (size_t)(p - start)};
-    *at = p;
-    return p > start;
-}
-
-enum mr_result mr_mc_refuse(struct mr_msg *msg, const char *reply)
-{
-    msg->action = MR_MSG_REFUSE;
-    msg->reply = mr_slice_of(reply);
-    return MR_OK;
-}
-
-static bool control_byte(char c)
-{
-    return (uint8_t)c < 0x20 || c == 0x7f;
-}
-
-/* Splits the line at bytes[0..nl] into words. */
-static void read_line(const char *bytes, const char *nl, struct mr_mc_line *line)
-{
-    const char *p = bytes;
-
-    line->bytes = (size_t)(nl - bytes) + 1;
-    line->end = nl > bytes && nl[-1] == '\r' ? nl - 1 : nl;
-    while (p < line->end && *p == ' ')
-        p++;
-    line->at = p;
-    line->normal = p == bytes && line->end < nl;
-    line->clean = true;
-    line->n_words = 0;
-    while (p < line->end) {
-        const char *start = p;
-        for (; p < line->end && *p != ' '; p++)
-            if (MR_UNLIKELY(control_byte(*p)))
-                line->clean = false;
-        if (line->n_words < MR_MC_WORDS)
-            line->words[line->n_words] = (struct mr_slice){start, (size_t)(p - start)};
-        line->n_words++;
-        while (p < line->end && *p == ' ')
-            p++;
-    }
-}
-
 /* Retrievals name as many keys as they like; any other line is short. */
 static bool may_be_long(const char *bytes, size_t len)
 {
@@ -130,7 +83,7 @@ static bool may_be_long(const char *bytes, size_t len)
 
 static enum mr_result too_long(struct mr_msg *msg, enum mr_result rc)
 {
-    (void)mr_mc_refuse(msg, "CLIENT_ERROR line too long\r\n");
+    (void)mr_mc_refuse(msg, MR_MC_LONG_LINE);
     return rc;
 }
 
@@ -154,25 +107,6 @@ static enum mr_result find_line(const struct mr_proto_ctx *ctx, struct mr_parse_
     return MR_AGAIN;
 }
 
-bool mr_mc_key_ok(const struct mr_mc_line *line, struct mr_slice key)
-{
-    return line->clean && key.len > 0 && key.len <= MR_MC_KEY_BYTES;
-}
-
-/* What goes to the server: the line up to `end` and the value; copied only where it must change. */
-static void forward(const struct mr_proto_ctx *ctx, const struct mr_mc_line *line, const char *end,
-                    struct mr_slice value, struct mr_msg *msg)
-{
-    if (MR_LIKELY(line->normal && end == line->end)) {
-        msg->wire = (struct mr_slice){line->at, line->bytes + value.len};
-        return;
-    }
-    MR_CHECK(mr_buf_append(ctx->scratch, ctx->slab, line->at, (size_t)(end - line->at)) &&
-             mr_buf_append(ctx->scratch, ctx->slab, "\r\n", 2) &&
-             (value.len == 0 || mr_buf_append(ctx->scratch, ctx->slab, value.at, value.len)));
-    msg->wire = mr_buf_slice(ctx->scratch);
-}
-
 static void ticket(struct mr_msg *msg, enum mr_mc_reply reply)
 {
     msg->ticket = mr_mc_pack((struct mr_mc_ticket){.reply = (uint8_t)reply});
@@ -181,25 +115,16 @@ static void ticket(struct mr_msg *msg, enum mr_mc_reply reply)
 
 /*
  * The last word may be `noreply`. The servers are not told: their replies keep the connection in
- * step, and are thrown away here. Returns the end of what they are told.
+ * step, and are thrown away here.
  */
-static const char *read_noreply(const struct mr_mc_line *line, struct mr_msg *msg)
+static void read_noreply(struct mr_mc_line *line, struct mr_msg *msg)
 {
     const uint32_t last = line->n_words - 1;
     const bool quiet = last < MR_MC_WORDS && mr_slice_eq(line->words[last], mr_slice_of("noreply"));
 
     ticket(msg, quiet ? MR_MC_NO_REPLY : MR_MC_PLAIN);
-    return quiet ? line->words[last].at : line->end;
-}
-
-/* A time may be negative: long ago. */
-static bool is_exptime(struct mr_slice word)
-{
-    uint64_t v;
-
-    if (word.len > 1 && word.at[0] == '-')
-        word = (struct mr_slice){word.at + 1, word.len - 1};
-    return mr_parse_uint(word, INT64_MAX, &v);
+    if (quiet)
+        mr_mc_drop_last(line);
 }
 
 static enum mr_result parse_retrieve(const struct mr_proto_ctx *ctx, const struct mr_mc_line *line,
@@ -212,7 +137,7 @@ static enum mr_result parse_retrieve(const struct mr_proto_ctx *ctx, const struc
         return mr_mc_refuse(msg, BAD_VERB);
     if (line->n_words > KEYS_MAX)
         return mr_mc_refuse(msg, "CLIENT_ERROR too many keys\r\n");
-    if (first == 2 && !is_exptime(line->words[1]))
+    if (first == 2 && !mr_mc_time_ok(line->words[1]))
         return mr_mc_refuse(msg, BAD_EXPTIME);
     if (line->n_words == first)
         return mr_mc_refuse(msg, "END\r\n"); /* a time and no key */
@@ -226,47 +151,25 @@ static enum mr_result parse_retrieve(const struct mr_proto_ctx *ctx, const struc
     msg->n_keys = line->n_words - first;
     msg->action = msg->n_keys == 1 ? MR_MSG_BY_KEY : MR_MSG_BY_KEYS;
     msg->splittable = true;
+    msg->part_bytes = first == 2 ? GAT_KEYS_BYTES : GET_KEYS_BYTES;
     msg->class = first == 2 ? MR_CLASS_WRITE : MR_CLASS_READ;
     msg->ticket = mr_mc_pack((struct mr_mc_ticket){.reply = MR_MC_FINDS, .verb = (uint8_t)first});
-    forward(ctx, line, line->end, (struct mr_slice){NULL, 0}, msg);
+    mr_mc_forward(ctx, line, MR_MC_ALOUD, (struct mr_slice){NULL, 0}, msg);
     return MR_OK;
 }
 
-enum mr_result mr_mc_value(const struct mr_proto_ctx *ctx, struct mr_parse_state *state,
-                           const struct mr_mc_line *line, struct mr_slice input, uint64_t length,
-                           struct mr_msg *msg, struct mr_slice *value)
-{
-    const uint64_t total = line->bytes + length + 2;
-
-    if (length > ctx->options->max_item_bytes || total > ctx->options->max_request_bytes) {
-        ctx->session->skip = (uint32_t)(length + 2);
-        (void)mr_mc_refuse(msg, "SERVER_ERROR object too large for cache\r\n");
-    } else if (input.len < total) {
-        state->offset = 0;
-        state->want = (uint32_t)total;
-        return MR_AGAIN;
-    } else {
-        *value = (struct mr_slice){input.at + line->bytes, (size_t)length + 2};
-        msg->consumed = (size_t)total;
-        if (value->at[length] == '\r' && value->at[length + 1] == '\n')
-            return MR_OK;
-        (void)mr_mc_refuse(msg, "CLIENT_ERROR bad data chunk\r\n");
-    }
-    return MR_OK;
-}
-
-/* Strict: what a server would refuse without passing over the value must not reach it. */
-static bool store_fields_ok(const struct mr_mc_line *line, bool cas, uint64_t *length)
+/* The fields whose values do not tell how many bytes follow. */
+static bool store_fields_ok(const struct mr_mc_line *line, bool cas)
 {
     uint64_t v;
 
-    return mr_mc_key_ok(line, line->words[1]) && mr_parse_uint(line->words[2], UINT64_MAX, &v) &&
-           is_exptime(line->words[3]) && mr_parse_uint(line->words[4], MR_MC_VALUE_MAX, length) &&
-           (!cas || mr_parse_uint(line->words[5], UINT64_MAX, &v));
+    return mr_mc_key_ok(line, line->words[1]) && mr_mc_number(line->words[2], UINT32_MAX, &v) &&
+           mr_mc_time_ok(line->words[3]) && (!cas || mr_mc_number(line->words[5], UINT64_MAX, &v));
 }
 
+/* A word behind the last field that is not `noreply` is ignored, as memcached does. */
 static enum mr_result parse_store(const struct mr_proto_ctx *ctx, struct mr_parse_state *state,
-                                  const struct mr_mc_line *line, struct mr_slice input, bool cas,
+                                  struct mr_mc_line *line, struct mr_slice input, bool cas,
                                   struct mr_msg *msg)
 {
     const uint32_t words = cas ? 6 : 5;
@@ -275,75 +178,83 @@ static enum mr_result parse_store(const struct mr_proto_ctx *ctx, struct mr_pars
 
     if (line->n_words != words && line->n_words != words + 1)
         return mr_mc_refuse(msg, BAD_VERB);
-    const char *end = read_noreply(line, msg);
-    if (!store_fields_ok(line, cas, &length))
-        return mr_mc_refuse(msg, MR_MC_BAD_FORMAT);
-    msg->action = MR_MSG_BY_KEY;
+    read_noreply(line, msg);
+    const enum mr_mc_length what = mr_mc_read_length(line->words[4], &length);
+    if (what != MR_MC_LENGTH) {
+        (void)mr_mc_refuse(msg, MR_MC_BAD_FORMAT);
+        return what == MR_MC_NO_LENGTH ? MR_OK : MR_EPROTO;
+    }
+    if (line->n_words < words || !store_fields_ok(line, cas))
+        return mr_mc_refuse_value(ctx, length, msg, MR_MC_BAD_FORMAT);
+    if (line->n_words > words)
+        mr_mc_drop_last(line);
     const enum mr_result rc = mr_mc_value(ctx, state, line, input, length, msg, &value);
-    if (rc != MR_OK || msg->action != MR_MSG_BY_KEY)
+    if (rc != MR_OK || msg->action == MR_MSG_REFUSE)
         return rc;
+    msg->action = MR_MSG_BY_KEY;
     msg->class = MR_CLASS_WRITE;
     msg->guarded = true;
     msg->key = line->words[1];
-    forward(ctx, line, end, value, msg);
+    mr_mc_forward(ctx, line, MR_MC_ALOUD, value, msg);
     return MR_OK;
 }
 
 /* A command on one key that changes it and has no value. */
 static enum mr_result change(const struct mr_proto_ctx *ctx, const struct mr_mc_line *line,
-                             const char *end, struct mr_msg *msg)
+                             struct mr_msg *msg)
 {
     if (!mr_mc_key_ok(line, line->words[1]))
         return mr_mc_refuse(msg, MR_MC_BAD_FORMAT);
     msg->action = MR_MSG_BY_KEY;
     msg->class = MR_CLASS_WRITE;
     msg->key = line->words[1];
-    forward(ctx, line, end, (struct mr_slice){NULL, 0}, msg);
+    mr_mc_forward(ctx, line, MR_MC_ALOUD, (struct mr_slice){NULL, 0}, msg);
     return MR_OK;
 }
 
-static enum mr_result parse_delete(const struct mr_proto_ctx *ctx, const struct mr_mc_line *line,
+static enum mr_result parse_delete(const struct mr_proto_ctx *ctx, struct mr_mc_line *line,
                                    struct mr_msg *msg)
 {
     const uint32_t n = line->n_words;
-    const char *end = line->end;
 
     if (n < 2 || n > 4)
         return mr_mc_refuse(msg, BAD_VERB);
     if (n > 2) /* else it is a key that is called so */
-        end = read_noreply(line, msg);
-    const bool zero = n > 2 && mr_slice_eq(line->words[2], mr_slice_of("0"));
-    if (!(n == 2 || (n == 3 && (zero || msg->edits)) || (n == 4 && zero && msg->edits)))
+        read_noreply(line, msg);
+    const bool zero = line->n_words == 3 && mr_slice_eq(line->words[2], mr_slice_of("0"));
+    if (line->n_words > 2 && !zero)
         return mr_mc_refuse(msg, "CLIENT_ERROR bad command line format.  Usage: delete <key> "
                                  "[noreply]\r\n");
-    return change(ctx, line, end, msg);
+    return change(ctx, line, msg);
 }
 
 /* verb key number [noreply] */
-static enum mr_result parse_number(const struct mr_proto_ctx *ctx, const struct mr_mc_line *line,
+static enum mr_result parse_number(const struct mr_proto_ctx *ctx, struct mr_mc_line *line,
                                    bool touch, struct mr_msg *msg)
 {
     uint64_t v;
 
     if (line->n_words != 3 && line->n_words != 4)
         return mr_mc_refuse(msg, BAD_VERB);
-    const char *end = read_noreply(line, msg);
+    read_noreply(line, msg);
     if (!mr_mc_key_ok(line, line->words[1]))
         return mr_mc_refuse(msg, MR_MC_BAD_FORMAT);
-    if (touch && !is_exptime(line->words[2]))
+    if (touch && !mr_mc_time_ok(line->words[2]))
         return mr_mc_refuse(msg, BAD_EXPTIME);
-    if (!touch && !mr_parse_uint(line->words[2], UINT64_MAX, &v))
+    if (!touch && !mr_mc_number(line->words[2], UINT64_MAX, &v))
         return mr_mc_refuse(msg, "CLIENT_ERROR invalid numeric delta argument\r\n");
-    return change(ctx, line, end, msg);
+    if (line->n_words > 3)
+        mr_mc_drop_last(line);
+    return change(ctx, line, msg);
 }
 
-static enum mr_result parse_flush(const struct mr_proto_ctx *ctx, const struct mr_mc_line *line,
+static enum mr_result parse_flush(const struct mr_proto_ctx *ctx, struct mr_mc_line *line,
                                   struct mr_msg *msg)
 {
     int64_t delay = 0;
 
-    (void)read_noreply(line, msg);
-    const uint32_t n = line->n_words - (msg->edits ? 1 : 0);
+    read_noreply(line, msg);
+    const uint32_t n = line->n_words;
     if (n > 2)
         return mr_mc_refuse(msg, BAD_VERB);
     if (!ctx->options->allow_flush)
@@ -361,33 +272,74 @@ static enum mr_result parse_flush(const struct mr_proto_ctx *ctx, const struct m
 static enum mr_result parse_stats(const struct mr_proto_ctx *ctx, const struct mr_mc_line *line,
                                   struct mr_msg *msg)
 {
-    const struct mr_slice group = line->n_words > 1 ? line->words[1] : (struct mr_slice){NULL, 0};
-    const enum mr_mc_stats stats = mr_mc_stats_group(group);
+    struct mr_slice group = line->n_words > 1 ? line->words[1] : (struct mr_slice){NULL, 0};
+    const bool detail = mr_slice_eq(group, mr_slice_of("detail"));
 
-    if (line->n_words > 2 || stats == MR_MC_STATS_UNKNOWN)
+    if (line->n_words > (detail ? 3 : 2))
         return mr_mc_refuse(msg, BAD_VERB);
+    if (line->n_words == 3)
+        group.len = (size_t)(line->words[2].at + line->words[2].len - group.at);
+    const enum mr_mc_stats stats = mr_mc_stats_group(group);
+    if (stats == MR_MC_STATS_UNKNOWN)
+        return mr_mc_refuse(msg,
+                            detail ? "CLIENT_ERROR usage: stats detail on|off|dump\r\n" : BAD_VERB);
     msg->ticket = mr_mc_pack((struct mr_mc_ticket){.stats = (uint16_t)stats});
-    msg->action = stats == MR_MC_STATS_PROXY ? MR_MSG_LOCAL : MR_MSG_EVERYWHERE;
+    msg->action = mr_mc_stats_local(stats) ? MR_MSG_LOCAL : MR_MSG_EVERYWHERE;
     mr_buf_printf(ctx->scratch, ctx->slab, "stats%s%s\r\n", *mr_mc_stats_ask(stats) ? " " : "",
                   mr_mc_stats_ask(stats));
     msg->wire = mr_buf_slice(ctx->scratch);
     return MR_OK;
 }
 
-static enum mr_result parse_verbosity(const struct mr_mc_line *line, struct mr_msg *msg)
+static enum mr_result parse_verbosity(struct mr_mc_line *line, struct mr_msg *msg)
 {
     uint64_t level;
 
     if (line->n_words < 2)
         return mr_mc_refuse(msg, BAD_VERB);
-    (void)read_noreply(line, msg);
+    read_noreply(line, msg);
     if (!mr_parse_uint(line->words[1], UINT32_MAX, &level))
         return mr_mc_refuse(msg, MR_MC_BAD_FORMAT);
     return mr_mc_refuse(msg, "OK\r\n"); /* it has no effect on shared servers */
 }
 
+/* A number that memcached would not have read is answered as it does. */
+static enum mr_result parse_admin(const struct mr_mc_line *line, struct mr_msg *msg)
+{
+    static const struct {
+        const char *verb, *what;
+        uint32_t words; /* with the numbers at the end, from the third word on */
+    } NUMBERS[] = {{"slabs", "automove", 3},
+                   {"slabs", "reassign", 4},
+                   {"lru_crawler", "tocrawl", 3},
+                   {"lru_crawler", "sleep", 3}};
+
+    for (size_t i = 0; i < MR_COUNT(NUMBERS); i++) {
+        if (line->n_words != NUMBERS[i].words ||
+            !mr_slice_eq(line->words[0], mr_slice_of(NUMBERS[i].verb)) ||
+            !mr_slice_eq(line->words[1], mr_slice_of(NUMBERS[i].what)))
+            continue;
+        for (uint32_t w = 2; w < line->n_words; w++)
+            if (!mr_mc_time_ok(line->words[w]))
+                return mr_mc_refuse(msg, MR_MC_BAD_FORMAT);
+    }
+    return mr_mc_refuse(msg, "CLIENT_ERROR this command administers one server, the proxy "
+                             "does not pass it on\r\n");
+}
+
+/* A browser that was talked into sending a request here is hung up on, as memcached does. */
+static enum mr_result parse_unknown(const struct mr_mc_line *line, struct mr_msg *msg)
+{
+    const uint32_t n = line->n_words < MR_MC_WORDS ? line->n_words : MR_MC_WORDS;
+
+    if (n < 2 || line->words[n - 1].len < 5 || memcmp(line->words[n - 1].at, "HTTP/", 5) != 0)
+        return mr_mc_refuse(msg, BAD_VERB);
+    msg->action = MR_MSG_LOCAL;
+    return MR_OK;
+}
+
 static enum mr_result classify(const struct mr_proto_ctx *ctx, struct mr_parse_state *state,
-                               const struct mr_mc_line *line, struct mr_slice input,
+                               struct mr_mc_line *line, struct mr_slice input,
                                const struct verb *verb, struct mr_msg *msg)
 {
     switch (verb->kind) {
@@ -417,8 +369,7 @@ static enum mr_result classify(const struct mr_proto_ctx *ctx, struct mr_parse_s
         msg->action = MR_MSG_LOCAL;
         return MR_OK;
     case ADMIN:
-        return mr_mc_refuse(msg, "CLIENT_ERROR this command administers one server, the proxy "
-                                 "does not pass it on\r\n");
+        return parse_admin(line, msg);
     }
     MR_BUG("a verb of no kind");
 }
@@ -440,7 +391,7 @@ enum mr_result mr_mc_parse_text(const struct mr_proto_ctx *ctx, struct mr_parse_
 
     if (rc != MR_OK)
         return rc;
-    read_line(bytes, nl, &line);
+    mr_mc_read_line(bytes, nl, &line);
     msg->consumed = line.bytes;
     msg->lane = MR_MC_TEXT_LANE;
     const struct mr_slice input = {bytes, len};
@@ -450,8 +401,9 @@ enum mr_result mr_mc_parse_text(const struct mr_proto_ctx *ctx, struct mr_parse_
     else if (line.n_words > 0 && line.words[0].len == 2 && line.words[0].at[0] == 'm')
         rc = mr_mc_parse_meta(ctx, state, &line, input, msg);
     else
-        rc = mr_mc_refuse(msg, BAD_VERB);
-    if (msg->action == MR_MSG_REFUSE && mr_mc_unpack(msg->ticket).reply == MR_MC_NO_REPLY)
+        rc = parse_unknown(&line, msg);
+    if (msg->action == MR_MSG_REFUSE && rc == MR_OK &&
+        mr_mc_unpack(msg->ticket).reply == MR_MC_NO_REPLY)
         msg->action = MR_MSG_SKIP; /* what is wrong with it does not show either */
     return rc;
 }

@@ -318,9 +318,10 @@ enum mr_result mr_resp_parse(const struct mr_proto_ctx *ctx, struct mr_parse_sta
         mr_buf_consume(ctx->scratch, ctx->slab, mr_buf_len(ctx->scratch));
     msg->action = MR_MSG_LOCAL;
     msg->n_args = 0;
-    msg->edits = msg->guarded = msg->to_master = false;
+    msg->edits = msg->to_master = msg->guarded = false;
     msg->class = MR_CLASS_OTHER;
-    msg->lane = 0;
+    msg->lane = msg->needs = 0;
+    msg->part_bytes = 0;
     msg->ticket = 0;
     if (len == 0)
         return more(state, bytes, bytes, 0, 0);

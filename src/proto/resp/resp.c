@@ -36,9 +36,10 @@ static uint32_t hello(const struct mr_proto_options *options, uint8_t lane, stru
 }
 
 static const char *check_hello(const struct mr_proto_options *options, uint8_t lane, uint32_t index,
-                               struct mr_slice reply)
+                               struct mr_slice reply, uint8_t *able)
 {
     (void)lane;
+    (void)able;
     if (reply.len > 0 && reply.at[0] == '+')
         return NULL;
     return index == 0 && options->auth != NULL ? "server refused the password of the proxy"

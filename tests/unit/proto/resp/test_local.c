@@ -115,6 +115,7 @@ static void greets_servers(void **state)
 {
     struct mr_buf out = {0};
     const struct mr_proto_options both = {.auth = "pw", .db = 5};
+    uint8_t able = 0;
 
     (void)state;
     assert_int_equal(MR_PROTO_RESP.hello(&options, 0, &slab, &out), 0);
@@ -124,10 +125,10 @@ static void greets_servers(void **state)
     assert_int_equal(mr_buf_len(&out), strlen(want));
     assert_memory_equal(mr_buf_slice(&out).at, want, strlen(want));
     mr_buf_clear(&out, &slab);
-    assert_null(MR_PROTO_RESP.check_hello(&both, 0, 0, mr_slice_of("+OK\r\n")));
-    assert_string_equal(MR_PROTO_RESP.check_hello(&both, 0, 0, mr_slice_of("-ERR\r\n")),
+    assert_null(MR_PROTO_RESP.check_hello(&both, 0, 0, mr_slice_of("+OK\r\n"), &able));
+    assert_string_equal(MR_PROTO_RESP.check_hello(&both, 0, 0, mr_slice_of("-ERR\r\n"), &able),
                         "server refused the password of the proxy");
-    assert_string_equal(MR_PROTO_RESP.check_hello(&both, 0, 1, mr_slice_of("-ERR\r\n")),
+    assert_string_equal(MR_PROTO_RESP.check_hello(&both, 0, 1, mr_slice_of("-ERR\r\n"), &able),
                         "server refused the database of the pool");
 }
 
