@@ -4,6 +4,7 @@
 #include "core/log.h"
 #include "core/number.h"
 #include "core/version.h"
+#include "proc/about.h"
 #include "proc/channel.h"
 #include "proc/daemon.h"
 #include "proc/files.h"
@@ -376,7 +377,9 @@ int main(int argc, char **argv)
     if (s.options.kill_word != NULL)
         return send_signal(&s);
     if (s.options.version || s.options.help || s.options.describe_stats) {
-        mr_options_print_version();
+        mr_about_print_name();
+        if (s.options.version)
+            mr_about_print_build();
         if (s.options.help)
             mr_options_print_usage();
         if (s.options.describe_stats)

@@ -1,80 +1,65 @@
-/* options.c - the command line: twemproxy's flags, Meitu's -k, and our own. */
+/* options.c - parses the command line and prints the help. */
 #include "proc/options.h"
 
 #include "core/metrics.h"
 #include "core/number.h"
-#include "core/version.h"
 
 #include <getopt.h>
 #include <limits.h>
 #include <stdio.h>
+#include <string.h>
 
 #define MBUF_DEFAULT 16384u
 #define MBUF_MIN     512u
 #define MBUF_MAX     16777216u
 
+#define HELP_COLUMN 26
+#define HELP_WIDTH  80
+
 enum { OPT_WORKERS = 256, OPT_ENGINE, OPT_DIFF };
 
-static const struct option LONG_OPTIONS[] = {
-    {"help", no_argument, NULL, 'h'},
-    {"version", no_argument, NULL, 'V'},
-    {"test-conf", no_argument, NULL, 't'},
-    {"daemonize", no_argument, NULL, 'd'},
-    {"describe-stats", no_argument, NULL, 'D'},
-    {"verbose", required_argument, NULL, 'v'},
-    {"output", required_argument, NULL, 'o'},
-    {"conf-file", required_argument, NULL, 'c'},
-    {"stats-port", required_argument, NULL, 's'},
-    {"stats-interval", required_argument, NULL, 'i'},
-    {"stats-addr", required_argument, NULL, 'a'},
-    {"pid-file", required_argument, NULL, 'p'},
-    {"mbuf-size", required_argument, NULL, 'm'},
-    {"kill", required_argument, NULL, 'k'},
-    {"workers", required_argument, NULL, OPT_WORKERS},
-    {"diff", required_argument, NULL, OPT_DIFF},
-    {"engine", required_argument, NULL, OPT_ENGINE},
-    {NULL, 0, NULL, 0},
+const struct mr_option_desc MR_OPTIONS[] = {
+#define X(group, code, name, argument, help) {group, code, name, argument, help},
+#include "proc/options.def"
 };
+const size_t MR_OPTION_COUNT = MR_COUNT(MR_OPTIONS);
 
-void mr_options_print_version(void)
+/* Prints a text in the right-hand column; `column` is where the line stands. */
+static void print_help(const char *text, int column)
 {
-    (void)fprintf(stderr, "This is millrace-%s\nasync event backend: epoll\n\n", MR_VERSION);
+    while (*text != '\0') {
+        const int word = (int)strcspn(text, " ");
+        if (column > HELP_COLUMN && column + 1 + word > HELP_WIDTH) {
+            (void)fputc('\n', stderr);
+            column = 0;
+        }
+        const int pad = column < HELP_COLUMN ? HELP_COLUMN - column : 1;
+        (void)fprintf(stderr, "%*s%.*s", pad, "", word, text);
+        column += pad + word;
+        text += word + (text[word] == ' ');
+    }
+    (void)fputc('\n', stderr);
+}
+
+static void print_option(const struct mr_option_desc *d)
+{
+    int column = d->code < 256 ? fprintf(stderr, "  -%c, --%s", d->code, d->name)
+                               : fprintf(stderr, "      --%s", d->name);
+
+    if (d->argument[0] != '\0')
+        column += fprintf(stderr, "=%s", d->argument);
+    print_help(d->help, column);
 }
 
 void mr_options_print_usage(void)
 {
-    (void)fputs(
-        "Usage: millrace [-c conf file] [-d] [options]\n"
-        "\n"
-        "Run:\n"
-        "  -c, --conf-file=S       configuration file (default: the first that exists of\n"
-        "                          conf/nutcracker.yml, /etc/millrace/millrace.yml and\n"
-        "                          /etc/nutcracker/nutcracker.yml)\n"
-        "  -d, --daemonize         run in the background; errors at start are told here first\n"
-        "      --workers=N         worker processes, `auto` for one per usable CPU, 0 for a\n"
-        "                          single process; wins over worker_processes\n"
-        "      --engine=NAME       auto, epoll or io_uring; wins over engine\n"
-        "  -p, --pid-file=S        write and lock a file with the process id (default: none)\n"
-        "  -m, --mbuf-size=N       keys may have N-48 bytes (default: 16384; 512 to 16777216)\n"
-        "\n"
-        "Log:\n"
-        "  -o, --output=S          log file (default: stderr)\n"
-        "  -v, --verbose=N         log level, 0 to 11 (default: 5)\n"
-        "\n"
-        "Statistics:\n"
-        "  -s, --stats-port=N      port of the JSON statistics (default: 22222)\n"
-        "  -a, --stats-addr=S      its address (default: 0.0.0.0)\n"
-        "  -i, --stats-interval=N  accepted for compatibility; statistics are always current\n"
-        "  -D, --describe-stats    list the statistics and exit\n"
-        "\n"
-        "Other:\n"
-        "  -t, --test-conf         check the configuration file, say what is wrong, and exit\n"
-        "      --diff=OLD          with -t: say what a change from the file OLD will do\n"
-        "  -k, --kill=WORD         tell the process in the pid file to reload, reopen (its log),\n"
-        "                          stop, shutdown or upgrade\n"
-        "  -h, --help              this text\n"
-        "  -V, --version           the version\n",
-        stderr);
+    (void)fputs("Usage: millrace [-c FILE] [-d] [options]\n", stderr);
+    for (size_t i = 0; i < MR_OPTION_COUNT; i++) {
+        const struct mr_option_desc *d = &MR_OPTIONS[i];
+        if (i == 0 || strcmp(d->group, MR_OPTIONS[i - 1].group) != 0)
+            (void)fprintf(stderr, "\n%s:\n", d->group);
+        print_option(d);
+    }
 }
 
 static void print_metrics(const char *title, const struct mr_metric_desc *desc, size_t n)
@@ -236,14 +221,41 @@ static enum mr_result set(struct mr_options *o, int opt, struct mr_error *err)
     }
 }
 
+/* What getopt_long() wants to know. */
+struct getopt_tables {
+    struct option longs[MR_COUNT(MR_OPTIONS) + 1];
+    char letters[2 * MR_COUNT(MR_OPTIONS) + 2];
+};
+
+static void build_tables(struct getopt_tables *t)
+{
+    char *letter = t->letters;
+
+    *letter++ = ':'; /* a missing argument is told apart */
+    for (size_t i = 0; i < MR_OPTION_COUNT; i++) {
+        const struct mr_option_desc *d = &MR_OPTIONS[i];
+        const bool takes_argument = d->argument[0] != '\0';
+        t->longs[i] = (struct option){d->name, takes_argument ? required_argument : no_argument,
+                                      NULL, d->code};
+        if (d->code < 256)
+            *letter++ = (char)d->code;
+        if (d->code < 256 && takes_argument)
+            *letter++ = ':';
+    }
+    *letter = '\0';
+    t->longs[MR_OPTION_COUNT] = (struct option){NULL, 0, NULL, 0};
+}
+
 enum mr_result mr_options_parse(struct mr_options *o, int argc, char **argv, struct mr_error *err)
 {
+    struct getopt_tables t;
     int opt;
 
     *o = (struct mr_options){.log_level = -1, .mbuf_size = MBUF_DEFAULT, .workers = -1};
+    build_tables(&t);
     opterr = 0;
     optind = 0; /* glibc: start over */
-    while ((opt = getopt_long(argc, argv, ":hVtdDv:o:c:s:i:a:p:m:k:", LONG_OPTIONS, NULL)) != -1) {
+    while ((opt = getopt_long(argc, argv, t.letters, t.longs, NULL)) != -1) {
         enum mr_result rc = set(o, opt, err);
         if (rc != MR_OK) {
             if (opt == '?' && (optopt == 0 || optopt >= 256))

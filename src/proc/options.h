@@ -4,6 +4,7 @@
 #include "core/result.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct mr_options {
@@ -25,11 +26,22 @@ struct mr_options {
     bool describe_stats;
 };
 
+/** One option, as options.def has it. */
+struct mr_option_desc {
+    const char *group; /* heading in the help */
+    int code;          /* the letter; 256 and above: it has none */
+    const char *name;
+    const char *argument; /* "" for none */
+    const char *help;
+};
+
+extern const struct mr_option_desc MR_OPTIONS[];
+extern const size_t MR_OPTION_COUNT;
+
 /** Fills *o; on failure err is the sentence for the terminal. */
 enum mr_result mr_options_parse(struct mr_options *o, int argc, char **argv,
                                 struct mr_error *err) MR_MUST_USE;
 
-/** Prints the usage, the version, and the list of statistics on stderr. */
+/** Prints the usage, and the list of statistics, on stderr. */
 void mr_options_print_usage(void);
-void mr_options_print_version(void);
 void mr_options_print_stats(void);

@@ -495,11 +495,24 @@ def test_daemonize(redis1, tmp_path, workers):
     assert not pid_file.exists()
 
 
+def test_version():
+    text = run("-V").stderr
+    assert re.search(r"^  epoll +available$", text, re.M)
+    assert re.search(r"^  io_uring +(available|not available: .+)$", text, re.M)
+    assert re.search(r"^compiled with (gcc|clang) \d+\.", text, re.M)
+    for library in ("libyaml", "jansson", "libmicrohttpd"):
+        assert re.search(rf"^  {library} +\d+\.\d+", text, re.M), text
+
+
 def test_command_line(tmp_path, redis1):
     for flag in ("-h", "--help", "-V", "-D"):
         out = run(flag)
         assert out.returncode == 0 and out.stderr.startswith("This is millrace-")
-    assert "--conf-file" in run("-h").stderr
+    usage = run("-h").stderr
+    assert "  -c, --conf-file=FILE    configuration file" in usage
+    assert "      --engine=NAME       auto, epoll or io_uring" in usage
+    assert all(len(line) <= 80 for line in usage.splitlines())
+    assert [usage.count(f"\n{group}:\n") for group in ("Run", "Log", "Statistics", "Other")] == [1] * 4
     described = run("-D").stderr
     assert "pool stats:" in described and '  client_eof          "' in described
     bad = run("-x")
@@ -772,3 +785,7 @@ def test_auto_falls_back_to_epoll_where_io_uring_is_forbidden(redis1, tmp_path):
                          capture_output=True, text=True, timeout=20 * SLOW,
                          preexec_fn=without_io_uring)
     assert out.returncode == 1 and "engine: io_uring_setup" in out.stderr, out.stderr
+    out = subprocess.run([BINARY, "-V"], capture_output=True, text=True, timeout=20 * SLOW,
+                         preexec_fn=without_io_uring)
+    assert "async event backend: epoll\n" in out.stderr
+    assert "  io_uring       not available: " in out.stderr and "io_uring_setup" in out.stderr

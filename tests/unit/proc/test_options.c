@@ -76,4 +76,24 @@ static void complains(void **state)
     }
 }
 
-RUN(T(accepts), T(complains))
+/* What is in the list is an option: a name without its case in the parser is found here. */
+static void knows_all_options(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < MR_OPTION_COUNT; i++) {
+        const struct mr_option_desc *d = &MR_OPTIONS[i];
+        const char *value = d->argument[0] != '\0' ? " 600" : "";
+        char line[64];
+
+        (void)snprintf(line, sizeof(line), "--%s%s", d->name, value);
+        if (parse(line) != MR_OK)
+            fail_msg("'%s': %s", line, err.text);
+        if (d->code >= 256)
+            continue;
+        (void)snprintf(line, sizeof(line), "-%c%s", d->code, value);
+        if (parse(line) != MR_OK)
+            fail_msg("'%s': %s", line, err.text);
+    }
+}
+
+RUN(T(accepts), T(complains), T(knows_all_options))
