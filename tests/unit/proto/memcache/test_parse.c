@@ -181,8 +181,7 @@ static void nothing_doubtful_reaches_a_server(void **state)
                                        "set k 0 -2147483648 2\r\n",
                                        "set k 0 - 2\r\n",
                                        "set a\tb 0 0 2\r\n",
-                                       "set a\x7f"
-                                       "b 0 0 2\r\n",
+                                       "set a\177b 0 0 2\r\n",
                                        "set k 0 0 2 no\treply\r\n",
                                        "cas k 0 0 2 -1\r\n",
                                        "cas k 0 0 2 18446744073709551616\r\n",
