@@ -226,7 +226,7 @@ static void on_ready(void *arg)
     struct mr_error err;
 
     s->borrowed = false;
-    if (mr_pidfile_write(&s->pidfile, &err) != MR_OK ||
+    if (mr_pidfile_write(&s->pidfile, getpid(), &err) != MR_OK ||
         mr_pidfile_move(&s->pidfile, path, &err) != MR_OK)
         mr_log(MR_LOG_ERR, "pid_file_failed error=\"%s\"", err.text);
     if (s->notify >= 0)
@@ -312,7 +312,6 @@ static int serve(struct start *s)
 {
     mr_notify_init();
     mr_catch_crashes();
-    mr_block_signals();
     if (s->generation.runtime.single)
         return serve_alone(s);
     mr_log_set_role("master");
@@ -331,6 +330,13 @@ static int serve(struct start *s)
     return mr_master_run(&setup);
 }
 
+/* Whoever finds the process id may send signals: from here on they wait to be looked at. */
+static enum mr_result tell_pid(struct start *s, struct mr_error *err)
+{
+    mr_block_signals();
+    return replaces(s) ? MR_OK : mr_pidfile_write(&s->pidfile, getpid(), err);
+}
+
 static int run(struct start *s)
 {
     struct mr_error err;
@@ -341,7 +347,7 @@ static int run(struct start *s)
         return complain(&err);
     if (inherit(s, &err) != MR_OK || prepare(s, &err) != MR_OK ||
         (s->options.daemonize && !replaces(s) && mr_daemonize(&s->notify, &err) != MR_OK) ||
-        (!replaces(s) && mr_pidfile_write(&s->pidfile, &err) != MR_OK)) {
+        tell_pid(s, &err) != MR_OK) {
         status = complain(&err);
         mr_generation_close(&s->generation, replaces(s) ? &s->inheritance.previous : NULL);
         if (replaces(s))

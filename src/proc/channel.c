@@ -26,6 +26,16 @@ enum mr_result mr_channel_open(int ends[2], struct mr_error *err)
     return MR_OK;
 }
 
+void mr_channel_close(int fd)
+{
+    (void)close(fd);
+}
+
+const char *mr_message_name(enum mr_message_type type)
+{
+    return TYPES[type].name;
+}
+
 enum mr_result mr_channel_send(int fd, struct mr_message *msg, int pass_fd, struct mr_error *err)
 {
     const size_t len = TYPES[msg->type].len;

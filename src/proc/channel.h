@@ -29,8 +29,13 @@ struct mr_address_payload {
 #define MR_HANDOVER_POOLS 1024u /* pools behind count as moving */
 
 struct mr_handover_payload {
+    uint32_t transition;                  /* to be named in QUIESCED */
     uint8_t retired;                      /* the slot goes: accept on until TERMINATE */
     uint8_t moves[MR_HANDOVER_POOLS / 8]; /* a bit for each pool whose keys move */
+};
+
+struct mr_transition_payload {
+    uint32_t transition;
 };
 
 struct mr_takeover_payload {
@@ -57,10 +62,13 @@ struct mr_message {
 
 /** Both ends non-blocking and close-on-exec; the caller owns them. */
 enum mr_result mr_channel_open(int ends[2], struct mr_error *err) MR_MUST_USE;
+void mr_channel_close(int fd);
 
 /** Sends msg->type with msg->body and, when pass_fd >= 0, a descriptor (which stays ours). */
 enum mr_result mr_channel_send(int fd, struct mr_message *msg, int pass_fd,
                                struct mr_error *err) MR_MUST_USE;
+
+const char *mr_message_name(enum mr_message_type type);
 
 /** Sends a message without a payload; a channel that fails is about to be closed anyway. */
 void mr_channel_tell(int fd, enum mr_message_type type);

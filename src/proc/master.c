@@ -1,7 +1,8 @@
 /*
  * master.c - the process that owns the sockets and keeps the others running.
  *
- * Signals only set flags; after each turn of the loop `act` goes through them in order.
+ * Signals, messages and deaths only leave a note; after each turn of the loop mr_master_act goes
+ * through them in order.
  */
 #include "proc/master.h"
 
@@ -10,224 +11,346 @@
 #include "proc/files.h"
 #include "proc/notify.h"
 #include "proc/reload.h"
+#include "proc/remote.h"
 #include "proc/system.h"
 #include "proc/team.h"
+#include "proc/transition.h"
 
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
-#include <sys/wait.h>
+#include <stdlib.h>
 #include <unistd.h>
 
-#define KILL_AFTER_MS 2000u /* for children that do not stop when told to */
+#define KILL_AFTER_MS    2000u  /* for children that do not stop when told to */
+#define START_MS         30000u /* for workers to be up at the start */
+#define UPGRADE_START_MS 30000u /* for the new master's workers to be */
 
-enum phase { STARTING, RUNNING, DRAINING, QUITTING };
+enum phase {
+    RUNNING,
+    STOPPING, /* what clients have sent is answered */
+    QUITTING, /* children are on their way out */
+};
 
-struct master {
+enum wish { NOTHING, RELOAD, UPGRADE }; /* an upgrade reads the configuration too */
+
+struct mr_master {
     const struct mr_master_setup *setup;
     struct mr_loop loop;
     struct mr_watch signals;
     struct mr_timer kill_timer;
     struct mr_timer watchdog; /* of the supervisor */
     struct mr_team_hooks hooks;
-    struct mr_team *team; /* that serves */
+    struct mr_team *team; /* that serves, or is the first to */
+    struct mr_transition transition;
     struct mr_reload reload;
     struct mr_upgrade upgrade;
-    struct mr_watch link; /* to the master before this one, while it has clients */
+    struct mr_remote other; /* master of an upgrade, while there is one */
     enum phase phase;
-    bool got_reload;
+    enum wish wish; /* waits for the transition to be over */
     bool got_child, got_hup, got_term, got_int, got_usr1, got_usr2;
     int level_change;
-    bool handed_back; /* an upgrade to this process failed: the old one has the files */
+    bool handed_over; /* the new master is the one to serve */
+    bool overdue;     /* the time for stopping is over */
     int status;
 };
 
-/* The serving team and those beside it during a reload. */
-static uint32_t teams(const struct master *m, struct mr_team *all[3])
+static struct mr_master *master_of(const struct mr_transition *t)
+{
+    return t->plan.arg;
+}
+
+/* The serving team and the one beside it during a reload. */
+static uint32_t teams(const struct mr_master *m, struct mr_team *all[2])
 {
     uint32_t n = 0;
 
     all[n++] = m->team;
-    if (m->reload.incoming != NULL)
-        all[n++] = m->reload.incoming;
-    if (m->reload.outgoing != NULL)
-        all[n++] = m->reload.outgoing;
+    if (m->reload.beside != NULL)
+        all[n++] = m->reload.beside;
     return n;
 }
 
-static void tell_all(struct master *m, struct mr_message *msg, int fd, int kind)
+static uint32_t alive(const struct mr_master *m, int kind)
 {
-    struct mr_team *all[3];
-    const uint32_t n = teams(m, all);
-
-    for (uint32_t i = 0; i < n; i++)
-        mr_team_tell(all[i], msg, fd, kind);
-}
-
-static uint32_t alive(const struct master *m, int kind)
-{
-    struct mr_team *all[3];
-    const uint32_t n = teams(m, all);
+    struct mr_team *all[2];
     uint32_t sum = 0;
 
-    for (uint32_t i = 0; i < n; i++)
-        sum += mr_team_alive(all[i], kind);
+    for (uint32_t n = teams(m, all); n-- > 0;)
+        sum += mr_team_alive(all[n], kind);
     return sum;
 }
 
-/* ---- what the teams tell ---- */
-
 static void in_child(void *arg)
 {
-    struct master *m = arg;
+    struct mr_master *m = arg;
 
     mr_loop_abandon(&m->loop);
     m->setup->in_child(m->setup->arg);
 }
 
-static void stop_now(struct master *m, int status);
+static void on_reload_asked(void *arg)
+{
+    struct mr_master *m = arg;
+
+    mr_log(MR_LOG_NOTICE, "reload_asked by=admin");
+    if (m->wish == NOTHING) /* as if HUP had come, but the log stays as it is */
+        m->wish = RELOAD;
+}
+
+static const struct mr_transition_kind UPGRADE_TO, UPGRADE_FROM;
+
+/* A new master that has not been given the service goes with us. */
+static bool has_unborn_successor(const struct mr_master *m)
+{
+    return m->transition.plan.kind == &UPGRADE_TO && m->other.pid != 0 && !m->handed_over;
+}
+
+static void stop_now(struct mr_master *m, int status)
+{
+    struct mr_team *all[2];
+
+    mr_notify("STOPPING=1");
+    m->phase = QUITTING;
+    m->status = status;
+    mr_transition_stop(&m->transition);
+    for (uint32_t n = teams(m, all); n-- > 0;)
+        mr_team_quit(all[n]);
+    if (has_unborn_successor(m))
+        m->other.side.ops->drop(&m->other.side);
+    mr_loop_timer(&m->loop, &m->kill_timer, KILL_AFTER_MS);
+}
+
+/* ---- the start, alone or after another master ---- */
 
 /* This process serves. */
-static void started(struct master *m)
+static void started(struct mr_transition *t)
 {
-    const struct mr_generation *g = &m->team->generation;
+    struct mr_master *m = master_of(t);
     char state[64];
 
-    m->phase = RUNNING;
-    mr_generation_log_started(g);
+    mr_generation_log_started(&m->team->generation);
     (void)snprintf(state, sizeof(state), "READY=1\nMAINPID=%d\nSTATUS=serving", (int)getpid());
     mr_notify(state);
     m->setup->on_ready(m->setup->arg);
 }
 
-/* The old master's workers have handed over all that the new map needs. */
-static void take_over(struct master *m)
+static void start_failed(struct mr_transition *t, const char *reason)
 {
-    const struct mr_inheritance *in = m->setup->inheritance;
-
-    if (m->phase != STARTING)
-        return;
-    mr_reload_release(m->team);
-    mr_generation_inherit_counters(&m->team->generation, &in->previous);
-    started(m);
+    mr_log(MR_LOG_EMERG, "start_failed reason=\"%s\"", reason);
+    stop_now(master_of(t), t->stopping ? 0 : 1);
 }
 
-static void old_master_is_gone(struct master *m)
+static void nothing(struct mr_transition *t)
+{
+    (void)t;
+}
+
+static const struct mr_transition_kind START = {.name = "start",
+                                                .start_ms = START_MS,
+                                                .committed = nothing,
+                                                .released = started,
+                                                .failed = start_failed,
+                                                .done = nothing,
+                                                .undone = nothing};
+
+static void follow(struct mr_transition *t)
+{
+    struct mr_master *m = master_of(t);
+
+    mr_listeners_steer(&m->team->generation.listeners, &m->setup->inheritance->previous.listeners);
+}
+
+static void followed(struct mr_transition *t)
+{
+    struct mr_master *m = master_of(t);
+
+    mr_generation_inherit_counters(&m->team->generation, &m->setup->inheritance->previous);
+    started(t);
+}
+
+static void predecessor_gone(struct mr_transition *t)
+{
+    struct mr_master *m = master_of(t);
+    struct mr_generation *g = &m->team->generation;
+
+    mr_generation_inherit_counters(g, &m->setup->inheritance->previous);
+    mr_log(MR_LOG_NOTICE, "upgraded old_binary=gone");
+    mr_ways_close(&m->team->ways_in);
+    mr_inheritance_close(m->setup->inheritance, g);
+    mr_remote_close(&m->other);
+}
+
+static const struct mr_transition_kind UPGRADE_FROM = {.name = "upgrade",
+                                                       .start_ms = START_MS,
+                                                       .committed = follow,
+                                                       .released = followed,
+                                                       .failed = start_failed,
+                                                       .done = predecessor_gone,
+                                                       .undone = nothing};
+
+static void begin_start(struct mr_master *m)
 {
     struct mr_inheritance *in = m->setup->inheritance;
+    struct mr_transition_plan plan = {.kind = &START, .arg = m, .to = &m->team->side};
 
-    mr_watch_stop(&m->loop, &m->link);
-    if (!mr_team_ready(m->team)) {
-        mr_log(MR_LOG_EMERG, "start_failed reason=\"the old process has given the upgrade up\"");
-        m->handed_back = true;
-        stop_now(m, 1);
-    } else {
-        take_over(m); /* it died with its workers: nothing is in flight */
-        mr_generation_inherit_counters(&m->team->generation, &in->previous);
-        mr_log(MR_LOG_NOTICE, "upgraded old_binary=gone");
+    if (in->link >= 0) {
+        mr_remote_init_predecessor(&m->other, &m->loop, in->pid, in->link);
+        m->team->ways_in = in->ways_in;
+        in->ways_in = (struct mr_ways){0};
+        plan.kind = &UPGRADE_FROM;
+        plan.from = &m->other.side;
+        plan.before = in->previous.config;
+        plan.before_slots = in->previous.runtime.n_slots;
     }
-    mr_team_ways_done(m->team);
-    if (!m->handed_back)
-        mr_inheritance_close(in, &m->team->generation);
+    mr_transition_begin(&m->transition, &plan);
+    mr_team_start(m->team, plan.from == NULL);
 }
 
-static void on_link(struct mr_watch *watch)
+/* ---- an upgrade, in the old master ---- */
+
+static void upgrade_failed(const char *reason)
 {
-    struct master *m = MR_CONTAINER_OF(watch, struct master, link);
-    struct mr_message msg;
+    char state[128];
+
+    mr_log(MR_LOG_ERR, "upgrade_failed reason=\"%s\" serving=old_binary", reason);
+    (void)snprintf(state, sizeof(state),
+                   "READY=1\nMAINPID=%d\nSTATUS=the last upgrade failed; the old binary serves",
+                   (int)getpid());
+    mr_notify(state);
+}
+
+/* Who stops or reloads the proxy by its pid file, or as its supervisor, means this process. */
+static void write_pid(const struct mr_master *m, pid_t pid)
+{
     struct mr_error err;
-    enum mr_result rc;
 
-    while (watch->active && (rc = mr_channel_recv(watch->fd, &msg, &err)) != MR_AGAIN) {
-        if (rc != MR_OK)
-            old_master_is_gone(m);
-        else if (msg.type == MR_MSG_DRAINED_TYPE)
-            take_over(m);
-    }
+    if (mr_pidfile_write(m->setup->pidfile, pid, &err) != MR_OK)
+        mr_log(MR_LOG_ERR, "pid_file_failed error=\"%s\"", err.text);
 }
 
-static void on_ready(void *arg, struct mr_child *child)
+static void successor_failed(struct mr_transition *t, const char *reason)
 {
-    struct master *m = arg;
+    struct mr_master *m = master_of(t);
+
+    if (m->handed_over)
+        write_pid(m, getpid());
+    m->handed_over = false;
+    upgrade_failed(reason);
+}
+
+static void successor_takes_over(struct mr_transition *t)
+{
+    struct mr_master *m = master_of(t);
+    char state[32];
+
+    m->handed_over = true;
+    write_pid(m, m->other.pid);
+    (void)snprintf(state, sizeof(state), "MAINPID=%d", (int)m->other.pid);
+    mr_notify(state);
+}
+
+static void successor_serves(struct mr_transition *t)
+{
+    mr_log(MR_LOG_NOTICE, "handed_over to_pid=%d", (int)master_of(t)->other.pid);
+}
+
+/* New connections are for our own slots alone again. */
+static void successor_gone(struct mr_transition *t)
+{
+    struct mr_master *m = master_of(t);
+    const struct mr_listeners *l = &m->team->generation.listeners;
+
+    mr_listeners_steer(l, l);
+    mr_remote_close(&m->other);
+}
+
+/* Our last client has gone; nobody is left to end. */
+static void all_handed_over(struct mr_transition *t)
+{
+    master_of(t)->phase = QUITTING;
+}
+
+static const struct mr_transition_kind UPGRADE_TO = {.name = "upgrade",
+                                                     .start_ms = UPGRADE_START_MS,
+                                                     .committed = successor_takes_over,
+                                                     .released = successor_serves,
+                                                     .failed = successor_failed,
+                                                     .done = all_handed_over,
+                                                     .undone = successor_gone};
+
+static void begin_upgrade(struct mr_master *m)
+{
     const struct mr_generation *g = &m->team->generation;
+    struct mr_transition_plan plan = {.kind = &UPGRADE_TO,
+                                      .arg = m,
+                                      .from = &m->team->side,
+                                      .to = &m->other.side,
+                                      .before = g->config,
+                                      .before_slots = g->runtime.n_slots};
+    struct mr_ways ways_in;
     struct mr_error err;
+    pid_t pid;
+    int link;
 
-    mr_reload_ready(&m->reload, child);
-    if (m->phase != STARTING || !mr_team_ready(m->team))
-        return;
-    if (!m->link.active) {
-        started(m);
+    mr_log(MR_LOG_NOTICE, "upgrade_begins exe=%s", m->setup->exe);
+    mr_notify_reloading();
+    if (mr_ways_open(&ways_in, &plan.ways_out, g->runtime.n_slots, &err) != MR_OK) {
+        upgrade_failed(err.text);
         return;
     }
-    mr_listeners_steer(&g->listeners, &m->setup->inheritance->previous.listeners);
-    if (mr_inheritance_ready(m->setup->inheritance, g, &err) != MR_OK)
-        old_master_is_gone(m);
-}
-
-static void on_drained(void *arg, struct mr_child *child)
-{
-    struct master *m = arg;
-
-    (void)child;
-    mr_reload_drained(&m->reload);
-    mr_upgrade_drained(&m->upgrade);
-}
-
-static void on_reload_asked(void *arg)
-{
-    struct master *m = arg;
-
-    mr_log(MR_LOG_NOTICE, "reload_asked by=admin");
-    m->got_reload = true; /* as if HUP had come, but the log stays as it is */
-}
-
-static void stop_now(struct master *m, int status)
-{
-    struct mr_message msg = {.type = MR_MSG_QUIT_TYPE};
-
-    mr_notify("STOPPING=1");
-    m->phase = QUITTING;
-    m->status = status;
-    mr_reload_stop(&m->reload);
-    mr_upgrade_stop(&m->upgrade);
-    mr_team_leave(m->team);
-    tell_all(m, &msg, -1, -1);
-    mr_loop_timer(&m->loop, &m->kill_timer, KILL_AFTER_MS);
-}
-
-static bool on_death(void *arg, struct mr_child *child)
-{
-    struct master *m = arg;
-
-    if (m->phase == STARTING && child->kind == MR_WORKER) {
-        mr_log(MR_LOG_EMERG, "start_failed child=worker/%u", child->index);
-        m->handed_back = m->link.active;
-        stop_now(m, 1);
+    const enum mr_result rc = mr_upgrade_start(&m->upgrade, g, &ways_in, &pid, &link, &err);
+    mr_ways_close(&ways_in); /* the new process has them */
+    if (rc != MR_OK) {
+        mr_ways_close(&plan.ways_out);
+        upgrade_failed(err.text);
+        return;
     }
-    mr_upgrade_drained(&m->upgrade);
-    return m->phase < DRAINING && mr_reload_death(&m->reload, child);
+    mr_remote_init_successor(&m->other, &m->loop, pid, link);
+    mr_transition_begin(&m->transition, &plan);
 }
 
-static void reap(struct master *m)
+/* ---- children ---- */
+
+static void bury(struct mr_master *m, pid_t pid, int status)
 {
-    struct mr_team *all[3];
+    struct mr_team *all[2];
+    const uint32_t n = teams(m, all);
+
+    if (m->transition.plan.kind == &UPGRADE_TO && pid == m->other.pid) {
+        mr_log(m->transition.released ? MR_LOG_WARN : MR_LOG_INFO,
+               "new_master_ended pid=%d status=%d", (int)pid, status);
+        m->other.pid = 0;
+        return;
+    }
+    for (uint32_t i = 0; i < n && !mr_team_bury(all[i], pid, status); i++)
+        ;
+}
+
+static void reap(struct mr_master *m)
+{
     pid_t pid;
     int status;
 
-    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-        const uint32_t n = teams(m, all);
-        if (mr_upgrade_bury(&m->upgrade, pid, status))
-            continue;
-        for (uint32_t i = 0; i < n && !mr_team_bury(all[i], pid, status); i++)
-            ;
-    }
+    while ((pid = mr_reap(&status)) != 0)
+        bury(m, pid, status);
+}
+
+static void kill_all(struct mr_master *m)
+{
+    struct mr_team *all[2];
+
+    for (uint32_t n = teams(m, all); n-- > 0;)
+        mr_team_kill(all[n]);
+    if (has_unborn_successor(m))
+        m->other.side.ops->kill(&m->other.side);
 }
 
 /* ---- signals and phases ---- */
 
 static void on_signals(struct mr_watch *watch)
 {
-    struct master *m = MR_CONTAINER_OF(watch, struct master, signals);
+    struct mr_master *m = MR_CONTAINER_OF(watch, struct mr_master, signals);
     int signo;
 
     while ((signo = mr_next_signal(watch->fd)) != 0) {
@@ -241,46 +364,45 @@ static void on_signals(struct mr_watch *watch)
     }
 }
 
-static void kill_all(struct mr_timer *timer)
+static void on_overdue(struct mr_timer *timer)
 {
-    struct master *m = MR_CONTAINER_OF(timer, struct master, kill_timer);
-    struct mr_team *all[3];
-    const uint32_t n = teams(m, all);
-
-    for (uint32_t i = 0; i < n; i++)
-        mr_team_kill(all[i]);
+    MR_CONTAINER_OF(timer, struct mr_master, kill_timer)->overdue = true;
 }
 
 static void pet_watchdog(struct mr_timer *timer)
 {
     mr_notify("WATCHDOG=1");
-    mr_loop_timer(&MR_CONTAINER_OF(timer, struct master, watchdog)->loop, timer,
+    mr_loop_timer(&MR_CONTAINER_OF(timer, struct mr_master, watchdog)->loop, timer,
                   mr_notify_watchdog_ms());
 }
 
-static void drain(struct master *m)
+/* Not while keys are on hold, nor when the clients are another team's or master's. */
+static void dismiss_serving(struct mr_master *m)
+{
+    if (m->phase == STOPPING && m->team->state == MR_TEAM_SERVING)
+        mr_team_dismiss(m->team);
+}
+
+/* The transition goes on, or fails when it has just begun; then the workers finish. */
+static void begin_stop(struct mr_master *m)
 {
     const uint32_t limit_ms = m->team->generation.config->worker_shutdown_timeout_ms;
-    struct mr_message msg = {.type = MR_MSG_TERMINATE_TYPE};
-    struct mr_message go = {.type = MR_MSG_GO_TYPE};
 
     mr_log(MR_LOG_NOTICE, "stopping mode=graceful limit_ms=%u%s", limit_ms,
            limit_ms == 0 ? " (without limit)" : "");
-    mr_notify("STOPPING=1\nSTATUS=finishing what clients have sent");
-    m->phase = DRAINING;
-    mr_reload_stop(&m->reload);
-    mr_upgrade_stop(&m->upgrade);
-    mr_team_leave(m->team);
-    tell_all(m, &go, -1, MR_WORKER); /* clients that a reload has brought over are answered too */
-    tell_all(m, &msg, -1, MR_WORKER);
+    if (!m->handed_over)
+        mr_notify("STOPPING=1\nSTATUS=finishing what clients have sent");
+    m->phase = STOPPING;
+    m->transition.stopping = true;
+    dismiss_serving(m);
     if (limit_ms > 0)
         mr_loop_timer(&m->loop, &m->kill_timer, (uint64_t)limit_ms + KILL_AFTER_MS);
 }
 
 /* A signal asks for another level, or for the log to be opened again: so for everybody. */
-static void change_log(struct master *m)
+static void change_log(struct mr_master *m)
 {
-    struct mr_team *all[3];
+    struct mr_team *all[2];
     const uint32_t n = teams(m, all);
 
     if (m->level_change != 0) {
@@ -293,31 +415,30 @@ static void change_log(struct master *m)
         mr_team_share_log(all[i]);
 }
 
-static void begin_reload(struct master *m)
+/* One transition at a time: what is wanted meanwhile waits for its end, or goes to who serves. */
+static void grant_wish(struct mr_master *m)
 {
-    if (m->phase == RUNNING && m->upgrade.step == MR_UPGRADE_NONE)
+    const enum wish wish = m->wish;
+    const bool served_elsewhere = m->handed_over && m->transition.released;
+
+    if (wish == NOTHING || m->phase != RUNNING ||
+        (m->transition.step != MR_TRANSITION_REST && !served_elsewhere))
+        return;
+    m->wish = NOTHING;
+    if (served_elsewhere && m->other.pid != 0)
+        mr_signal(m->other.pid, wish == RELOAD ? SIGHUP : SIGUSR2);
+    else if (wish == RELOAD && !served_elsewhere)
         mr_reload_begin(&m->reload);
-    else if (m->phase < DRAINING)
-        mr_log(MR_LOG_WARN, "reload_ignored reason=%s",
-               m->phase == STARTING ? "starting" : "upgrade_under_way");
+    else if (!served_elsewhere)
+        begin_upgrade(m);
 }
 
-static void begin_upgrade(struct master *m)
-{
-    if (m->phase == RUNNING && m->reload.step == MR_RELOAD_NONE && !m->link.active)
-        mr_upgrade_begin(&m->upgrade);
-    else if (m->phase < DRAINING)
-        mr_log(MR_LOG_WARN, "upgrade_ignored reason=%s",
-               m->phase == STARTING ? "starting" : "reload_or_upgrade_under_way");
-}
-
-/* What the signals of the last turn ask for, in this order. False when all is over. */
-static bool act(struct master *m)
+static void take_signals(struct mr_master *m)
 {
     /* stopping first: a supervisor may have told the children too, and they stay dead then */
-    if (m->got_term && m->phase < DRAINING)
-        drain(m);
-    if (m->got_int && m->phase < QUITTING) {
+    if (m->got_term && m->phase == RUNNING)
+        begin_stop(m);
+    if (m->got_int && m->phase != QUITTING) {
         mr_log(MR_LOG_NOTICE, "stopping mode=at_once");
         stop_now(m, 1);
     }
@@ -325,97 +446,128 @@ static bool act(struct master *m)
         reap(m);
     if (m->level_change != 0 || m->got_hup || m->got_usr1)
         change_log(m);
-    if (m->got_hup || m->got_reload)
-        begin_reload(m);
     if (m->got_usr2)
-        begin_upgrade(m);
-    m->got_reload = m->got_child = m->got_hup = m->got_term = m->got_int = m->got_usr1 =
-        m->got_usr2 = false;
+        m->wish = UPGRADE;
+    else if (m->got_hup && m->wish == NOTHING)
+        m->wish = RELOAD;
+    m->got_child = m->got_hup = m->got_term = m->got_int = m->got_usr1 = m->got_usr2 = false;
     m->level_change = 0;
-    if (m->phase == RUNNING)
-        mr_reload_tidy(&m->reload);
-    if (m->phase == DRAINING && alive(m, MR_WORKER) == 0)
-        stop_now(m, 0);
-    if (m->upgrade.step == MR_UPGRADE_GONE && m->phase == RUNNING && alive(m, -1) == 0)
-        return false;
-    return !(m->phase == QUITTING && alive(m, -1) == 0);
 }
 
-static void fini(struct master *m)
+bool mr_master_act(struct mr_master *m)
 {
-    struct mr_team *all[3];
+    take_signals(m);
+    if (m->phase != QUITTING)
+        mr_transition_turn(&m->transition);
+    grant_wish(m);
+    dismiss_serving(m);
+    if (m->phase == STOPPING &&
+        (m->overdue || (m->transition.step == MR_TRANSITION_REST && alive(m, MR_WORKER) == 0)))
+        stop_now(m, 0);
+    if (m->overdue) {
+        kill_all(m);
+        m->overdue = false;
+        mr_loop_timer(&m->loop, &m->kill_timer, KILL_AFTER_MS);
+    }
+    return !(m->phase == QUITTING && alive(m, -1) == 0 && !has_unborn_successor(m));
+}
+
+/* ---- the whole ---- */
+
+static void set_up_parts(struct mr_master *m)
+{
+    const struct mr_master_setup *setup = m->setup;
+
+    m->kill_timer.fire = on_overdue;
+    m->watchdog.fire = pet_watchdog;
+    m->hooks = (struct mr_team_hooks){
+        .in_child = in_child, .on_reload_asked = on_reload_asked, .arg = m, .admin = setup->admin};
+    m->upgrade = (struct mr_upgrade){.exe = setup->exe,
+                                     .argv = setup->argv,
+                                     .conf_file = setup->conf_file,
+                                     .pidfile = setup->pidfile};
+    m->reload = (struct mr_reload){.transition = &m->transition,
+                                   .hooks = &m->hooks,
+                                   .options = setup->options,
+                                   .conf_file = setup->conf_file,
+                                   .pidfile = setup->pidfile,
+                                   .serving = &m->team};
+    mr_transition_init(&m->transition, &m->loop);
+}
+
+struct mr_master *mr_master_new(const struct mr_master_setup *setup)
+{
+    struct mr_master *m = calloc(1, sizeof(*m));
+    struct mr_error err;
+
+    MR_CHECK(m != NULL);
+    m->setup = setup;
+    if (mr_loop_init(&m->loop, "epoll", &err) != MR_OK) {
+        mr_log(MR_LOG_EMERG, "start_failed error=\"%s\"", err.text);
+        free(m);
+        return NULL;
+    }
+    set_up_parts(m);
+    m->signals = (struct mr_watch){.on_ready = on_signals, .fd = mr_signal_fd()};
+    MR_CHECK(m->signals.fd >= 0);
+    mr_watch_start(&m->loop, &m->signals);
+    m->team = mr_team_new(setup->generation, &m->loop, &m->hooks);
+    begin_start(m);
+    if (mr_notify_watchdog_ms() > 0)
+        mr_loop_timer(&m->loop, &m->watchdog, 0);
+    return m;
+}
+
+/* Files of unix sockets stay when another process serves them. */
+static const struct mr_generation *heir_of(const struct mr_master *m)
+{
+    if (m->handed_over)
+        return &m->team->generation;
+    if (m->transition.plan.kind == &UPGRADE_FROM && !m->transition.released && !m->other.lost)
+        return &m->setup->inheritance->previous;
+    return NULL;
+}
+
+int mr_master_free(struct mr_master *m)
+{
+    const struct mr_generation *heir = heir_of(m);
+    const int status = m->status;
 
     mr_watch_stop(&m->loop, &m->signals);
     (void)close(m->signals.fd);
     mr_timer_cancel(&m->kill_timer);
     mr_timer_cancel(&m->watchdog);
-    struct mr_inheritance *in = m->setup->inheritance;
-    mr_watch_stop(&m->loop, &m->link);
-    const bool handed_over = m->upgrade.step == MR_UPGRADE_GONE;
-    mr_upgrade_stop(&m->upgrade);
-    if (handed_over)
+    mr_transition_stop(&m->transition);
+    mr_remote_close(&m->other);
+    if (m->handed_over)
         m->setup->on_handed_over(m->setup->arg);
-    /* files of unix sockets stay when another process serves them */
-    const struct mr_generation *heir = handed_over      ? &m->team->generation
-                                       : m->handed_back ? &in->previous
-                                                        : NULL;
-    for (uint32_t n = teams(m, all); n-- > 0;)
-        if (all[n] != m->team)
-            mr_team_free(all[n], heir);
+    mr_team_free(m->reload.beside, heir);
     mr_team_free(m->team, heir);
-    mr_inheritance_close(in, heir);
+    mr_inheritance_close(m->setup->inheritance, heir);
     mr_loop_fini(&m->loop);
+    free(m);
+    mr_log(MR_LOG_NOTICE, "stopped status=%d", status);
+    return status;
+}
+
+struct mr_loop *mr_master_loop(struct mr_master *m)
+{
+    return &m->loop;
+}
+
+const struct mr_transition *mr_master_transition(const struct mr_master *m)
+{
+    return &m->transition;
 }
 
 int mr_master_run(const struct mr_master_setup *setup)
 {
-    struct master m = {.setup = setup,
-                       .kill_timer = {.fire = kill_all},
-                       .watchdog = {.fire = pet_watchdog},
-                       .hooks = {.in_child = in_child,
-                                 .on_ready = on_ready,
-                                 .on_drained = on_drained,
-                                 .on_death = on_death,
-                                 .on_reload_asked = on_reload_asked,
-                                 .arg = &m,
-                                 .admin = setup->admin}};
-    struct mr_error err;
+    struct mr_master *m = mr_master_new(setup);
 
-    if (mr_loop_init(&m.loop, "epoll", &err) != MR_OK) {
-        mr_log(MR_LOG_EMERG, "start_failed error=\"%s\"", err.text);
+    if (m == NULL)
         return 1;
-    }
-    m.signals = (struct mr_watch){.on_ready = on_signals, .fd = mr_signal_fd()};
-    MR_CHECK(m.signals.fd >= 0);
-    mr_watch_start(&m.loop, &m.signals);
-    m.team = mr_team_new(setup->generation, &m.loop, &m.hooks);
-    m.upgrade = (struct mr_upgrade){.loop = &m.loop,
-                                    .exe = setup->exe,
-                                    .argv = setup->argv,
-                                    .conf_file = setup->conf_file,
-                                    .pidfile = setup->pidfile,
-                                    .team = &m.team,
-                                    .link = {.fd = -1}};
-    if (setup->inheritance->link >= 0) {
-        const uint32_t n_ways = setup->inheritance->previous.runtime.n_slots;
-        mr_team_take_ways(m.team, setup->inheritance->ways_in, n_ways);
-        m.link = (struct mr_watch){.on_ready = on_link, .fd = setup->inheritance->link};
-        mr_watch_start(&m.loop, &m.link);
-    }
-    m.reload = (struct mr_reload){.loop = &m.loop,
-                                  .hooks = &m.hooks,
-                                  .options = setup->options,
-                                  .conf_file = setup->conf_file,
-                                  .pidfile = setup->pidfile,
-                                  .current = &m.team};
-    mr_team_start(m.team, !m.link.active);
-    if (mr_notify_watchdog_ms() > 0)
-        mr_loop_timer(&m.loop, &m.watchdog, 0);
     do
-        mr_loop_turn(&m.loop, -1);
-    while (act(&m));
-    const int status = m.status;
-    fini(&m);
-    mr_log(MR_LOG_NOTICE, "stopped status=%d", status);
-    return status;
+        mr_loop_turn(&m->loop, -1);
+    while (mr_master_act(m));
+    return mr_master_free(m);
 }

@@ -4,6 +4,11 @@
 #include "proc/generation.h"
 #include "proc/upgrade.h"
 
+#include <stdbool.h>
+
+struct mr_loop;
+struct mr_transition;
+
 struct mr_master_setup {
     struct mr_generation *generation; /* taken */
     const struct mr_options *options; /* of the command line, for reloads */
@@ -19,5 +24,20 @@ struct mr_master_setup {
     void *arg;
 };
 
+struct mr_master;
+
 /** Runs until it is told to stop. Returns the exit status of the process. */
 int mr_master_run(const struct mr_master_setup *setup);
+
+/** The same in steps. Starts the processes; NULL, after a log line, when that cannot be. */
+struct mr_master *mr_master_new(const struct mr_master_setup *setup);
+
+/** After each turn of its loop: does what signals, children and time ask for. False: all is over.
+ */
+bool mr_master_act(struct mr_master *m);
+
+/** Returns the exit status. */
+int mr_master_free(struct mr_master *m);
+
+struct mr_loop *mr_master_loop(struct mr_master *m);
+const struct mr_transition *mr_master_transition(const struct mr_master *m);

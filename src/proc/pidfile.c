@@ -89,13 +89,13 @@ void mr_pidfile_adopt(struct mr_pidfile *f, const char *path, int fd)
     MR_CHECK(f->path != NULL);
 }
 
-enum mr_result mr_pidfile_write(const struct mr_pidfile *f, struct mr_error *err)
+enum mr_result mr_pidfile_write(const struct mr_pidfile *f, pid_t pid, struct mr_error *err)
 {
     char text[24];
 
     if (f->path == NULL)
         return MR_OK;
-    const int n = snprintf(text, sizeof(text), "%d", (int)getpid());
+    const int n = snprintf(text, sizeof(text), "%d", (int)pid);
     if (ftruncate(f->fd, 0) < 0 || pwrite(f->fd, text, (size_t)n, 0) != n)
         return mr_fail_sys(err, "write pid file '%s'", f->path);
     return MR_OK;
@@ -109,7 +109,7 @@ enum mr_result mr_pidfile_move(struct mr_pidfile *f, const char *path, struct mr
         return MR_OK;
     enum mr_result rc = mr_pidfile_lock(&next, path, err);
     if (rc == MR_OK)
-        rc = mr_pidfile_write(&next, err);
+        rc = mr_pidfile_write(&next, getpid(), err);
     if (rc != MR_OK) {
         mr_pidfile_remove(&next);
         return rc;

@@ -21,7 +21,8 @@ enum mr_result mr_pidfile_lock(struct mr_pidfile *f, const char *path,
 void mr_pidfile_adopt(struct mr_pidfile *f, const char *path, int fd);
 
 /** Replaces the content by the decimal process id, without a newline. */
-enum mr_result mr_pidfile_write(const struct mr_pidfile *f, struct mr_error *err) MR_MUST_USE;
+enum mr_result mr_pidfile_write(const struct mr_pidfile *f, pid_t pid,
+                                struct mr_error *err) MR_MUST_USE;
 
 /**
  * From now on the file is at `path` (NULL for none): locks and writes the new one, then removes the

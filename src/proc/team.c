@@ -2,22 +2,13 @@
 #include "proc/team.h"
 
 #include "core/log.h"
-#include "proc/process.h"
 #include "proc/resolver.h"
-#include "proc/system.h"
-#include "proc/worker.h"
-#include "session/handover.h"
 #include "session/turnstile.h"
 
-#include <errno.h>
-#include <signal.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #define QUICK_DEATH_US   1000000u /* a child that lived shorter may never live */
 #define QUICK_DEATHS     5u       /* in a row, before its restarts slow down */
@@ -26,186 +17,33 @@
 #define PINGS            4u    /* without an answer: the process hangs */
 #define RESOLVE_WAIT_MS  2000u /* workers start without addresses after this */
 
-const char *mr_child_kind_name(enum mr_child_kind kind)
+static struct mr_team *of_side(const struct mr_side *side)
 {
-    static const char *const NAMES[] = {"worker", "admin", "resolver"};
-
-    return NAMES[kind];
+    return MR_CONTAINER_OF(side, struct mr_team, side);
 }
 
-/* ---- in the child ---- */
-
-static void tell_ready(void *arg)
+/* Whether a child that dies is replaced. */
+static bool replaces(const struct mr_team *team)
 {
-    mr_channel_tell(*(int *)arg, MR_MSG_READY_TYPE);
-}
-
-static void quit(struct mr_process *p)
-{
-    p->loop.stop = true;
-}
-
-static void ask_reload(void *arg)
-{
-    mr_channel_tell(*(int *)arg, MR_MSG_RELOAD_TYPE);
-}
-
-static int run_admin(const struct mr_team *team, int channel)
-{
-    const struct mr_admin_control control = {.reload = ask_reload, .arg = &channel};
-    struct mr_process p = {.channel = {.fd = channel}, .on_terminate = quit, .on_quit = quit};
-    struct mr_error err;
-
-    if (mr_process_init(&p, "epoll", &err) != MR_OK) {
-        mr_log(MR_LOG_EMERG, "admin_failed error=\"%s\"", err.text);
-        return 1;
+    switch (team->state) {
+    case MR_TEAM_STARTING:
+    case MR_TEAM_HELD:
+    case MR_TEAM_SERVING:
+        return true;
+    case MR_TEAM_HANDING_OVER:
+    case MR_TEAM_LEAVING:
+    case MR_TEAM_QUITTING:
+        return false;
     }
-    void *admin = team->hooks->admin.attach(&p.loop, &team->generation.runtime, &control);
-    mr_channel_tell(channel, MR_MSG_READY_TYPE);
-    mr_loop_run(&p.loop);
-    team->hooks->admin.finish(admin);
-    team->hooks->admin.detach(admin);
-    mr_loop_settle(&p.loop);
-    mr_process_fini(&p);
-    return 0;
+    return false;
 }
 
-static int run_worker(const struct mr_team *team, uint32_t slot, int channel)
+static struct mr_child *helper(struct mr_team *team, enum mr_child_kind kind)
 {
-    const struct mr_generation *g = &team->generation;
-
-    g->runtime.slots[slot].head->cpu_plus_1 = 0;
-    if (g->runtime.n_cpus > 0) {
-        const uint16_t cpu = g->runtime.cpus[slot % g->runtime.n_cpus];
-        mr_run_on_cpu(cpu);
-        g->runtime.slots[slot].head->cpu_plus_1 = cpu + 1u;
-    }
-    const struct mr_worker_setup setup = {.runtime = &g->runtime,
-                                          .slot = slot,
-                                          .listen_fds = &g->listeners.fds[slot * g->listeners.n],
-                                          .channel = channel,
-                                          .ways_in = team->ways_in,
-                                          .n_ways = team->n_ways,
-                                          .on_ready = tell_ready,
-                                          .on_ready_arg = &channel};
-
-    return mr_worker_run(&setup);
-}
-
-static void close_ways_out(struct mr_team *team)
-{
-    for (uint32_t i = 0; i < team->n_ways && team->ways_out != NULL; i++)
-        (void)close(team->ways_out[i]);
-    free(team->ways_out);
-    team->ways_out = NULL;
-}
-
-enum mr_result mr_team_open_ways(struct mr_team *team, uint32_t n, struct mr_error *err)
-{
-    team->ways_in = malloc(n * sizeof(int));
-    team->ways_out = malloc(n * sizeof(int));
-    MR_CHECK(team->ways_in != NULL && team->ways_out != NULL);
-    for (team->n_ways = 0; team->n_ways < n; team->n_ways++) {
-        int ends[2];
-        const enum mr_result rc = mr_handover_open(ends, err);
-        if (rc != MR_OK)
-            return rc;
-        team->ways_out[team->n_ways] = ends[0];
-        team->ways_in[team->n_ways] = ends[1];
-    }
-    return MR_OK;
-}
-
-void mr_team_take_ways(struct mr_team *team, int *ways_in, uint32_t n)
-{
-    team->ways_in = ways_in;
-    team->n_ways = n;
-}
-
-void mr_team_ways_given(struct mr_team *team)
-{
-    close_ways_out(team);
-}
-
-void mr_team_ways_done(struct mr_team *team)
-{
-    for (uint32_t i = 0; i < team->n_ways; i++) {
-        if (team->ways_in[i] >= 0)
-            (void)close(team->ways_in[i]);
-        team->ways_in[i] = -1;
-    }
-}
-
-static uint32_t add_fds(int *to, uint32_t n, const int *fds, uint32_t n_fds)
-{
-    memcpy(to + n, fds, n_fds * sizeof(*fds));
-    return n + n_fds;
-}
-
-/*
- * Of what the master has open a child has use for this alone. Nothing else is left to it: it would
- * count against its limit, and keep sockets open whose other end waits for their end.
- */
-static void keep_own(const struct mr_child *self, int channel)
-{
-    const struct mr_team *team = self->team;
-    const struct mr_generation *g = &team->generation;
-    const struct mr_runtime *rt = &g->runtime;
-    const int always[] = {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO, mr_log_fd(), channel};
-    int *keep =
-        malloc((MR_COUNT(always) + g->listeners.n + team->n_ways + rt->n_slots + 1 + g->ports.n) *
-               sizeof(*keep));
-    MR_CHECK(keep != NULL);
-    uint32_t n = add_fds(keep, 0, always, MR_COUNT(always));
-
-    if (self->kind == MR_WORKER) {
-        n = add_fds(keep, n, &g->listeners.fds[self->index * g->listeners.n], g->listeners.n);
-        for (uint32_t i = self->index; i < team->n_ways; i += rt->n_slots)
-            keep[n++] = team->ways_in[i];
-        if (rt->balance_in != NULL) {
-            n = add_fds(keep, n, rt->balance_out, rt->n_slots);
-            keep[n++] = rt->balance_in[self->index];
-        }
-    } else if (self->kind == MR_ADMIN) {
-        n = add_fds(keep, n, g->ports.fds, g->ports.n);
-    }
-    mr_close_all_but(keep, n);
-    free(keep);
-}
-
-static _Noreturn void child_main(struct mr_child *self, int channel, pid_t master_pid)
-{
-    struct mr_team *team = self->team;
-    const struct mr_config *config = team->generation.config;
-    struct mr_error err;
-    char role[24];
-    int status = 1;
-
-    (void)snprintf(role, sizeof(role), self->kind == MR_WORKER ? "%s/%u" : "%s",
-                   mr_child_kind_name(self->kind), self->index);
-    mr_log_set_role(role);
-    (void)prctl(PR_SET_NAME, role);
-    team->hooks->in_child(team->hooks->arg);
-    keep_own(self, channel);
-    if (mr_become_user(config->user, config->group, &err) != MR_OK) {
-        mr_log(MR_LOG_EMERG, "user_failed error=\"%s\"", err.text);
-        _exit(1);
-    }
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* after setuid, which clears it */
-    if (getppid() != master_pid)
-        _exit(1);
-    switch (self->kind) {
-    case MR_WORKER:
-        status = run_worker(team, self->index, channel);
-        break;
-    case MR_ADMIN:
-        status = run_admin(team, channel);
-        break;
-    case MR_RESOLVER:
-        status = mr_resolver_run(config, channel);
-        break;
-    }
-    exit(status);
+    for (uint32_t i = 0; i < team->n_children; i++)
+        if (team->children[i].kind == kind)
+            return &team->children[i];
+    return NULL;
 }
 
 /* ---- messages ---- */
@@ -221,6 +59,15 @@ bool mr_child_tell(struct mr_child *c, struct mr_message *msg, int fd)
     mr_log(MR_LOG_WARN, "channel_send_failed child=%s/%u error=\"%s\"", mr_child_kind_name(c->kind),
            c->index, err.text);
     return false;
+}
+
+void mr_child_command(struct mr_child *c, struct mr_message *msg, int fd)
+{
+    if (c->pid == 0 || mr_child_tell(c, msg, fd))
+        return;
+    mr_log(MR_LOG_ERR, "child_killed child=%s/%u pid=%d reason=takes_no_message",
+           mr_child_kind_name(c->kind), c->index, (int)c->pid);
+    mr_child_kill(c);
 }
 
 void mr_team_tell(struct mr_team *team, struct mr_message *msg, int fd, int kind)
@@ -240,6 +87,15 @@ void mr_team_share_log(struct mr_team *team)
     mr_team_tell(team, &level, -1, -1);
 }
 
+static void command(struct mr_team *team, enum mr_message_type type, int kind)
+{
+    struct mr_message msg = {.type = (uint16_t)type};
+
+    for (uint32_t i = 0; i < team->n_children; i++)
+        if (kind < 0 || (int)team->children[i].kind == kind)
+            mr_child_command(&team->children[i], &msg, -1);
+}
+
 static void start_workers(struct mr_team *team);
 
 static void handle_message(struct mr_child *c, struct mr_message *msg)
@@ -248,15 +104,15 @@ static void handle_message(struct mr_child *c, struct mr_message *msg)
 
     switch (msg->type) {
     case MR_MSG_READY_TYPE:
-        c->ready = true;
-        team->hooks->on_ready(team->hooks->arg, c);
+        if (c->state == MR_CHILD_STARTING)
+            c->state = MR_CHILD_UP;
         break;
     case MR_MSG_PONG_TYPE:
         c->missed = 0;
         break;
-    case MR_MSG_DRAINED_TYPE:
-        c->drained = true;
-        team->hooks->on_drained(team->hooks->arg, c);
+    case MR_MSG_QUIESCED_TYPE: /* perhaps to an earlier attempt */
+        if (c->state == MR_CHILD_HANDING_OVER && msg->body.QUIESCED.transition == team->transition)
+            c->state = MR_CHILD_QUIESCED;
         break;
     case MR_MSG_ADDRESS_TYPE:
         if (msg->body.ADDRESS.server >= team->generation.config->n_servers)
@@ -293,37 +149,21 @@ static void on_channel(struct mr_watch *watch)
 static void spawn(struct mr_child *c)
 {
     struct mr_loop *loop = c->team->loop;
-    const pid_t master_pid = getpid();
     struct mr_error err;
-    int ends[2];
 
-    c->ready = false;
     c->missed = 0;
     c->started_us = loop->now_us;
-    if (mr_channel_open(ends, &err) != MR_OK) {
+    if (mr_child_fork(c, &err) != MR_OK) {
         mr_log(MR_LOG_ERR, "spawn_failed child=%s/%u error=\"%s\"", mr_child_kind_name(c->kind),
                c->index, err.text);
         mr_loop_timer(loop, &c->respawn, BACKOFF_FIRST_MS);
         return;
     }
-    const pid_t pid = fork();
-    if (pid == 0) {
-        (void)close(ends[0]);
-        child_main(c, ends[1], master_pid);
-    }
-    (void)close(ends[1]);
-    if (pid < 0) {
-        mr_log(MR_LOG_ERR, "spawn_failed child=%s/%u error=\"fork: %s\"",
-               mr_child_kind_name(c->kind), c->index, strerror(errno));
-        (void)close(ends[0]);
-        mr_loop_timer(loop, &c->respawn, BACKOFF_FIRST_MS);
-        return;
-    }
-    c->pid = pid;
-    c->channel = (struct mr_watch){.on_ready = on_channel, .fd = ends[0]};
+    c->state = MR_CHILD_STARTING;
+    c->channel = (struct mr_watch){.on_ready = on_channel, .fd = c->channel.fd};
     mr_watch_start(loop, &c->channel);
     mr_log(MR_LOG_INFO, "spawned child=%s/%u pid=%d", mr_child_kind_name(c->kind), c->index,
-           (int)pid);
+           (int)c->pid);
 }
 
 /* A process that answers no ping is stuck or stopped: its clients wait, so it is replaced. */
@@ -340,7 +180,7 @@ static void check_pulse(struct mr_child *c)
     }
     mr_log(MR_LOG_ERR, "child_hangs child=%s/%u pid=%d timeout_ms=%u", mr_child_kind_name(c->kind),
            c->index, (int)c->pid, c->team->generation.config->worker_hang_timeout_ms);
-    (void)kill(c->pid, SIGKILL);
+    mr_child_kill(c);
 }
 
 static void on_pulse(struct mr_timer *timer)
@@ -359,8 +199,10 @@ static void respawn(struct mr_timer *timer)
 
 static void respawn_later(struct mr_child *c)
 {
+    const bool quick = c->team->loop->now_us - c->started_us < QUICK_DEATH_US;
     uint32_t delay = 0;
 
+    c->quick_deaths = quick ? c->quick_deaths + 1 : 0;
     if (c->quick_deaths >= QUICK_DEATHS) {
         const uint32_t doublings = c->quick_deaths - QUICK_DEATHS;
         delay = doublings > 6 ? BACKOFF_MAX_MS : BACKOFF_FIRST_MS << doublings;
@@ -377,7 +219,7 @@ static void respawn_later(struct mr_child *c)
 
 static void start_workers(struct mr_team *team)
 {
-    if (team->workers_started || team->leaving)
+    if (team->workers_started || !replaces(team))
         return;
     team->workers_started = true;
     mr_timer_cancel(&team->resolve_wait);
@@ -396,7 +238,7 @@ static void resolve_wait_over(struct mr_timer *timer)
 
 static void log_death(const struct mr_child *c, int status)
 {
-    const bool expected = c->team->leaving;
+    const bool expected = !replaces(c->team);
 
     if (WIFSIGNALED(status))
         mr_log(expected ? MR_LOG_NOTICE : MR_LOG_ERR, "child_died child=%s/%u pid=%d signal=%d",
@@ -406,32 +248,45 @@ static void log_death(const struct mr_child *c, int status)
                mr_child_kind_name(c->kind), c->index, (int)c->pid, WEXITSTATUS(status));
 }
 
+/* What the dead worker had open is closed, and it no longer holds its turn to accept. */
+static void clear_slot(struct mr_team *team, uint32_t index, pid_t pid)
+{
+    struct mr_metrics *metrics = &team->generation.runtime.slots[index];
+
+    mr_metrics_reset_gauges(metrics);
+    metrics->head->pid = 0;
+    metrics->head->state = MR_SLOT_DOWN;
+    metrics->head->deaths += replaces(team);
+    if (team->generation.runtime.accept_holder != NULL)
+        mr_turnstile_free(team->generation.runtime.accept_holder, (uint64_t)pid);
+    metrics->head->clients = 0;
+}
+
+/* Nobody takes in what comes to this slot: who sends it must hear of that. */
+static void close_ways_of(struct mr_team *team, uint32_t slot)
+{
+    for (uint32_t i = slot; i < team->ways_in.n; i += team->generation.runtime.n_slots)
+        mr_ways_close_one(&team->ways_in, i);
+}
+
 static void bury(struct mr_child *c, int status)
 {
     struct mr_team *team = c->team;
-
     const pid_t pid = c->pid;
 
     log_death(c, status);
     mr_watch_stop(team->loop, &c->channel);
-    (void)close(c->channel.fd);
+    mr_channel_close(c->channel.fd);
     c->pid = 0;
-    c->ready = false;
-    if (c->kind == MR_WORKER) {
-        struct mr_metrics *metrics = &team->generation.runtime.slots[c->index];
-        mr_metrics_reset_gauges(metrics); /* what the dead had open is closed */
-        metrics->head->pid = 0;
-        metrics->head->state = MR_SLOT_DOWN;
-        metrics->head->deaths += !team->leaving;
-        if (team->generation.runtime.accept_holder != NULL)
-            mr_turnstile_free(team->generation.runtime.accept_holder, (uint64_t)pid);
-        metrics->head->clients = 0;
-    }
-    if (!team->hooks->on_death(team->hooks->arg, c) || team->leaving)
-        return;
-    const bool quick = team->loop->now_us - c->started_us < QUICK_DEATH_US;
-    c->quick_deaths = quick ? c->quick_deaths + 1 : 0;
-    respawn_later(c);
+    c->state = MR_CHILD_DOWN;
+    if (c->kind == MR_WORKER)
+        clear_slot(team, c->index, pid);
+    if (c->kind == MR_WORKER && team->state == MR_TEAM_STARTING)
+        team->failed = true;
+    else if (replaces(team))
+        respawn_later(c);
+    else if (c->kind == MR_WORKER)
+        close_ways_of(team, c->index);
 }
 
 bool mr_team_bury(struct mr_team *team, pid_t pid, int status)
@@ -452,7 +307,7 @@ void mr_team_kill(struct mr_team *team)
             continue;
         mr_log(MR_LOG_WARN, "child_killed child=%s/%u pid=%d reason=does_not_stop",
                mr_child_kind_name(c->kind), c->index, (int)c->pid);
-        (void)kill(c->pid, SIGKILL);
+        mr_child_kill(c);
     }
 }
 
@@ -465,23 +320,174 @@ uint32_t mr_team_alive(const struct mr_team *team, int kind)
     return n;
 }
 
-bool mr_team_ready(const struct mr_team *team)
+/* ---- as a side of a transition ---- */
+
+static bool ready(const struct mr_side *side)
 {
+    const struct mr_team *team = of_side(side);
+
     for (uint32_t i = 0; i < team->n_children; i++)
-        if (team->children[i].kind == MR_WORKER && !team->children[i].ready)
+        if (team->children[i].kind == MR_WORKER && team->children[i].state < MR_CHILD_UP)
             return false;
     return true;
 }
 
-bool mr_team_drained(const struct mr_team *team)
+static bool failed(const struct mr_side *side)
 {
+    return of_side(side)->failed;
+}
+
+static bool quiesced(const struct mr_side *side)
+{
+    const struct mr_team *team = of_side(side);
+
     for (uint32_t i = 0; i < team->n_children; i++) {
         const struct mr_child *c = &team->children[i];
-        if (c->kind == MR_WORKER && c->pid != 0 && !c->drained)
+        if (c->kind == MR_WORKER && c->state != MR_CHILD_DOWN && c->state != MR_CHILD_QUIESCED)
             return false;
     }
     return true;
 }
+
+static bool gone(const struct mr_side *side)
+{
+    return mr_team_alive(of_side(side), -1) == 0;
+}
+
+static void terms(const struct mr_side *side, const struct mr_config *before,
+                  struct mr_side_terms *t)
+{
+    const struct mr_generation *g = &of_side(side)->generation;
+
+    t->slots = g->runtime.n_slots;
+    for (uint32_t i = 0; i < before->n_pools && i < MR_HANDOVER_POOLS; i++) {
+        const struct mr_pool_config *pool = mr_config_pool(g->config, before->pools[i].name);
+        if (pool == NULL || g->runtime.held[pool - g->config->pools])
+            t->moves[i / 8] |= (uint8_t)(1u << (i % 8));
+    }
+}
+
+static void commit(struct mr_side *side)
+{
+    of_side(side)->state = MR_TEAM_HELD;
+}
+
+static void release(struct mr_side *side)
+{
+    struct mr_team *team = of_side(side);
+    struct mr_child *admin = helper(team, MR_ADMIN);
+    struct mr_runtime *rt = &team->generation.runtime;
+
+    team->state = MR_TEAM_SERVING;
+    memset(rt->held, 0, team->generation.config->n_pools * sizeof(*rt->held));
+    command(team, MR_MSG_GO_TYPE, MR_WORKER);
+    if (admin->pid == 0 && !mr_timer_is_set(&admin->respawn))
+        spawn(admin);
+}
+
+static void stop_replacing(struct mr_team *team, enum mr_team_state state)
+{
+    team->state = state;
+    mr_timer_cancel(&team->resolve_wait);
+    for (uint32_t i = 0; i < team->n_children; i++)
+        mr_timer_cancel(&team->children[i].respawn);
+}
+
+static void hand_over(struct mr_side *side, const struct mr_side_terms *t,
+                      const struct mr_ways *ways)
+{
+    struct mr_team *team = of_side(side);
+
+    stop_replacing(team, MR_TEAM_HANDING_OVER);
+    team->transition = t->transition;
+    for (uint32_t i = 0; i < team->n_children; i++) {
+        struct mr_child *c = &team->children[i];
+        struct mr_message msg = {.type = MR_MSG_HANDOVER_TYPE};
+        if (c->kind != MR_WORKER || c->pid == 0)
+            continue;
+        msg.body.HANDOVER.transition = t->transition;
+        msg.body.HANDOVER.retired = c->index >= t->slots;
+        memcpy(msg.body.HANDOVER.moves, t->moves, sizeof(t->moves));
+        c->state = MR_CHILD_HANDING_OVER;
+        mr_child_command(c, &msg, ways->fds[c->index]);
+    }
+}
+
+static void abort_requests(struct mr_side *side)
+{
+    command(of_side(side), MR_MSG_ABORT_TYPE, MR_WORKER);
+}
+
+static void retire(struct mr_side *side)
+{
+    command(of_side(side), MR_MSG_QUIT_TYPE, MR_ADMIN);
+    command(of_side(side), MR_MSG_QUIT_TYPE, MR_RESOLVER);
+}
+
+static void dismiss(struct mr_side *side)
+{
+    mr_team_dismiss(of_side(side));
+}
+
+void mr_team_dismiss(struct mr_team *team)
+{
+    stop_replacing(team, MR_TEAM_LEAVING);
+    command(team, MR_MSG_TERMINATE_TYPE, MR_WORKER);
+    for (uint32_t i = 0; i < team->n_children; i++)
+        if (team->children[i].kind == MR_WORKER && team->children[i].pid == 0)
+            close_ways_of(team, team->children[i].index);
+}
+
+/* Those that have died meanwhile are replaced, the others take their clients back. */
+static void resume(struct mr_side *side)
+{
+    struct mr_team *team = of_side(side);
+    struct mr_message msg = {.type = MR_MSG_RESUME_TYPE};
+
+    team->state = MR_TEAM_SERVING;
+    for (uint32_t i = 0; i < team->n_children; i++) {
+        struct mr_child *c = &team->children[i];
+        if (c->pid == 0) {
+            spawn(c);
+        } else if (c->kind == MR_WORKER) {
+            c->state = MR_CHILD_UP;
+            mr_child_command(c, &msg, -1);
+        }
+    }
+}
+
+static void drop(struct mr_side *side)
+{
+    mr_team_quit(of_side(side));
+}
+
+void mr_team_quit(struct mr_team *team)
+{
+    stop_replacing(team, MR_TEAM_QUITTING);
+    command(team, MR_MSG_QUIT_TYPE, -1);
+}
+
+static void kill_all(struct mr_side *side)
+{
+    mr_team_kill(of_side(side));
+}
+
+static const struct mr_side_ops OPS = {
+    .ready = ready,
+    .failed = failed,
+    .quiesced = quiesced,
+    .gone = gone,
+    .terms = terms,
+    .commit = commit,
+    .release = release,
+    .drop = drop,
+    .hand_over = hand_over,
+    .abort = abort_requests,
+    .retire = retire,
+    .dismiss = dismiss,
+    .resume = resume,
+    .kill = kill_all,
+};
 
 /* ---- the team ---- */
 
@@ -497,6 +503,7 @@ struct mr_team *mr_team_new(const struct mr_generation *generation, struct mr_lo
     struct mr_team *team = calloc(1, sizeof(*team));
 
     MR_CHECK(team != NULL);
+    team->side.ops = &OPS;
     team->generation = *generation;
     team->hooks = hooks;
     team->loop = loop;
@@ -512,19 +519,6 @@ struct mr_team *mr_team_new(const struct mr_generation *generation, struct mr_lo
     return team;
 }
 
-static struct mr_child *helper(struct mr_team *team, enum mr_child_kind kind)
-{
-    for (uint32_t i = 0; i < team->n_children; i++)
-        if (team->children[i].kind == kind)
-            return &team->children[i];
-    return NULL;
-}
-
-void mr_team_start_admin(struct mr_team *team)
-{
-    spawn(helper(team, MR_ADMIN));
-}
-
 void mr_team_start(struct mr_team *team, bool with_admin)
 {
     struct mr_child *resolver = helper(team, MR_RESOLVER);
@@ -534,7 +528,7 @@ void mr_team_start(struct mr_team *team, bool with_admin)
     if (hang_ms > 0)
         mr_loop_timer(team->loop, &team->pulse, hang_ms / PINGS);
     if (with_admin)
-        mr_team_start_admin(team);
+        spawn(helper(team, MR_ADMIN));
     if (resolver == NULL) {
         start_workers(team);
         return;
@@ -543,36 +537,13 @@ void mr_team_start(struct mr_team *team, bool with_admin)
     mr_loop_timer(team->loop, &team->resolve_wait, RESOLVE_WAIT_MS);
 }
 
-void mr_team_leave(struct mr_team *team)
-{
-    team->leaving = true;
-    mr_timer_cancel(&team->resolve_wait);
-    for (uint32_t i = 0; i < team->n_children; i++)
-        mr_timer_cancel(&team->children[i].respawn);
-}
-
-void mr_team_hand_over(struct mr_team *team, const int *ways_out, uint32_t n_slots,
-                       const uint8_t *moves)
-{
-    mr_team_leave(team);
-    for (uint32_t i = 0; i < team->n_children; i++) {
-        struct mr_child *c = &team->children[i];
-        struct mr_message msg = {.type = MR_MSG_HANDOVER_TYPE};
-        if (c->kind != MR_WORKER)
-            continue;
-        msg.body.HANDOVER.retired = c->index >= n_slots;
-        memcpy(msg.body.HANDOVER.moves, moves, sizeof(msg.body.HANDOVER.moves));
-        (void)mr_child_tell(c, &msg, ways_out[c->index]); /* which logs its failure */
-    }
-}
-
 void mr_team_free(struct mr_team *team, const struct mr_generation *heir)
 {
-    mr_team_leave(team);
+    if (team == NULL)
+        return;
+    stop_replacing(team, MR_TEAM_QUITTING);
     mr_timer_cancel(&team->pulse);
-    mr_team_ways_done(team);
-    close_ways_out(team);
-    free(team->ways_in);
+    mr_ways_close(&team->ways_in);
     mr_generation_close(&team->generation, heir);
     free(team->children);
     free(team);

@@ -3,8 +3,8 @@
 
 #include "core/log.h"
 #include "net/fdpass.h"
+#include "proc/channel.h"
 #include "proc/notify.h"
-#include "proc/reload.h"
 #include "session/handover.h"
 #include "upstream/health.h"
 
@@ -26,10 +26,7 @@
 #define DOCUMENT   1u
 #define FORMAT     (100 * MR_HANDOVER_VERSION + DOCUMENT) /* another one is refused */
 #define FDS_MAX    1000000u
-#define START_MS   30000u /* for the new master's workers to be up */
 #define RECEIVE_MS 10000
-#define STRAY_MS   1000u
-#define MARGIN_MS  1000u
 
 /* ---- descriptors over the link ---- */
 
@@ -66,9 +63,9 @@ static enum mr_result receive_fds(int link, int *fds, uint32_t n, struct mr_erro
 /* ---- the document ---- */
 
 /* In this order: the document, ports, listeners, segments, ways, and the pid file. */
-static uint32_t collect(const struct mr_upgrade *u, const int *ways_in, int *fds)
+static uint32_t collect(const struct mr_upgrade *u, const struct mr_generation *g,
+                        const struct mr_ways *ways_in, int *fds)
 {
-    const struct mr_generation *g = &(*u->team)->generation;
     const struct mr_runtime *rt = &g->runtime;
     uint32_t n = 1;
 
@@ -79,7 +76,7 @@ static uint32_t collect(const struct mr_upgrade *u, const int *ways_in, int *fds
     for (uint32_t i = 0; i < rt->n_slots; i++) {
         fds[n++] = rt->slots[i].fd;
         fds[n++] = rt->bases[i].fd;
-        fds[n++] = ways_in[i];
+        fds[n++] = ways_in->fds[i];
     }
     if (u->pidfile->path != NULL)
         fds[n++] = u->pidfile->fd;
@@ -125,15 +122,15 @@ static json_t *pack_health(const struct mr_runtime *rt)
     return all;
 }
 
-static int write_document(const struct mr_upgrade *u, uint32_t n_fds, struct mr_error *err)
+static int write_document(const struct mr_upgrade *u, const struct mr_generation *g, uint32_t n_fds,
+                          struct mr_error *err)
 {
-    const struct mr_generation *g = &(*u->team)->generation;
-    json_t *doc =
-        json_pack("{s:I, s:s, s:s, s:I, s:I, s:I, s:b, s:I, s:o}", "format", (json_int_t)FORMAT,
-                  "conf", g->config->source, "conf_file", u->conf_file, "generation",
-                  (json_int_t)g->number, "slots", (json_int_t)g->runtime.n_slots, "started_us",
-                  (json_int_t)g->runtime.started_us, "pidfile", u->pidfile->path != NULL,
-                  "descriptors", (json_int_t)n_fds, "health", pack_health(&g->runtime));
+    json_t *doc = json_pack(
+        "{s:I, s:I, s:s, s:s, s:I, s:I, s:I, s:b, s:I, s:o}", "format", (json_int_t)FORMAT, "pid",
+        (json_int_t)getpid(), "conf", g->config->source, "conf_file", u->conf_file, "generation",
+        (json_int_t)g->number, "slots", (json_int_t)g->runtime.n_slots, "started_us",
+        (json_int_t)g->runtime.started_us, "pidfile", u->pidfile->path != NULL, "descriptors",
+        (json_int_t)n_fds, "health", pack_health(&g->runtime));
     const int fd = memfd_create("millrace-upgrade", MFD_CLOEXEC);
 
     if (doc == NULL || fd < 0 || json_dumpfd(doc, fd, JSON_COMPACT) != 0) {
@@ -147,17 +144,16 @@ static int write_document(const struct mr_upgrade *u, uint32_t n_fds, struct mr_
     return fd;
 }
 
-static enum mr_result give(const struct mr_upgrade *u, int link, const int *ways_in,
-                           struct mr_error *err)
+static enum mr_result give(const struct mr_upgrade *u, const struct mr_generation *g, int link,
+                           const struct mr_ways *ways_in, struct mr_error *err)
 {
-    const struct mr_generation *g = &(*u->team)->generation;
     const uint32_t n =
         fds_needed(g->ports.n, g->runtime.n_slots, g->listeners.n, u->pidfile->path != NULL);
     int *fds = malloc(n * sizeof(*fds));
 
     MR_CHECK(fds != NULL);
-    MR_CHECK(collect(u, ways_in, fds) == n);
-    fds[0] = write_document(u, n, err);
+    MR_CHECK(collect(u, g, ways_in, fds) == n);
+    fds[0] = write_document(u, g, n, err);
     enum mr_result rc = fds[0] >= 0 ? send_fds(link, fds, 1, err) : MR_ESYS;
     if (rc == MR_OK)
         rc = send_fds(link, fds + 1, n - 1, err);
@@ -168,133 +164,6 @@ static enum mr_result give(const struct mr_upgrade *u, int link, const int *ways
 }
 
 /* ---- the old master ---- */
-
-static void close_all(int *fds, uint32_t n)
-{
-    for (uint32_t i = 0; fds != NULL && i < n; i++)
-        if (fds[i] >= 0)
-            (void)close(fds[i]);
-    free(fds);
-}
-
-static uint32_t slots_of(const struct mr_upgrade *u)
-{
-    return (*u->team)->generation.runtime.n_slots;
-}
-
-static void close_link(struct mr_upgrade *u)
-{
-    mr_timer_cancel(&u->timer);
-    mr_watch_stop(u->loop, &u->link);
-    if (u->link.fd >= 0)
-        (void)close(u->link.fd);
-    u->link.fd = -1;
-    close_all(u->ways_out, slots_of(u));
-    u->ways_out = NULL;
-}
-
-/* The old service goes on; what had already been handed over is lost, as with any dead worker. */
-static void fail(struct mr_upgrade *u, const char *reason)
-{
-    mr_log(MR_LOG_ERR, "upgrade_failed reason=\"%s\" serving=old_binary", reason);
-    if (u->pid > 0)
-        (void)kill(u->pid, SIGKILL);
-    close_link(u);
-    if (u->step == MR_UPGRADE_DRAINING) {
-        (*u->team)->leaving = false;
-        mr_team_kill(*u->team); /* and replace: they have given their service away */
-    }
-    u->step = MR_UPGRADE_NONE;
-    mr_notify("READY=1\nSTATUS=the last upgrade failed; the old binary serves");
-}
-
-/* Ends when told; no old worker is left behind. */
-static void dismiss(struct mr_upgrade *u)
-{
-    struct mr_message msg = {.type = MR_MSG_TERMINATE_TYPE};
-    const uint32_t limit_ms = (*u->team)->generation.config->worker_shutdown_timeout_ms;
-
-    u->last_call = true;
-    mr_team_tell(*u->team, &msg, -1, MR_WORKER);
-    if (limit_ms > 0)
-        mr_loop_timer(u->loop, &u->timer, (uint64_t)limit_ms + MARGIN_MS);
-}
-
-static void step_over(struct mr_timer *timer)
-{
-    struct mr_upgrade *u = MR_CONTAINER_OF(timer, struct mr_upgrade, timer);
-    struct mr_message msg = {.type = MR_MSG_ABORT_TYPE};
-
-    if (u->step == MR_UPGRADE_STARTING) {
-        fail(u, "the new process does not get ready");
-    } else if (u->last_call) {
-        mr_team_kill(*u->team);
-    } else if (u->step == MR_UPGRADE_DRAINING) {
-        u->last_call = true;
-        mr_team_tell(*u->team, &msg, -1, MR_WORKER);
-        mr_loop_timer(u->loop, &u->timer, MARGIN_MS);
-    } else if (u->step == MR_UPGRADE_GONE) {
-        dismiss(u);
-    }
-}
-
-static void hand_over(struct mr_upgrade *u, const struct mr_takeover_payload *takeover)
-{
-    struct mr_team *team = *u->team;
-    char state[32];
-
-    (void)snprintf(state, sizeof(state), "MAINPID=%d", (int)u->pid);
-    mr_notify(state);
-    u->step = MR_UPGRADE_DRAINING;
-    u->last_call = false;
-    u->n_slots = takeover->slots;
-    mr_team_hand_over(team, u->ways_out, takeover->slots, takeover->moves);
-    close_all(u->ways_out, slots_of(u));
-    u->ways_out = NULL;
-    mr_loop_timer(u->loop, &u->timer, mr_reload_drain_limit_ms(team->generation.config));
-    mr_upgrade_drained(u); /* there may be nobody left who could say so */
-}
-
-void mr_upgrade_drained(struct mr_upgrade *u)
-{
-    struct mr_message drained = {.type = MR_MSG_DRAINED_TYPE};
-    struct mr_message quit = {.type = MR_MSG_QUIT_TYPE};
-    struct mr_error err;
-
-    if (u->step != MR_UPGRADE_DRAINING || !mr_team_drained(*u->team))
-        return;
-    if (mr_channel_send(u->link.fd, &drained, -1, &err) != MR_OK) {
-        fail(u, err.text);
-        return;
-    }
-    u->step = MR_UPGRADE_GONE;
-    u->last_call = false;
-    mr_timer_cancel(&u->timer);
-    mr_log(MR_LOG_NOTICE, "handed_over to_pid=%d", (int)u->pid);
-    mr_team_tell(*u->team, &quit, -1, MR_ADMIN);
-    mr_team_tell(*u->team, &quit, -1, MR_RESOLVER);
-    if (slots_of(u) > u->n_slots)
-        mr_loop_timer(u->loop, &u->timer, STRAY_MS); /* retired sockets may still get some */
-    else
-        dismiss(u);
-}
-
-static void on_link(struct mr_watch *watch)
-{
-    struct mr_upgrade *u = MR_CONTAINER_OF(watch, struct mr_upgrade, link);
-    struct mr_message msg;
-    struct mr_error err;
-    enum mr_result rc;
-
-    while (watch->active && (rc = mr_channel_recv(watch->fd, &msg, &err)) != MR_AGAIN) {
-        if (rc == MR_OK && msg.type == MR_MSG_TAKEOVER_TYPE && u->step == MR_UPGRADE_STARTING)
-            hand_over(u, &msg.body.TAKEOVER);
-        else if (rc != MR_OK && u->step == MR_UPGRADE_GONE)
-            mr_watch_stop(u->loop, watch);
-        else if (rc != MR_OK)
-            fail(u, "the new process has ended or does not understand this one; see its log");
-    }
-}
 
 static _Noreturn void become_new(const struct mr_upgrade *u, int link)
 {
@@ -309,73 +178,31 @@ static _Noreturn void become_new(const struct mr_upgrade *u, int link)
     _exit(1);
 }
 
-static bool start_new(struct mr_upgrade *u, int *ways_in, struct mr_error *err)
+enum mr_result mr_upgrade_start(const struct mr_upgrade *u, const struct mr_generation *g,
+                                const struct mr_ways *ways_in, pid_t *pid, int *link,
+                                struct mr_error *err)
 {
-    const uint32_t n = slots_of(u);
     int ends[2];
 
-    u->ways_out = malloc(n * sizeof(int));
-    MR_CHECK(u->ways_out != NULL);
-    memset(u->ways_out, 0xff, n * sizeof(int));
-    memset(ways_in, 0xff, n * sizeof(int));
-    for (uint32_t i = 0; i < n; i++) {
-        if (mr_handover_open(ends, err) != MR_OK)
-            return false;
-        u->ways_out[i] = ends[0];
-        ways_in[i] = ends[1];
-    }
     if (mr_channel_open(ends, err) != MR_OK)
-        return false;
-    u->pid = fork();
-    if (u->pid == 0)
+        return MR_ESYS;
+    const pid_t child = fork();
+    if (child == 0)
         become_new(u, ends[1]);
-    (void)close(ends[1]);
-    u->link = (struct mr_watch){.on_ready = on_link, .fd = ends[0]};
-    mr_watch_start(u->loop, &u->link);
-    if (u->pid < 0) {
+    if (child < 0)
         (void)mr_fail_sys(err, "fork");
-        return false;
+    mr_channel_close(ends[1]);
+    if (child > 0 && give(u, g, ends[0], ways_in, err) == MR_OK) {
+        *pid = child;
+        *link = ends[0];
+        return MR_OK;
     }
-    return give(u, ends[0], ways_in, err) == MR_OK;
-}
-
-void mr_upgrade_begin(struct mr_upgrade *u)
-{
-    struct mr_error err;
-
-    if (u->step != MR_UPGRADE_NONE) {
-        mr_log(MR_LOG_WARN, "upgrade_ignored reason=under_way");
-        return;
+    if (child > 0) {
+        (void)kill(child, SIGKILL);
+        (void)waitpid(child, NULL, 0);
     }
-    mr_log(MR_LOG_NOTICE, "upgrade_begins exe=%s", u->exe);
-    mr_notify_reloading();
-    int *ways_in = malloc(slots_of(u) * sizeof(int));
-    MR_CHECK(ways_in != NULL);
-    u->step = MR_UPGRADE_STARTING;
-    u->timer.fire = step_over;
-    u->link.fd = -1;
-    mr_loop_timer(u->loop, &u->timer, START_MS);
-    if (!start_new(u, ways_in, &err))
-        fail(u, err.text);
-    close_all(ways_in, slots_of(u)); /* the new process has them */
-}
-
-bool mr_upgrade_bury(struct mr_upgrade *u, pid_t pid, int status)
-{
-    if (pid != u->pid)
-        return false;
-    (void)status;
-    u->pid = 0;
-    if (u->step == MR_UPGRADE_STARTING || u->step == MR_UPGRADE_DRAINING)
-        fail(u, "the new process has ended; see its log");
-    return true;
-}
-
-void mr_upgrade_stop(struct mr_upgrade *u)
-{
-    if (u->step == MR_UPGRADE_STARTING)
-        fail(u, "stopping");
-    close_link(u);
+    mr_channel_close(ends[0]);
+    return MR_ESYS;
 }
 
 /* ---- the new master ---- */
@@ -443,18 +270,18 @@ static void take(struct mr_inheritance *in, const int *fds, bool pidfile)
     for (uint32_t i = 0; i < g->config->n_pools; i++)
         g->listeners.n += g->config->pools[i].listens.n;
     g->listeners.fds = malloc(rt->n_slots * g->listeners.n * sizeof(int));
-    in->ways_in = malloc(rt->n_slots * sizeof(int));
+    in->ways_in = (struct mr_ways){malloc(rt->n_slots * sizeof(int)), rt->n_slots};
     rt->slots = calloc(rt->n_slots, sizeof(*rt->slots));
     rt->bases = calloc(rt->n_slots, sizeof(*rt->bases));
     rt->addresses = calloc(g->config->n_servers + 1, sizeof(*rt->addresses));
-    MR_CHECK(g->listeners.fds != NULL && in->ways_in != NULL && rt->slots != NULL &&
+    MR_CHECK(g->listeners.fds != NULL && in->ways_in.fds != NULL && rt->slots != NULL &&
              rt->bases != NULL && rt->addresses != NULL);
     for (uint32_t i = 0; i < g->listeners.n * rt->n_slots; i++)
         g->listeners.fds[i] = *fds++;
     for (uint32_t i = 0; i < rt->n_slots; i++) {
         attach(&rt->slots[i], *fds++, g->config);
         attach(&rt->bases[i], *fds++, g->config);
-        in->ways_in[i] = *fds++;
+        in->ways_in.fds[i] = *fds++;
     }
     in->pidfile = pidfile ? *fds : -1;
 }
@@ -478,6 +305,8 @@ static enum mr_result receive_all(struct mr_inheritance *in, const json_t *doc,
     }
     for (uint32_t i = 0; i < g->config->n_pools; i++)
         n_listens += g->config->pools[i].listens.n;
+    if (number_of(doc, "pid") == (uint64_t)getppid()) /* else it is not there any more */
+        in->pid = getppid();
     g->number = (uint32_t)number_of(doc, "generation");
     g->runtime.config = g->config;
     g->runtime.n_slots = (uint32_t)number_of(doc, "slots");
@@ -518,21 +347,10 @@ enum mr_result mr_inheritance_receive(struct mr_inheritance *in, int fd, struct 
     return rc;
 }
 
-enum mr_result mr_inheritance_ready(const struct mr_inheritance *in,
-                                    const struct mr_generation *now, struct mr_error *err)
-{
-    struct mr_message msg = {.type = MR_MSG_TAKEOVER_TYPE};
-
-    msg.body.TAKEOVER.slots = now->runtime.n_slots;
-    mr_reload_moves(msg.body.TAKEOVER.moves, now, in->previous.config);
-    return mr_channel_send(in->link, &msg, -1, err);
-}
-
 void mr_inheritance_close(struct mr_inheritance *in, const struct mr_generation *heir)
 {
     if (in->link < 0)
         return;
-    (void)close(in->link);
     in->link = -1;
     mr_generation_close(&in->previous, heir);
 }

@@ -2,12 +2,14 @@
 #include "proc/worker.h"
 
 #include "core/log.h"
+#include "proc/lifecycle.h"
 #include "proc/process.h"
 #include "session/balance.h"
 #include "session/handover.h"
 #include "session/turnstile.h"
 #include "upstream/health.h"
 
+#include <errno.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,12 +29,10 @@ struct worker {
     struct mr_handover_receiver newcomers;  /* connections that other workers have accepted */
     struct mr_turnstile turnstile;          /* holder NULL: none */
     struct mr_balance balance;              /* ways NULL: none */
-    int way_out;                            /* for our clients; -1 while they stay */
+    struct mr_lifecycle life;
+    int way_out; /* for our clients; -1 while they stay */
     struct mr_handover_sender sender;
-    bool retired; /* others do not accept for this slot: we still do */
-    bool told_drained;
-    bool *moves;             /* pools whose keys move */
-    uint64_t drain_until_us; /* 0: not draining; UINT64_MAX: without limit */
+    bool *moves; /* pools whose keys move, while they leave */
     int status;
 };
 
@@ -46,110 +46,158 @@ static const struct mr_config *config_of(const struct worker *w)
     return w->setup->runtime->config;
 }
 
-static void on_terminate(struct mr_process *p)
-{
-    struct worker *w = of_process(p);
-    const uint64_t limit_us = (uint64_t)config_of(w)->worker_shutdown_timeout_ms * 1000u;
-
-    if (w->drain_until_us != 0)
-        return;
-    __atomic_store_n(&w->setup->runtime->slots[w->setup->slot].head->state, MR_SLOT_DRAINING,
-                     __ATOMIC_SEQ_CST); /* see mr_balance_pass */
-    w->drain_until_us = limit_us == 0 ? UINT64_MAX : p->loop.now_us + limit_us;
-    mr_log(w->way_out >= 0 ? MR_LOG_INFO : MR_LOG_NOTICE, "worker_draining clients=%u limit_ms=%u",
-           w->budget.n, config_of(w)->worker_shutdown_timeout_ms);
-    if (w->way_out >= 0 && !w->retired)
-        return; /* the queues are the new workers' now */
-    for (uint32_t i = 0; i < config_of(w)->n_pools; i++)
-        mr_service_begin_drain(&w->services[i]);
-}
-
-static void on_quit(struct mr_process *p)
-{
-    struct worker *w = of_process(p);
-
-    p->loop.stop = true;
-    w->status = p->alone ? 1 : 0; /* twemproxy's status for an interrupt */
-}
+/* ---- what the lifecycle decides ---- */
 
 /* From now on clients leave; the new workers' accept in our place, but for a slot that goes. */
-static void start_handover(struct worker *w, const struct mr_message *msg)
+static void begin_handover(void *arg, const struct mr_handover_payload *terms, int way)
 {
-    const struct mr_handover_payload *body = &msg->body.HANDOVER;
+    struct worker *w = arg;
     const uint32_t n_pools = config_of(w)->n_pools;
 
-    if (msg->fd < 0 || w->way_out >= 0)
-        return;
-    w->way_out = msg->fd;
-    w->retired = body->retired;
+    w->way_out = way;
     w->moves = calloc(n_pools, sizeof(*w->moves));
     MR_CHECK(w->moves != NULL);
     for (uint32_t i = 0; i < n_pools; i++) {
-        w->moves[i] = i >= MR_HANDOVER_POOLS || body->moves[i / 8] & 1u << (i % 8);
-        mr_service_hold(&w->services[i], w->retired);
+        w->moves[i] = i >= MR_HANDOVER_POOLS || terms->moves[i / 8] & 1u << (i % 8);
+        mr_service_hold(&w->services[i], terms->retired);
     }
     mr_log(MR_LOG_INFO, "handover_begins clients=%u", w->budget.n);
 }
 
-/* Clients that can go do; false once all have gone and no more will come. */
-static bool hand_over(struct worker *w)
+static void end_handover(struct worker *w)
 {
-    const uint32_t n_pools = config_of(w)->n_pools;
-    bool quiet = true;
-    struct mr_error err;
-
-    if (mr_handover_clients(&w->sender, w->services, n_pools, w->way_out, &err) != MR_OK)
-        mr_log_limited(MR_LOG_WARN, "handover_delayed clients=%u error=\"%s\"", w->budget.n,
-                       err.text);
-    for (uint32_t i = 0; i < n_pools; i++)
-        quiet = quiet && (!w->moves[i] || mr_service_quiet(&w->services[i]));
-    if (quiet && !w->told_drained) {
-        w->told_drained = true;
-        mr_channel_tell(w->process.channel.fd, MR_MSG_DRAINED_TYPE);
-    }
-    if (w->drain_until_us == 0)
-        return true;
-    if (w->process.loop.now_us >= w->drain_until_us) {
-        mr_log(MR_LOG_WARN, "worker_drain_timeout clients=%u", w->budget.n);
-        return false;
-    }
-    for (uint32_t i = 0; i < n_pools; i++)
-        if (!mr_service_empty(&w->services[i]))
-            return true;
-    return mr_handover_waiting(&w->newcomers);
+    if (w->way_out >= 0)
+        (void)close(w->way_out);
+    w->way_out = -1;
+    w->sender = (struct mr_handover_sender){0};
+    free(w->moves);
+    w->moves = NULL;
 }
 
-static void abort_requests(struct worker *w)
+static void release(void *arg)
 {
-    for (uint32_t i = 0; i < config_of(w)->n_pools && w->moves != NULL; i++)
+    struct worker *w = arg;
+
+    for (uint32_t i = 0; i < config_of(w)->n_pools; i++)
+        mr_service_release(&w->services[i]);
+}
+
+static void resume(void *arg)
+{
+    end_handover(arg);
+    release(arg);
+}
+
+static void stop_accepting(void *arg)
+{
+    struct worker *w = arg;
+
+    for (uint32_t i = 0; i < config_of(w)->n_pools; i++)
+        mr_service_begin_drain(&w->services[i]);
+}
+
+static void abort_requests(void *arg)
+{
+    struct worker *w = arg;
+
+    for (uint32_t i = 0; i < config_of(w)->n_pools; i++)
         if (w->moves[i])
             mr_service_abort(&w->services[i]);
 }
 
-static void set_address(struct worker *w, const struct mr_message *msg);
-
-static void on_message(struct mr_process *p, const struct mr_message *msg)
+static bool send_clients(void *arg)
 {
-    struct worker *w = of_process(p);
+    struct worker *w = arg;
+    struct mr_error err;
 
-    switch (msg->type) {
-    case MR_MSG_ADDRESS_TYPE:
-        set_address(w, msg);
-        break;
-    case MR_MSG_HANDOVER_TYPE:
-        start_handover(w, msg);
-        break;
-    case MR_MSG_ABORT_TYPE:
-        abort_requests(w);
-        break;
-    case MR_MSG_GO_TYPE:
-        for (uint32_t i = 0; i < config_of(w)->n_pools; i++)
-            mr_service_release(&w->services[i]);
-        break;
-    default:
-        break;
-    }
+    if (mr_handover_clients(&w->sender, w->services, config_of(w)->n_pools, w->way_out, &err) ==
+        MR_OK)
+        return true;
+    mr_log_limited(MR_LOG_WARN, "handover_failed clients=%u error=\"%s\"", w->budget.n, err.text);
+    return err.sys != EPIPE && err.sys != ECONNRESET;
 }
+
+static void end_clients(void *arg)
+{
+    struct worker *w = arg;
+
+    for (uint32_t i = 0; i < config_of(w)->n_pools; i++)
+        mr_service_drain(&w->services[i]);
+}
+
+static void shed_clients(void *arg)
+{
+    struct worker *w = arg;
+
+    for (uint32_t i = 0; i < config_of(w)->n_pools; i++)
+        mr_service_shed(&w->services[i]);
+}
+
+static bool quiesced(const void *arg)
+{
+    const struct worker *w = arg;
+
+    for (uint32_t i = 0; i < config_of(w)->n_pools; i++)
+        if (w->moves[i] && !mr_service_quiet(&w->services[i]))
+            return false;
+    return true;
+}
+
+static bool empty(void *arg)
+{
+    struct worker *w = arg;
+
+    for (uint32_t i = 0; i < config_of(w)->n_pools; i++)
+        if (!mr_service_empty(&w->services[i]))
+            return false;
+    return !mr_handover_waiting(&w->newcomers);
+}
+
+static bool expects_clients(const void *arg)
+{
+    const struct worker *w = arg;
+
+    for (uint32_t i = 0; i < w->setup->n_ways; i++)
+        if (!mr_handover_ended(&w->receivers[i]))
+            return true;
+    return false;
+}
+
+static void tell_quiesced(void *arg, uint32_t transition)
+{
+    const struct worker *w = arg;
+    struct mr_message msg = {.type = MR_MSG_QUIESCED_TYPE};
+    struct mr_error err;
+
+    msg.body.QUIESCED.transition = transition;
+    if (mr_channel_send(w->process.channel.fd, &msg, -1, &err) != MR_OK)
+        mr_log(MR_LOG_ERR, "channel_send_failed error=\"%s\"", err.text);
+}
+
+static const struct mr_lifecycle_ops LIFE = {.hand_over = begin_handover,
+                                             .resume = resume,
+                                             .release = release,
+                                             .stop_accepting = stop_accepting,
+                                             .abort = abort_requests,
+                                             .send_clients = send_clients,
+                                             .end_clients = end_clients,
+                                             .shed_clients = shed_clients,
+                                             .quiesced = quiesced,
+                                             .empty = empty,
+                                             .expects_clients = expects_clients,
+                                             .tell_quiesced = tell_quiesced};
+
+static void init_life(struct worker *w)
+{
+    const struct mr_runtime *rt = w->setup->runtime;
+    bool held = false;
+
+    for (uint32_t i = 0; i < rt->config->n_pools; i++)
+        held = held || rt->held[i];
+    mr_lifecycle_init(&w->life, &LIFE, w, rt->config->worker_shutdown_timeout_ms, held);
+}
+
+/* ---- messages ---- */
 
 static void set_address(struct worker *w, const struct mr_message *msg)
 {
@@ -179,6 +227,42 @@ static void init_budget(struct worker *w)
                                           .next_id = (slot << 40) + (generation << 28) + 1};
     mr_budget_init(&w->budget);
 }
+
+static void on_message(struct mr_process *p, const struct mr_message *msg)
+{
+    struct worker *w = of_process(p);
+    uint64_t *state = &w->setup->runtime->slots[w->setup->slot].head->state;
+
+    if (msg->type == MR_MSG_ADDRESS_TYPE) {
+        set_address(w, msg);
+        return;
+    }
+    if (!mr_lifecycle_message(&w->life, msg, p->loop.now_us) && msg->fd >= 0)
+        (void)close(msg->fd);
+    __atomic_store_n(state, mr_lifecycle_ending(&w->life) ? MR_SLOT_DRAINING : MR_SLOT_SERVING,
+                     __ATOMIC_SEQ_CST); /* see mr_balance_pass */
+}
+
+static void on_terminate(struct mr_process *p)
+{
+    struct worker *w = of_process(p);
+    const struct mr_message msg = {.type = MR_MSG_TERMINATE_TYPE, .fd = -1};
+
+    if (!mr_lifecycle_ending(&w->life))
+        mr_log(mr_lifecycle_handing_over(&w->life) ? MR_LOG_INFO : MR_LOG_NOTICE,
+               "worker_draining clients=%u limit_ms=%u", w->budget.n, w->life.limit_ms);
+    on_message(p, &msg);
+}
+
+static void on_quit(struct mr_process *p)
+{
+    struct worker *w = of_process(p);
+
+    p->loop.stop = true;
+    w->status = p->alone ? 1 : 0; /* twemproxy's status for an interrupt */
+}
+
+/* ---- serving ---- */
 
 static void init_services(struct worker *w)
 {
@@ -218,22 +302,6 @@ static void init_services(struct worker *w)
     w->budget.n_services = config->n_pools;
 }
 
-/* One step of draining; false when nothing is left to do, or the time is over. */
-static bool drain(struct worker *w)
-{
-    bool empty = !mr_handover_waiting(&w->newcomers);
-
-    for (uint32_t i = 0; i < config_of(w)->n_pools; i++) {
-        mr_service_drain(&w->services[i]);
-        empty = empty && mr_service_empty(&w->services[i]);
-    }
-    if (!empty && w->process.loop.now_us >= w->drain_until_us) {
-        mr_log(MR_LOG_WARN, "worker_drain_timeout clients=%u", w->budget.n);
-        return false;
-    }
-    return !empty;
-}
-
 static void take_clients_in(struct worker *w)
 {
     const struct mr_worker_setup *s = w->setup;
@@ -268,17 +336,18 @@ static void turn(struct worker *w, int max_wait_ms)
         mr_turnstile_leave(&w->turnstile);
 }
 
+static int longest_wait_ms(const struct worker *w)
+{
+    if (mr_lifecycle_handing_over(&w->life))
+        return HANDOVER_TURN_MS;
+    return mr_lifecycle_ending(&w->life) ? DRAIN_TURN_MS : -1;
+}
+
 static void serve(struct worker *w)
 {
-    while (!w->process.loop.stop) {
-        const bool leaving = w->way_out >= 0;
-        const bool draining = w->drain_until_us != 0;
-        turn(w, leaving ? HANDOVER_TURN_MS : draining ? DRAIN_TURN_MS : -1);
-        if (leaving && !hand_over(w))
-            return;
-        if (!leaving && draining && !drain(w))
-            return;
-    }
+    do
+        turn(w, longest_wait_ms(w));
+    while (!w->process.loop.stop && mr_lifecycle_turn(&w->life, w->process.loop.now_us));
 }
 
 static void fini(struct worker *w)
@@ -295,9 +364,7 @@ static void fini(struct worker *w)
         mr_service_fini(&w->services[i]);
     free(w->services);
     free(w->receivers);
-    free(w->moves);
-    if (w->way_out >= 0)
-        (void)close(w->way_out);
+    end_handover(w);
     mr_process_fini(&w->process);
 }
 
@@ -359,6 +426,7 @@ int mr_worker_run(const struct mr_worker_setup *setup)
     init_budget(&w);
     join_others(&w);
     init_services(&w);
+    init_life(&w);
     take_clients_in(&w);
     if (setup->admin.attach != NULL)
         w.admin = setup->admin.attach(&w.process.loop, rt, &(struct mr_admin_control){0});

@@ -452,6 +452,11 @@ bool mr_handover_waiting(struct mr_handover_receiver *r)
     return r->loop->now_us - r->missing_us < MISSING_US;
 }
 
+bool mr_handover_ended(const struct mr_handover_receiver *r)
+{
+    return !r->watch.active;
+}
+
 void mr_handover_stop(struct mr_handover_receiver *r)
 {
     if (!r->watch.active)

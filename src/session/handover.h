@@ -58,5 +58,8 @@ void mr_handover_receive(struct mr_handover_receiver *r, struct mr_loop *loop, i
 /** True while clients wait to be taken in, or are due. */
 bool mr_handover_waiting(struct mr_handover_receiver *r);
 
+/** True once nobody can send clients any more, and all that were sent were taken in. */
+bool mr_handover_ended(const struct mr_handover_receiver *r);
+
 /** Stops; fine for one that has stopped by itself since the other side is gone. */
 void mr_handover_stop(struct mr_handover_receiver *r);

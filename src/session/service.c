@@ -92,7 +92,9 @@ static void on_accept(struct mr_acceptor *a, int fd)
 {
     struct mr_service *service = MR_CONTAINER_OF(a, struct mr_door, acceptor)->service;
 
-    if (service->balance != NULL && mr_balance_pass(service->balance, service, fd))
+    const bool stays = service->held || service->draining; /* the others may be gone first */
+
+    if (!stays && service->balance != NULL && mr_balance_pass(service->balance, service, fd))
         return;
     mr_service_admit(service, fd);
 }
@@ -198,10 +200,19 @@ void mr_service_accept_sparingly(struct mr_service *service, bool sparingly)
 
 void mr_service_hold(struct mr_service *service, bool keep_accepting)
 {
-    service->balance = NULL; /* the others may be gone first */
+    service->held = true;
     if (!keep_accepting)
         drain_doors(service);
-    service->held = true; /* clients pause when they next bring something */
+}
+
+/* Nobody sends the client any more that was on its way. */
+static void take_back(struct mr_service *service)
+{
+    while (!mr_list_empty(&service->travelling)) {
+        struct mr_list *link = service->travelling.next;
+        mr_list_del(link);
+        mr_list_append(&service->clients, link);
+    }
 }
 
 void mr_service_release(struct mr_service *service)
@@ -211,9 +222,12 @@ void mr_service_release(struct mr_service *service)
     service->held = false;
     if (!service->by_turns)
         mr_service_accept(service, true); /* it may never have stopped */
+    mr_pool_reopen(&service->pool);
+    take_back(service);
     for (struct mr_list *link = service->clients.next; link != &service->clients;
          link = link->next) {
         struct mr_client *client = MR_CONTAINER_OF(link, struct mr_client, link);
+        mr_stream_wake(&client->stream);
         mr_stream_touch(&client->stream); /* it could not be heard */
         mr_client_reconsider(client);
     }
@@ -231,7 +245,6 @@ void mr_service_abort(struct mr_service *service)
 
 void mr_service_begin_drain(struct mr_service *service)
 {
-    service->balance = NULL; /* the others may be gone first */
     service->draining = true;
     drain_doors(service);
 }
@@ -259,6 +272,23 @@ void mr_service_drain(struct mr_service *service)
             mr_client_cut(client, 0); /* nothing is lost, so nothing to wait for */
         else
             mr_client_finish(client);
+    }
+}
+
+void mr_service_shed(struct mr_service *service)
+{
+    struct mr_list *link, *next;
+
+    take_back(service);
+    for (link = service->clients.next; link != &service->clients; link = next) {
+        struct mr_client *client = MR_CONTAINER_OF(link, struct mr_client, link);
+        next = link->next;
+        if (client->head != NULL || client->closing)
+            continue;
+        mr_log_limited(MR_LOG_WARN, "client_cut pool=%s reason=no_worker_takes_it",
+                       service->config->name);
+        mr_stream_wake(&client->stream);
+        mr_client_finish(client);
     }
 }
 

@@ -75,7 +75,7 @@ void mr_service_end_turn(struct mr_service *service);
 /** Accepts one connection after the other, or again as many as the engine takes by itself. */
 void mr_service_accept_sparingly(struct mr_service *service, bool sparingly);
 
-/** Ends holding. */
+/** Ends holding, also that of mr_service_hold: clients that were on their way stay. */
 void mr_service_release(struct mr_service *service);
 
 /** True when no server owes a reply. */
@@ -99,6 +99,12 @@ void mr_service_begin_drain(struct mr_service *service);
 
 /** Ends every client that has all its replies and has sent nothing more. */
 void mr_service_drain(struct mr_service *service);
+
+/**
+ * Ends every client that waits for no reply, whatever it has sent: nobody will dispatch that. Call
+ * it again until the service is empty.
+ */
+void mr_service_shed(struct mr_service *service);
 
 /** True when no client is left. */
 bool mr_service_empty(const struct mr_service *service);

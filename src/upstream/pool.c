@@ -121,6 +121,14 @@ void mr_pool_close(struct mr_pool *pool)
     }
 }
 
+void mr_pool_reopen(struct mr_pool *pool)
+{
+    if (!pool->closing)
+        return;
+    pool->closing = false;
+    mr_prober_start(pool);
+}
+
 bool mr_pool_quiet(const struct mr_pool *pool)
 {
     for (uint32_t i = 0; i < pool->n_servers; i++) {

@@ -48,6 +48,9 @@ void mr_pool_init(struct mr_pool *pool, const struct mr_pool_setup *setup);
 void mr_pool_close(struct mr_pool *pool);
 void mr_pool_fini(struct mr_pool *pool);
 
+/** Connects again after mr_pool_close. Fine for one that is not closed. */
+void mr_pool_reopen(struct mr_pool *pool);
+
 /** True when no server owes a reply, not even one to a request that has timed out. */
 bool mr_pool_quiet(const struct mr_pool *pool);
 

@@ -238,6 +238,25 @@ class Scripted:
             c.close()
 
 
+class Gated(Scripted):
+    """Answers a GET of `slow` when the gate is opened, everything else at once."""
+
+    def __init__(self, reply=b"$4\r\nslow\r\n"):
+        self.gate, self.waiting, self.reply = threading.Event(), 0, reply
+        super().__init__(Gated.answer)
+
+    @staticmethod
+    def answer(conn, server):
+        while data := server.read(conn):
+            for request in data.split(b"*2\r\n")[1:]:
+                if b"slow" in request:
+                    server.waiting += 1
+                    server.gate.wait(60)
+                    conn.sendall(server.reply)
+                else:
+                    conn.sendall(b"$1\r\nA\r\n")
+
+
 def silent(conn, server):
     """Reads and never answers."""
     while server.read(conn):

@@ -400,6 +400,24 @@ def test_a_log_that_nobody_reads_stops_nobody(start, redis1, tmp_path, sink, wor
     assert proxy.kill(signal.SIGTERM) == 0
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_signal_at_the_start_is_waited_for(start, redis1, tmp_path, workers):
+    """As soon as the pid file names the process, a signal for it ends nobody."""
+    conf = tmp_path / "conf.yml"
+    for n in range(20):
+        port, pid_file = free_port(), tmp_path / f"pid{n}"
+        conf.write_text(pool_yaml("alpha", f"127.0.0.1:{port}", [f"127.0.0.1:{redis1.port}:1"]))
+        args = ["-c", conf, "-p", pid_file, "-s", free_port(), "-a", "127.0.0.1", "--workers",
+                workers, "-o", tmp_path / "log"]
+        proxy = start(Process, [BINARY, *map(str, args)],
+                      lambda: pid_file.exists() and pid_file.read_text())
+        os.kill(proxy.pid, signal.SIGUSR1)
+        wait_for(lambda: can_connect(port))
+        with Raw(port) as c:
+            assert c.ask("PING") == b"+PONG"
+        assert proxy.kill(signal.SIGTERM) == 0
+
+
 def test_pid_file_is_locked(start, redis1, tmp_path):
     pid_file = tmp_path / "m.pid"
     m = start(Millrace, [redis1.port], args=["-p", pid_file])

@@ -14,7 +14,7 @@ import threading
 import time
 
 import pytest
-from harness import (SLOW, Millrace, Raw, Redis, Scripted, command, free_port, pool_yaml,
+from harness import (SLOW, Gated, Millrace, Raw, Redis, Scripted, command, free_port, pool_yaml,
                      process_state, rss_kb, wait_for)
 
 RELOADS = int(os.environ.get("MILLRACE_RELOADS", "10"))
@@ -542,6 +542,79 @@ def test_signals_during_a_reload(start, redis1):
         wait_for(lambda: m.log_text().count("handover_begins") > before)
         os.kill(m.pid, signal.SIGTERM)
         assert c.rest() == b"$1\r\n1\r\n" * 50
+    assert m.popen.wait(20 * SLOW) == 0
+
+
+@pytest.mark.parametrize("workers", [2, 1])
+def test_term_right_after_a_reload_answers_everybody(start, workers):
+    """Old workers, those of slots that go too, finish and hand over; they are not released."""
+    server = start(Gated)
+    text = pool_yaml("alpha", "127.0.0.1:@PORT@", [f"127.0.0.1:{server.port}:1"], timeout=20000)
+    m = start(Millrace, conf="global: {worker_processes: 4}\n" + text, workers=None)
+    clients = [m.raw(timeout=20) for _ in range(12)]
+    for c in clients:
+        assert c.ask("GET", "x") == b"A"
+    for c in clients:
+        c.send(command("GET", "slow"))
+    wait_for(lambda: server.waiting)  # its requests come one after the other
+    m.conf.write_text(m.conf.read_text().replace("processes: 4", "processes: %d" % workers))
+    reload(m)
+    os.kill(m.pid, signal.SIGTERM)
+    wait_for(lambda: "stopping" in m.log_text())
+    for c in clients:
+        c.send(command("GET", "y"))
+    server.gate.set()
+    for c in clients:
+        assert c.reply() == b"slow"
+    for c in clients:
+        c.close()
+    assert m.popen.wait(20 * SLOW) == 0
+    assert "refused" not in m.log_text() and "bug at" not in m.log_text()
+
+
+def test_term_in_a_reload_cuts_no_reply(start):
+    """A client travels with half of a large reply after TERM: the new worker waits for it."""
+    size = 8 << 20
+    server = start(Gated, b"$%d\r\n%s\r\n" % (size, b"v" * size))
+    m = start(Millrace, [server.port], workers=2, timeout=20000, client_output_limit=64 << 20)
+    with m.raw(timeout=20) as c:
+        assert c.ask("GET", "x") == b"A"
+        c.send(command("GET", "slow"))
+        wait_for(lambda: server.waiting)
+        reload(m)
+        c.send(command("GET", "x") * 100)
+        os.kill(m.pid, signal.SIGTERM)
+        wait_for(lambda: m.log_text().count("worker_draining") >= 2)
+        server.gate.set()
+        wait_for(lambda: m.log_text().count("child_exited child=worker") == 2)  # the old ones
+        assert c.reply() == b"v" * size
+        for _ in range(100):
+            assert c.reply() == b"A"
+        assert c.rest() == b""
+    assert m.popen.wait(20 * SLOW) == 0
+
+
+def test_term_while_keys_move_answers_both_sides(start):
+    """Requests through the old map, and those that wait for the new one: on each its own server."""
+    old, new = start(Gated), start(Gated)
+    m = start(Millrace, [old.port], workers=2, timeout=20000)
+    with m.raw(timeout=20) as busy, m.raw(timeout=20) as idle:
+        assert busy.ask("GET", "x") == b"A" and idle.ask("GET", "x") == b"A"
+        busy.send(command("GET", "slow"))
+        wait_for(lambda: old.waiting)
+        m.conf.write_text(m.conf.read_text().replace(str(old.port), str(new.port)))
+        os.kill(m.pid, signal.SIGHUP)
+        wait_for(lambda: m.log_text().count("handover_begins") == 2)
+        idle.send(command("GET", "moved") * 3)
+        os.kill(m.pid, signal.SIGTERM)
+        wait_for(lambda: "stopping" in m.log_text())
+        busy.send(command("GET", "moved"))
+        assert b"moved" not in old.received + new.received  # the old map is not at rest
+        old.gate.set()
+        assert busy.reply() == b"slow" and busy.reply() == b"A"
+        assert [idle.reply() for _ in range(3)] == [b"A"] * 3
+        assert busy.rest() == idle.rest() == b""
+        assert b"moved" not in old.received and new.received.count(b"moved") == 4
     assert m.popen.wait(20 * SLOW) == 0
 
 

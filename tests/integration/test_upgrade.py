@@ -13,7 +13,8 @@ import threading
 import time
 
 import pytest
-from harness import (BINARY, SLOW, Millrace, Raw, Redis, command, free_port, pool_yaml, wait_for)
+from harness import (BINARY, SLOW, Gated, Millrace, Raw, Redis, command, free_port, pool_yaml,
+                     process_state, wait_for)
 from test_reload import Writer, finish
 
 UPGRADES = int(os.environ.get("MILLRACE_UPGRADES", "5"))
@@ -243,6 +244,174 @@ def test_the_new_master_dies_before_it_serves(start):
     m.upgrade()
     with m.raw() as again:
         assert again.ask("GET", "a") == b"1"
+
+
+def new_master(m):
+    """The process that USR2 has started, once it runs."""
+    def found():
+        return [int(p) for p in os.listdir("/proc") if p.isdigit() and parent(p) == m.pid and
+                comm(p) == "millrace"]
+    wait_for(found)
+    return found()[0]
+
+
+def drains(m, server, *busy):
+    """USR2 with keys that move, while these clients' requests are in flight; the new master."""
+    for c in busy:
+        c.send(command("GET", "slow"))
+    wait_for(lambda: server.waiting)
+    m.conf.write_text(m.conf.read_text().replace("murmur", "crc32"))
+    before = m.log_text().count("handover_begins")
+    os.kill(m.pid, signal.SIGUSR2)
+    wait_for(lambda: m.log_text().count("handover_begins") == before + 2)
+    return new_master(m)
+
+
+def test_a_reload_of_the_new_master_waits_for_the_clients_of_the_old_one(start):
+    server = start(Gated)
+    m = start(Upgradable, [server.port], workers=1, timeout=20000)
+    with m.raw(timeout=20) as c:
+        assert c.ask("GET", "x") == b"A"
+        c.send(command("GET", "slow"))
+        wait_for(lambda: server.waiting)
+        os.kill(m.pid, signal.SIGUSR2)
+        wait_for(lambda: "handed_over" in m.log_text())
+        new = new_master(m)
+        wait_for(lambda: m.log_text().count(" started ") == 2)
+        os.kill(new, signal.SIGHUP)
+        wait_for(lambda: "log_reopened" in m.log_text())
+        server.gate.set()
+        assert c.reply() == b"slow"
+        assert c.ask("GET", "x") == b"A"
+        wait_for(lambda: " reloaded " in m.log_text())
+        assert c.ask("GET", "x") == b"A"
+    assert m.popen.wait(20 * SLOW) == 0
+    m.pid = new
+    assert m.stop() == 0
+
+
+def test_a_reload_asked_of_the_old_master_reaches_the_new_one(start):
+    server = start(Gated)
+    m = start(Upgradable, [server.port], workers=2, timeout=20000, hash="murmur")
+    with m.raw(timeout=20) as c:
+        new = drains(m, server, c)
+        os.kill(m.pid, signal.SIGHUP)
+        wait_for(lambda: "log_reopened" in m.log_text())
+        server.gate.set()
+        assert c.reply() == b"slow"
+        wait_for(lambda: " reloaded " in m.log_text())
+        assert c.ask("GET", "x") == b"A"
+    assert m.popen.wait(20 * SLOW) == 0
+    m.pid = new
+    assert m.stop() == 0
+
+
+@pytest.mark.parametrize("signo", [signal.SIGTERM, signal.SIGKILL])
+def test_the_old_master_is_stopped_while_keys_move(start, tmp_path, signo):
+    """TERM: what is in flight is answered. Killed: it is lost. The new master serves then."""
+    server = start(Gated)
+    unix, pid_file = tmp_path / "s.sock", tmp_path / "pid"
+    m = start(Upgradable, [server.port], workers=2, timeout=20000, hash="murmur",
+              args=["-p", pid_file], listen=f"['127.0.0.1:@PORT@', '{unix}']")
+    with m.raw(timeout=20) as busy, m.raw(timeout=20) as idle:
+        assert idle.ask("GET", "x") == b"A"
+        new = drains(m, server, busy)
+        idle.send(command("GET", "x"))
+        assert pid_file.read_text() == str(new)  # who stops the proxy by the file means this one
+        os.kill(m.pid, signo)
+        if signo == signal.SIGTERM:
+            wait_for(lambda: "stopping" in m.log_text())
+            server.gate.set()
+            assert busy.reply() == b"slow"
+            assert busy.ask("GET", "x") == b"A"
+        else:
+            assert busy.rest() == b""
+            server.gate.set()
+        assert m.popen.wait(20 * SLOW) == (0 if signo == signal.SIGTERM else -signo)
+        assert idle.reply() == b"A"
+    m.pid = new
+    wait_for(lambda: " upgraded " in m.log_text())
+    assert pid_file.read_text() == str(new)
+    with m.raw() as c, Raw(str(unix)) as local:
+        assert c.ask("GET", "x") == local.ask("GET", "x") == b"A"
+    assert m.stop() == 0
+    assert not unix.exists() and not pid_file.exists()
+
+
+def test_the_old_master_is_killed_before_the_new_one_is_up(start, redis1, tmp_path):
+    """Nobody else is left to serve, so the new one does."""
+    binary = tmp_path / "millrace"
+    shutil.copy(BINARY, binary)
+    import harness
+    keep, harness.BINARY = harness.BINARY, str(binary)
+    try:
+        m = start(Upgradable, [redis1.port], workers=2)
+    finally:
+        harness.BINARY = keep
+    binary.unlink()
+    binary.write_text(f'#!/bin/sh\nkill -STOP $$\nexec {BINARY} "$@"\n')
+    binary.chmod(0o755)
+    os.kill(m.pid, signal.SIGUSR2)
+    new = new_master(m)
+    wait_for(lambda: process_state(new) == "T")
+    os.kill(m.pid, signal.SIGKILL)
+    m.popen.wait(20 * SLOW)
+    os.kill(new, signal.SIGCONT)
+    m.pid = new
+    wait_for(lambda: " upgraded " in m.log_text())
+    with m.raw() as c:
+        assert c.ask("SET", "a", 1) == b"+OK"
+    assert m.stop() == 0
+
+
+def test_the_new_master_is_stopped_while_keys_move(start):
+    """It has the clients: what they have sent is answered by both sides, then all is over."""
+    server = start(Gated)
+    m = start(Upgradable, [server.port], workers=2, timeout=20000, hash="murmur")
+    with m.raw(timeout=20) as busy, m.raw(timeout=20) as idle:
+        assert idle.ask("GET", "x") == b"A"
+        new = drains(m, server, busy)
+        idle.send(command("GET", "x"))
+        os.kill(new, signal.SIGTERM)
+        wait_for(lambda: "stopping" in m.log_text())
+        busy.send(command("GET", "x"))
+        server.gate.set()
+        assert busy.reply() == b"slow" and busy.reply() == idle.reply() == b"A"
+        assert busy.rest() == idle.rest() == b""
+    assert m.popen.wait(20 * SLOW) == 0
+    m.pid = new
+    wait_for(lambda: m.log_text().count(" stopped status=0") == 2)
+
+
+def test_an_upgrade_that_fails_while_keys_move_leaves_the_old_service_whole(start):
+    """The same workers go on, with what they had in flight; the next reload waits for that."""
+    server = start(Gated)
+    m = start(Upgradable, [server.port], workers=2, timeout=20000, hash="murmur")
+    workers = m.child_pids()
+    with m.raw(timeout=20) as busy:
+        assert busy.ask("GET", "x") == b"A"
+        os.kill(drains(m, server, busy), signal.SIGKILL)
+        wait_for(lambda: m.log_text().count("to=serving") == 2)
+        server.gate.set()
+        assert busy.reply() == b"slow"
+        assert busy.ask("GET", "x") == b"A"
+        for _ in range(10):
+            with m.raw() as fresh:
+                assert fresh.ask("GET", "x") == b"A"
+        assert m.child_pids() == workers
+        server.gate.clear()
+        server.waiting = 0
+        busy.send(command("GET", "slow"))
+        wait_for(lambda: server.waiting)
+        os.kill(m.pid, signal.SIGHUP)
+        wait_for(lambda: m.log_text().count("handover_begins") == 4)
+        with m.raw(timeout=20) as other:
+            other.send(command("GET", "moved"))
+            time.sleep(0.2)
+            assert b"moved" not in server.received and " reloaded " not in m.log_text()
+            server.gate.set()
+            assert busy.reply() == b"slow" and other.reply() == b"A"
+        wait_for(lambda: " reloaded " in m.log_text())
 
 
 def parent(pid):

@@ -17,7 +17,7 @@ static void locks_writes_and_removes(void **state)
     (void)state;
     snprintf(path, sizeof(path), "/tmp/millrace-test-%d.pid", (int)getpid());
     assert_int_equal(mr_pidfile_lock(&f, path, &err), MR_OK);
-    assert_int_equal(mr_pidfile_write(&f, &err), MR_OK);
+    assert_int_equal(mr_pidfile_write(&f, getpid(), &err), MR_OK);
     snprintf(want, sizeof(want), "%d", (int)getpid());
     const int fd = open(path, O_RDONLY);
     assert_int_equal(read(fd, got, sizeof(got) - 1), strlen(want)); /* no newline */
@@ -46,7 +46,7 @@ static void a_stale_file_is_taken_over(void **state)
     fputs("99999999\n", old);
     fclose(old);
     assert_int_equal(mr_pidfile_lock(&f, path, &err), MR_OK);
-    assert_int_equal(mr_pidfile_write(&f, &err), MR_OK);
+    assert_int_equal(mr_pidfile_write(&f, getpid(), &err), MR_OK);
     assert_int_equal(mr_pidfile_read(path, &pid, &err), MR_OK);
     assert_int_equal(pid, getpid());
     mr_pidfile_remove(&f);
@@ -60,7 +60,7 @@ static void no_file_no_harm(void **state)
 
     (void)state;
     assert_int_equal(mr_pidfile_lock(&f, NULL, &err), MR_OK);
-    assert_int_equal(mr_pidfile_write(&f, &err), MR_OK);
+    assert_int_equal(mr_pidfile_write(&f, getpid(), &err), MR_OK);
     mr_pidfile_remove(&f);
     assert_int_equal(mr_pidfile_lock(&f, "/nonexistent/x.pid", &err), MR_ESYS);
 }
