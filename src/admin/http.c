@@ -1,6 +1,7 @@
 /* http.c - the admin interface over HTTP, on libmicrohttpd in our loop. */
 #include "admin/http.h"
 
+#include "admin/guests.h"
 #include "admin/json.h"
 #include "admin/prometheus.h"
 #include "core/log.h"
@@ -16,9 +17,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define IDLE_SECONDS   10u /* of a connection */
-#define TICK_MS        1000u
-#define RUNS_MAX       64u /* of the library, one after the other */
+#define HELD_MAX       (256u << 20) /* bytes of documents for all guests of an address */
+#define REQUEST_MS     10000u       /* from the accept to the last byte of the answer */
+#define RUNS_MAX       64u          /* of the library, one after the other */
 #define FINISH_US      300000u
 #define FINISH_TURN_MS 10
 
@@ -27,6 +28,8 @@ struct door {
     struct mr_http *http;
     struct MHD_Daemon *daemon;
     struct mr_watch watch;
+    struct mr_timer rest; /* of the library's work, after RUNS_MAX */
+    struct mr_guests guests;
     bool trusted; /* who gets here may change things: a unix socket with its file mode */
 };
 
@@ -34,9 +37,14 @@ struct mr_http {
     struct mr_loop *loop;
     const struct mr_runtime *runtime;
     const struct mr_admin_control *control;
-    struct mr_timer tick;
     struct door *doors;
     uint32_t n;
+};
+
+/* A connection. The library closes the descriptor, after it has told that the connection ends. */
+struct caller {
+    struct mr_guest guest;
+    int fd;
 };
 
 struct answer {
@@ -112,6 +120,38 @@ static struct answer get(const struct door *door, const char *url)
     return say(MHD_HTTP_NOT_FOUND, "there is no such page; / lists them\n");
 }
 
+/* The library has no call that ends a connection; it closes what has come to its end. */
+static void dismiss(struct mr_guest *guest)
+{
+    (void)shutdown(MR_CONTAINER_OF(guest, struct caller, guest)->fd, SHUT_RDWR);
+}
+
+static void on_connection(void *arg, struct MHD_Connection *connection, void **context,
+                          enum MHD_ConnectionNotificationCode what)
+{
+    struct door *door = arg;
+    struct caller *caller = *context;
+
+    if (what == MHD_CONNECTION_NOTIFY_STARTED) {
+        *context = caller = calloc(1, sizeof(*caller));
+        MR_CHECK(caller != NULL);
+        caller->fd =
+            MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+        mr_guests_enter(&door->guests, &caller->guest);
+    } else {
+        mr_guest_leave(&caller->guest);
+        free(caller);
+    }
+}
+
+static struct mr_guest *guest_of(struct MHD_Connection *connection)
+{
+    struct caller *caller =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+
+    return &caller->guest;
+}
+
 static enum MHD_Result handle(void *arg, struct MHD_Connection *connection, const char *url,
                               const char *method, const char *version, const char *upload,
                               size_t *upload_len, void **state)
@@ -140,6 +180,7 @@ static enum MHD_Result handle(void *arg, struct MHD_Connection *connection, cons
     struct MHD_Response *response =
         MHD_create_response_from_buffer(strlen(a.text), a.text, MHD_RESPMEM_MUST_FREE);
     MR_CHECK(response != NULL);
+    mr_guest_holds(guest_of(connection), strlen(a.text));
     (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, a.type);
     (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
     /* the process may be replaced at any time: no connection counts on it */
@@ -158,20 +199,17 @@ static void run(struct door *door)
         if (MHD_get_timeout(door->daemon, &timeout) != MHD_YES || timeout > 0)
             return;
     }
+    mr_loop_timer(door->http->loop, &door->rest, 0);
+}
+
+static void run_rest(struct mr_timer *timer)
+{
+    run(MR_CONTAINER_OF(timer, struct door, rest));
 }
 
 static void on_ready(struct mr_watch *watch)
 {
     run(MR_CONTAINER_OF(watch, struct door, watch));
-}
-
-static void on_tick(struct mr_timer *timer)
-{
-    struct mr_http *http = MR_CONTAINER_OF(timer, struct mr_http, tick);
-
-    for (uint32_t i = 0; i < http->n; i++)
-        run(&http->doors[i]); /* idle connections end */
-    mr_loop_timer(http->loop, timer, TICK_MS);
 }
 
 static bool is_unix(int fd)
@@ -189,12 +227,19 @@ static bool open_door(struct mr_http *http, int port_fd)
 
     if (fd < 0)
         return false;
-    *door =
-        (struct door){.http = http, .trusted = is_unix(port_fd), .watch = {.on_ready = on_ready}};
-    door->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL, 0, NULL, NULL, handle, door, MHD_OPTION_LISTEN_SOCKET, (MHD_socket)fd,
-        MHD_OPTION_CONNECTION_TIMEOUT, IDLE_SECONDS, MHD_OPTION_CONNECTION_LIMIT,
-        door->http->runtime->port_connections, MHD_OPTION_END);
+    *door = (struct door){.http = http,
+                          .trusted = is_unix(port_fd),
+                          .watch = {.on_ready = on_ready},
+                          .rest = {.fire = run_rest},
+                          .guests = {.most = http->runtime->port_connections,
+                                     .max_bytes = HELD_MAX,
+                                     .limit_ms = REQUEST_MS,
+                                     .dismiss = dismiss}};
+    mr_guests_init(&door->guests, http->loop);
+    door->daemon =
+        MHD_start_daemon(MHD_USE_EPOLL, 0, NULL, NULL, handle, door, MHD_OPTION_LISTEN_SOCKET,
+                         (MHD_socket)fd, MHD_OPTION_CONNECTION_LIMIT, door->guests.most,
+                         MHD_OPTION_NOTIFY_CONNECTION, on_connection, door, MHD_OPTION_END);
     if (door->daemon == NULL) {
         errno = EIO;
         (void)close(fd);
@@ -213,15 +258,13 @@ struct mr_http *mr_http_attach(struct mr_loop *loop, const struct mr_runtime *ru
         return NULL;
     struct mr_http *http = calloc(1, sizeof(*http));
     MR_CHECK(http != NULL);
-    *http = (struct mr_http){
-        .loop = loop, .runtime = runtime, .control = control, .tick = {.fire = on_tick}};
+    *http = (struct mr_http){.loop = loop, .runtime = runtime, .control = control};
     http->doors = calloc(runtime->n_ports, sizeof(*http->doors));
     MR_CHECK(http->doors != NULL);
     for (uint32_t i = 1; i < runtime->n_ports; i++)
         if (!open_door(http, runtime->port_fds[i]))
             mr_log(MR_LOG_ERR, "admin_failed address=%s error=\"%s\"",
                    runtime->config->admin.at[i - 1].text, strerror(errno));
-    mr_loop_timer(loop, &http->tick, TICK_MS);
     return http;
 }
 
@@ -256,8 +299,9 @@ void mr_http_detach(struct mr_http *http)
 {
     if (http == NULL)
         return;
-    mr_timer_cancel(&http->tick);
     for (uint32_t i = 0; i < http->n; i++) {
+        mr_timer_cancel(&http->doors[i].rest);
+        mr_guests_dismiss_all(&http->doors[i].guests);
         mr_watch_stop(http->loop, &http->doors[i].watch);
         MHD_stop_daemon(http->doors[i].daemon);
     }

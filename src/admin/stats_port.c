@@ -1,6 +1,7 @@
 /* stats_port.c - twemproxy's statistics port. */
 #include "admin/stats_port.h"
 
+#include "admin/guests.h"
 #include "admin/json.h"
 #include "net/listener.h"
 #include "net/stream.h"
@@ -11,21 +12,21 @@
 #include <string.h>
 #include <unistd.h>
 
-#define READER_MS 10000u /* for a reader to take its document */
+#define HELD_MAX  (256u << 20) /* bytes of documents for all readers */
+#define READER_MS 10000u       /* for a reader to take its document */
 
 struct port {
     struct mr_acceptor acceptor;
     struct mr_loop *loop;
     const struct mr_runtime *runtime;
-    struct mr_list readers;
-    uint32_t n_readers;
-    bool detached; /* freed with the last reader */
+    struct mr_guests guests;
+    uint32_t n_readers; /* guests, and those whose stream is not reaped yet */
+    bool detached;      /* freed with the last reader */
 };
 
 struct reader {
     struct mr_stream stream;
-    struct mr_list link;
-    struct mr_timer timer;
+    struct mr_guest guest;
     struct port *port;
 };
 
@@ -53,8 +54,7 @@ static void on_close(struct mr_stream *s, int error)
     struct port *p = r->port;
 
     (void)error;
-    mr_timer_cancel(&r->timer);
-    mr_list_del(&r->link);
+    mr_guest_leave(&r->guest);
     free(r);
     p->n_readers--;
     free_if_over(p);
@@ -63,28 +63,28 @@ static void on_close(struct mr_stream *s, int error)
 static const struct mr_stream_ops OPS = {
     .on_data = on_data, .on_eof = on_eof, .on_close = on_close};
 
-static void too_slow(struct mr_timer *timer)
+static void dismiss(struct mr_guest *guest)
 {
-    mr_stream_close(&MR_CONTAINER_OF(timer, struct reader, timer)->stream, ETIMEDOUT);
+    mr_stream_close(&MR_CONTAINER_OF(guest, struct reader, guest)->stream, ETIMEDOUT);
 }
 
 static void on_accept(struct mr_acceptor *a, int fd)
 {
     struct port *p = MR_CONTAINER_OF(a, struct port, acceptor);
 
-    if (p->n_readers >= p->runtime->port_connections) {
+    if (mr_guests_full(&p->guests)) { /* only by those of this very turn */
         (void)close(fd);
         return;
     }
     struct reader *r = calloc(1, sizeof(*r));
+
     MR_CHECK(r != NULL);
     mr_stream_open(&r->stream, p->loop, &OPS, fd);
     r->port = p;
-    r->timer.fire = too_slow;
-    mr_list_append(&p->readers, &r->link);
     p->n_readers++;
-    mr_loop_timer(p->loop, &r->timer, READER_MS);
+    mr_guests_enter(&p->guests, &r->guest);
     char *text = mr_stats_json(p->runtime);
+    mr_guest_holds(&r->guest, strlen(text));
     mr_stream_write(&r->stream, text, strlen(text));
     free(text);
     mr_stream_finish(&r->stream);
@@ -97,7 +97,11 @@ void *mr_stats_port_attach(struct mr_loop *loop, const struct mr_runtime *runtim
     MR_CHECK(p != NULL);
     p->loop = loop;
     p->runtime = runtime;
-    mr_list_init(&p->readers);
+    p->guests = (struct mr_guests){.most = runtime->port_connections,
+                                   .max_bytes = HELD_MAX,
+                                   .limit_ms = READER_MS,
+                                   .dismiss = dismiss};
+    mr_guests_init(&p->guests, loop);
     mr_acceptor_start(&p->acceptor, loop, runtime->port_fds[0], false, true, on_accept);
     return p;
 }
@@ -108,7 +112,6 @@ void mr_stats_port_detach(void *port)
 
     mr_acceptor_stop(&p->acceptor);
     p->detached = true;
-    for (struct mr_list *link = p->readers.next; link != &p->readers; link = link->next)
-        mr_stream_close(&MR_CONTAINER_OF(link, struct reader, link)->stream, 0);
+    mr_guests_dismiss_all(&p->guests);
     free_if_over(p);
 }

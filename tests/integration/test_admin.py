@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import pathlib
 import re
 import shutil
 import signal
@@ -248,6 +249,57 @@ def test_slow_and_odd_readers_do_not_hold_it_up(start, redis1):
         c.close()
     with m.raw() as c:
         assert c.ask("PING") == b"+PONG"
+
+
+def slow_reader(port, request=b""):
+    """A client with room for little that reads nothing."""
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    s.connect(("127.0.0.1", port))
+    s.sendall(request)
+    return s
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_slow_readers_keep_nobody_out(start, workers):
+    """Hundreds that say nothing, half of a request, or do not read megabytes: others are answered."""
+    m = start(Admin, [f"127.0.0.1:{free_port()}:1 server-{i}" for i in range(300)], workers=workers)
+    slow = []
+    for i in range(200):
+        slow.append(slow_reader(m.stats_port))
+        slow.append(slow_reader(m.admin_port, [
+            b"", b"GET /healthz HTTP/1.1\r\nX: a", b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"][i % 3]))
+        if i % 20 == 0:
+            for unix in (False, True):
+                assert m.http("GET", "/healthz", unix=unix) == (200, "ok\n")
+            assert m.http("GET", "/metrics")[1].count("server-299") > 50
+            assert len(m.stats()["alpha"]) > 300
+    for s in slow:
+        s.close()
+
+
+def test_a_slow_request_has_an_end(start, redis1):
+    """It goes on all the time and is over all the same; as is a reader that does not close."""
+    m = start(Admin, [redis1.port])
+    fds = pathlib.Path(f"/proc/{m.admin_pid()}/fd")
+    before = len(list(fds.iterdir()))
+    drip, mute = Raw(m.admin_port), Raw(m.stats_port)
+    drip.send(b"GET /healthz HTTP/1.1\r\nX: ")
+    wait_for(lambda: len(list(fds.iterdir())) == before + 2)
+
+    def over():
+        try:
+            drip.send(b"a")
+            drip.sock.setblocking(False)
+            return drip.sock.recv(100) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    wait_for(over, 30, "end of the request")
+    wait_for(lambda: len(list(fds.iterdir())) == before)
+    mute.close()
 
 
 # ---- latencies: the right one moves, and the others do not ----
