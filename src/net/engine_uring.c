@@ -22,18 +22,18 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define ENTRIES        1024u /* submissions that one call takes */
-#define COMPLETIONS    8192u
-#define BUFFERS        256u /* a power of two */
-#define BUFFER_BYTES   16384u
-#define HEADROOM       1024u /* before each, for an unfinished remainder */
-#define COLOUR_BYTES   64u   /* buffers start at different cache sets */
-#define COLOURS        16u
-#define STRIDE         (HEADROOM + BUFFER_BYTES + COLOURS * COLOUR_BYTES)
-#define GROUP          1
-#define MIN_KERNEL     "6.1"
-#define KIND_MASK      7u
-#define MAX_STASH_GROW 64u
+#define ENTRIES      1024u /* submissions that one call takes */
+#define COMPLETIONS  8192u
+#define BUFFERS      256u /* a power of two */
+#define BUFFER_BYTES 16384u
+#define HEADROOM     1024u /* before each, for an unfinished remainder */
+#define COLOUR_BYTES 64u   /* buffers start at different cache sets */
+#define COLOURS      16u
+#define STRIDE       (HEADROOM + BUFFER_BYTES + COLOURS * COLOUR_BYTES)
+#define GROUP        1
+#define MIN_KERNEL   "6.1"
+#define KIND_MASK    7u
+#define MIN_ARRIVED  256u
 
 /* What a completion is about: the low bits of its user data; the rest is a pointer. */
 enum kind { NOTHING, RECV, POLL, SEND, WATCH, RECV_CANCEL, POLL_CANCEL, WATCH_CANCEL };
@@ -47,7 +47,11 @@ enum {
     FOR_HANGUP = 1 << (MR_STREAM_ENGINE_SHIFT + 4), /* what is polled for, instead of output */
 };
 
-/* Bytes on their way out; the stream may gather more meanwhile. */
+/*
+ * Bytes on their way out; the stream may gather more meanwhile. It lives until finish_sends, which
+ * comes when everything was submitted and every completion was taken out of the ring: none can
+ * refer to it afterwards.
+ */
 struct send_op {
     struct send_op *next; /* in the order of the submissions */
     struct mr_stream *stream;
@@ -74,8 +78,9 @@ struct state {
     char *memory;
     struct send_op *sends; /* since the last wait */
     struct send_op **last_send;
-    struct completion *stash; /* taken out of the ring while waiting for a certain one */
-    uint32_t n_stash, stash_at, stash_cap; /* delivered up to stash_at */
+    struct completion *arrived; /* out of the ring, in order, not delivered yet; no sends */
+    uint32_t n_arrived, arrived_cap;
+    uint32_t delivered; /* of these */
 };
 
 static struct state *state_of(struct mr_loop *loop)
@@ -83,36 +88,56 @@ static struct state *state_of(struct mr_loop *loop)
     return loop->engine_state;
 }
 
-static bool take(struct state *st, struct completion *c)
+static void *pointer_of(uint64_t data)
+{
+    return (void *)(uintptr_t)(data & ~(uint64_t)KIND_MASK);
+}
+
+static void put_arrived(struct state *st, const struct io_uring_cqe *cqe)
+{
+    if (MR_UNLIKELY(st->n_arrived == st->arrived_cap)) {
+        st->arrived_cap = st->arrived_cap * 2 + MIN_ARRIVED;
+        st->arrived = realloc(st->arrived, st->arrived_cap * sizeof(*st->arrived));
+        MR_CHECK(st->arrived != NULL);
+    }
+    st->arrived[st->n_arrived++] = (struct completion){cqe->user_data, cqe->res, cqe->flags};
+}
+
+/*
+ * Takes what is in the ring, the only place that does. A send tells only of its failure, and that
+ * is noted at once, while the send is certain to be there; all else waits for its delivery.
+ */
+static void empty_ring(struct state *st)
 {
     struct io_uring_cqe *cqe;
 
-    if (io_uring_peek_cqe(&st->ring, &cqe) != 0)
-        return false;
-    *c = (struct completion){cqe->user_data, cqe->res, cqe->flags};
-    io_uring_cqe_seen(&st->ring, cqe);
-    return true;
+    while (io_uring_peek_cqe(&st->ring, &cqe) == 0) {
+        if ((cqe->user_data & KIND_MASK) == SEND)
+            ((struct send_op *)pointer_of(cqe->user_data))->res = cqe->res;
+        else
+            put_arrived(st, cqe);
+        io_uring_cqe_seen(&st->ring, cqe);
+    }
 }
 
-static void put_aside(struct state *st, const struct completion *c)
+/* Takes all that has come, also what the ring had no room for. */
+static void take_all(struct state *st)
 {
-    if (st->n_stash == st->stash_cap) {
-        st->stash_cap = st->stash_cap * 2 + MAX_STASH_GROW;
-        st->stash = realloc(st->stash, st->stash_cap * sizeof(*st->stash));
-        MR_CHECK(st->stash != NULL);
+    empty_ring(st);
+    while (MR_UNLIKELY(io_uring_cq_has_overflow(&st->ring))) {
+        (void)io_uring_get_events(&st->ring);
+        empty_ring(st);
     }
-    st->stash[st->n_stash++] = *c;
 }
 
 /* With more completions outstanding than the ring holds, the kernel takes no more requests. */
 static void submit(struct state *st)
 {
     const int rc = io_uring_submit(&st->ring);
-    struct completion c;
 
     MR_CHECK(rc >= 0 || rc == -EINTR || rc == -EBUSY || rc == -EAGAIN);
-    while (rc < 0 && take(st, &c))
-        put_aside(st, &c);
+    if (rc < 0)
+        take_all(st);
 }
 
 static struct io_uring_sqe *next_sqe(struct state *st)
@@ -122,11 +147,6 @@ static struct io_uring_sqe *next_sqe(struct state *st)
     while ((sqe = io_uring_get_sqe(&st->ring)) == NULL)
         submit(st);
     return sqe;
-}
-
-static void *pointer_of(uint64_t data)
-{
-    return (void *)(uintptr_t)(data & ~(uint64_t)KIND_MASK);
 }
 
 static void set_data(struct io_uring_sqe *sqe, void *ptr, enum kind kind)
@@ -185,7 +205,7 @@ static void free_state(struct state *st)
         (void)munmap(st->buffers, ring_bytes());
     if (st->memory != NULL)
         (void)munmap(st->memory, (size_t)BUFFERS * STRIDE);
-    free(st->stash);
+    free(st->arrived);
     free(st);
 }
 
@@ -376,22 +396,11 @@ static void on_sent(struct mr_loop *loop, struct send_op *op)
         update(loop, s);
 }
 
-static void note_failed_send(uint64_t data, int32_t res)
-{
-    if ((data & KIND_MASK) == SEND)
-        ((struct send_op *)pointer_of(data))->res = res;
-}
-
-/* Everything has been submitted: every send is over. */
+/* Everything was submitted, and all that has come was taken: every send is over. */
 static void finish_sends(struct mr_loop *loop)
 {
     struct state *st = state_of(loop);
-    struct io_uring_cqe *cqe;
-    unsigned head;
 
-    for (uint32_t i = 0; i < st->n_stash; i++)
-        note_failed_send(st->stash[i].data, st->stash[i].res);
-    io_uring_for_each_cqe(&st->ring, head, cqe) note_failed_send(cqe->user_data, cqe->res);
     while (st->sends != NULL) {
         struct send_op *op = st->sends;
         st->sends = op->next;
@@ -531,13 +540,13 @@ static bool take_for(struct state *st, struct watch_op *op, const struct complet
     return true;
 }
 
-/* What is for `op` among that which was put aside, in order. */
-static void search_stash(struct state *st, struct watch_op *op)
+/* Delivers what is for `op` among what has come, in order. */
+static void deliver_for(struct state *st, struct watch_op *op)
 {
-    for (uint32_t i = st->stash_at; op->in_flight && i < st->n_stash; i++) {
-        const struct completion c = st->stash[i];
+    for (uint32_t i = st->delivered; i < st->n_arrived; i++) {
+        const struct completion c = st->arrived[i]; /* it may grow, and move, meanwhile */
         if (take_for(st, op, &c))
-            st->stash[i].data = NOTHING;
+            st->arrived[i].data = NOTHING;
     }
 }
 
@@ -546,18 +555,16 @@ static void unwatch(struct mr_loop *loop, struct mr_watch *w)
 {
     struct state *st = state_of(loop);
     struct watch_op *op = w->engine_op;
-    struct completion c;
 
     w->engine_op = NULL;
-    search_stash(st, op);
+    deliver_for(st, op);
     while (op->in_flight || op->cancelling) {
         if (!op->cancelling)
             cancel(st, op, WATCH, WATCH_CANCEL);
         op->cancelling = true;
-        if (!take(st, &c))
-            (void)io_uring_submit_and_wait(&st->ring, 1);
-        else if (!take_for(st, op, &c))
-            put_aside(st, &c);
+        (void)io_uring_submit_and_wait(&st->ring, 1);
+        take_all(st);
+        deliver_for(st, op);
     }
     mr_slab_put(&loop->slab, op, sizeof(*op));
 }
@@ -570,7 +577,7 @@ static void handle(struct mr_loop *loop, const struct completion *c)
 
     switch ((enum kind)(c->data & KIND_MASK)) {
     case NOTHING:
-    case SEND: /* see finish_sends */
+    case SEND: /* see empty_ring */
         break;
     case RECV:
         on_received(loop, ptr, c);
@@ -608,27 +615,36 @@ static void submit_and_wait(struct state *st, int64_t timeout_us)
     else
         rc = io_uring_submit_and_wait_timeout(&st->ring, &cqe, 1, &ts, NULL);
     MR_CHECK(rc >= 0 || rc == -EINTR || rc == -ETIME || rc == -EBUSY || rc == -EAGAIN);
-    while (io_uring_sq_ready(&st->ring) > 0) /* interrupted */
+    while (io_uring_sq_ready(&st->ring) > 0) /* interrupted, or the ring was full */
         submit(st);
+    take_all(st);
+}
+
+/* What comes from here on is for the next turn, so that this one ends. */
+static void deliver(struct mr_loop *loop)
+{
+    struct state *st = state_of(loop);
+    const uint32_t n = st->n_arrived;
+
+    while (st->delivered < n) {
+        const struct completion c = st->arrived[st->delivered++]; /* it may move meanwhile */
+        handle(loop, &c);
+    }
+    st->n_arrived -= n;
+    if (MR_UNLIKELY(st->n_arrived > 0))
+        memmove(st->arrived, st->arrived + n, st->n_arrived * sizeof(*st->arrived));
+    st->delivered = 0;
 }
 
 static void wait_and_deliver(struct mr_loop *loop, int64_t timeout_us)
 {
     struct state *st = state_of(loop);
-    struct completion c;
 
     /* a closed stream may have only a send to wait for, and that tells nothing */
-    submit_and_wait(st, st->n_stash > 0 || loop->n_releasing > 0 ? 0 : timeout_us);
+    submit_and_wait(st, st->n_arrived > 0 || loop->n_releasing > 0 ? 0 : timeout_us);
     loop->now_us = mr_clock_mono_us();
     finish_sends(loop);
-    while (st->stash_at < st->n_stash) {
-        c = st->stash[st->stash_at++]; /* it may grow, and move, meanwhile */
-        handle(loop, &c);
-    }
-    st->n_stash = st->stash_at = 0;
-    /* what comes from here on is for the next turn, so that this one ends */
-    for (uint32_t n = io_uring_cq_ready(&st->ring); n > 0 && st->n_stash == 0 && take(st, &c); n--)
-        handle(loop, &c);
+    deliver(loop);
 }
 
 const struct mr_engine MR_ENGINE_URING = {

@@ -341,6 +341,72 @@ static void rests_and_wakes(void **state)
     free_owner(o);
 }
 
+/* ---- a watch is stopped in the turn in which another stream's send fails ---- */
+
+static struct owner *slow, *quick;
+static struct mr_watch stopped_watch;
+static char some_output[15000];
+
+/* The first message queues output that cannot leave; the second comes in the same turn. */
+static void on_message(struct mr_watch *w)
+{
+    char c;
+
+    if (recv(w->fd, &c, 1, MSG_DONTWAIT) != 1)
+        return;
+    if (c == '1') {
+        mr_stream_write(&slow->stream, some_output, sizeof(some_output));
+        return;
+    }
+    mr_watch_stop(&loop, &stopped_watch);
+    mr_stream_write(&quick->stream, "hello", 5);
+}
+
+static void never(struct mr_watch *w)
+{
+    (void)w;
+    fail();
+}
+
+static void a_failed_send_is_told_once(void **state)
+{
+    struct mr_watch messages = {.on_ready = on_message};
+    int channel[2], silent[2];
+    char got[32];
+    size_t n = 0;
+
+    (void)state;
+    slow = open_owner(1);
+    quick = open_owner(1);
+    while (send(slow->stream.fd, some_output, sizeof(some_output), MSG_DONTWAIT) > 0)
+        ;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, channel), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, silent), 0);
+    messages.fd = channel[1];
+    stopped_watch = (struct mr_watch){.on_ready = never, .fd = silent[1]};
+    mr_watch_start(&loop, &messages);
+    mr_watch_start(&loop, &stopped_watch);
+    mr_loop_turn(&loop, 0);
+    assert_int_equal(write(channel[0], "1", 1), 1);
+    mr_loop_turn(&loop, 100);
+    assert_int_equal(write(channel[0], "2", 1), 1);
+    for (int i = 0; i < 10; i++) {
+        mr_loop_turn(&loop, 5);
+        n += peer_reads(quick, got + n, sizeof(got) - n);
+    }
+    assert_int_equal(n, 5);
+    assert_memory_equal(got, "hello", 5);
+    assert_true(mr_stream_is_blocked(&slow->stream));
+    assert_false(mr_stream_is_blocked(&quick->stream));
+    mr_watch_stop(&loop, &messages);
+    for (int i = 0; i < 2; i++) {
+        close(channel[i]);
+        close(silent[i]);
+    }
+    free_owner(slow);
+    free_owner(quick);
+}
+
 static void eof_then_writing_still_works(void **state)
 {
     struct owner *o = open_owner(1);
@@ -503,6 +569,7 @@ int main(void)
         T(room_is_told_of_however_output_leaves),
         T(every_byte_counts_as_activity),
         T(rests_and_wakes),
+        T(a_failed_send_is_told_once),
         T(eof_then_writing_still_works),
         T(finish_flushes_and_waits_for_the_peer),
         T(a_dead_peer_closes_once),
