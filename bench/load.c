@@ -595,11 +595,13 @@ static void parse(struct load *l, int argc, char **argv)
         bad("does not go with --rate or --pipeline", "--reconnect");
     const char *colon = strrchr(s->target, ':');
     uint64_t port = 0;
+    uint32_t n;
     if (s->target[0] == '/') {
         if (mr_addr_unix(&l->addr, mr_slice_of(s->target), &err) == MR_OK)
             return;
     } else if (colon != NULL && mr_parse_uint(mr_slice_of(colon + 1), 65535, &port) &&
-               mr_addr_resolve(&l->addr, (struct mr_slice){s->target, (size_t)(colon - s->target)},
+               mr_addr_resolve(&l->addr, 1, &n,
+                               (struct mr_slice){s->target, (size_t)(colon - s->target)},
                                (uint16_t)port, &err) == MR_OK) {
         return;
     }

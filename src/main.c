@@ -273,7 +273,7 @@ static int start_lone_resolver(struct start *s)
         (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (getppid() != parent)
             _exit(1);
-        exit(mr_resolver_run(g->config, ends[1]));
+        exit(mr_resolver_run(&g->runtime, ends[1]));
     }
     (void)close(ends[1]);
     return ends[0];

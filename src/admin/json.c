@@ -65,7 +65,7 @@ static json_t *server_object(const struct mr_sums *s, uint32_t index)
     return object;
 }
 
-static json_t *pool_object(const struct mr_sums *s, uint32_t pool, uint32_t first_server)
+static json_t *pool_object(const struct mr_sums *s, uint32_t pool)
 {
     const struct mr_config *config = s->runtime->config;
     struct mr_pool_metrics sum;
@@ -80,7 +80,7 @@ static json_t *pool_object(const struct mr_sums *s, uint32_t pool, uint32_t firs
     }
     for (uint32_t i = 0; i < config->pools[pool].servers.n; i++)
         put_named(servers, "server", config->pools[pool].servers.at[i].name,
-                  server_object(s, first_server + i));
+                  server_object(s, config->pools[pool].first_server + i));
     if (config->meitu)
         put(object, "servers", servers);
     return object;
@@ -112,13 +112,10 @@ static json_t *document(const struct mr_sums *s)
     const struct mr_config *config = s->runtime->config;
     json_t *object = json_object();
     json_t *pools = config->meitu ? json_object() : object;
-    uint32_t server = 0;
 
     put_process(object, s);
-    for (uint32_t i = 0; i < config->n_pools; i++) {
-        put_named(pools, "pool", config->pools[i].name, pool_object(s, i, server));
-        server += config->pools[i].servers.n;
-    }
+    for (uint32_t i = 0; i < config->n_pools; i++)
+        put_named(pools, "pool", config->pools[i].name, pool_object(s, i));
     if (config->meitu)
         put(object, "pools", pools);
     return object;
@@ -192,7 +189,7 @@ static json_t *own_server(const struct mr_sums *s, uint32_t pool, uint32_t serve
     return object;
 }
 
-static json_t *own_pool(const struct mr_sums *s, uint32_t pool, uint32_t first_server)
+static json_t *own_pool(const struct mr_sums *s, uint32_t pool)
 {
     const struct mr_pool_config *config = &s->runtime->config->pools[pool];
     struct mr_pool_metrics sum;
@@ -209,7 +206,8 @@ static json_t *own_pool(const struct mr_sums *s, uint32_t pool, uint32_t first_s
     put_metrics(object, (const uint64_t *)&sum, MR_POOL_METRICS, MR_POOL_METRIC_COUNT);
     put(object, "latency", classes(sum.request_times));
     for (uint32_t i = 0; i < config->servers.n; i++)
-        MR_CHECK(json_array_append_new(servers, own_server(s, pool, i, first_server + i)) == 0);
+        MR_CHECK(json_array_append_new(servers, own_server(s, pool, i, config->first_server + i)) ==
+                 0);
     put(object, "servers", servers);
     return object;
 }
@@ -236,7 +234,6 @@ char *mr_stats_json_own(const struct mr_runtime *rt)
     struct mr_process_metrics sum;
     struct mr_proxy_metrics proxy;
     const uint64_t now = mr_clock_wall_us();
-    uint32_t server = 0;
 
     mr_sum_process(&all, &sum);
     put(root, "service", json_string("millrace"));
@@ -254,10 +251,8 @@ char *mr_stats_json_own(const struct mr_runtime *rt)
     for (uint32_t i = 0; i < rt->n_slots; i++)
         MR_CHECK(json_array_append_new(workers, own_worker(rt, i)) == 0);
     put(root, "workers", workers);
-    for (uint32_t i = 0; i < rt->config->n_pools; i++) {
-        MR_CHECK(json_array_append_new(pools, own_pool(&all, i, server)) == 0);
-        server += rt->config->pools[i].servers.n;
-    }
+    for (uint32_t i = 0; i < rt->config->n_pools; i++)
+        MR_CHECK(json_array_append_new(pools, own_pool(&all, i)) == 0);
     put(root, "pools", pools);
     char *dumped = json_dumps(root, JSON_PRESERVE_ORDER | JSON_INDENT(1));
     MR_CHECK(dumped != NULL);

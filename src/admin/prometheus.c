@@ -110,12 +110,12 @@ static void pools(const struct writer *w)
 static void servers(const struct writer *w)
 {
     for (size_t i = 0; i < MR_SERVER_METRIC_COUNT; i++) {
-        uint32_t index = 0;
         describe(w, &MR_SERVER_METRICS[i]);
         for (uint32_t p = 0; p < w->rt->config->n_pools; p++)
             for (uint32_t s = 0; s < w->rt->config->pools[p].servers.n; s++)
-                labelled(w, &MR_SERVER_METRICS[i], &w->rt->config->pools[p], (int)s,
-                         ((const uint64_t *)&w->servers[index++])[i]);
+                labelled(
+                    w, &MR_SERVER_METRICS[i], &w->rt->config->pools[p], (int)s,
+                    ((const uint64_t *)&w->servers[w->rt->config->pools[p].first_server + s])[i]);
     }
 }
 
@@ -126,10 +126,10 @@ static void healths(const struct writer *w)
     struct mr_health_metrics m;
 
     for (size_t i = 0; i < MR_HEALTH_METRIC_COUNT; i++) {
-        uint32_t index = 0;
         describe(w, &MR_HEALTH_METRICS[i]);
         for (uint32_t p = 0; p < config->n_pools; p++)
-            for (uint32_t s = 0; s < config->pools[p].servers.n; s++, index++) {
+            for (uint32_t s = 0; s < config->pools[p].servers.n; s++) {
+                const uint32_t index = config->pools[p].first_server + s;
                 mr_read_health(w->rt, index, &m);
                 if (w->rt->health[index].state != MR_HEALTH_UNKNOWN || m.failures > 0)
                     labelled(w, &MR_HEALTH_METRICS[i], &config->pools[p], (int)s,
@@ -168,7 +168,6 @@ static void histogram(const struct writer *w, const char *name, const struct mr_
 static void latencies(const struct writer *w)
 {
     const struct mr_config *config = w->rt->config;
-    uint32_t index = 0;
 
     head(w, "request_duration_seconds", "histogram",
          "from a request that was parsed to its reply written");
@@ -179,10 +178,10 @@ static void latencies(const struct writer *w)
     head(w, "server_duration_seconds", "histogram",
          "from a request queued for a server to its reply parsed");
     for (uint32_t p = 0; p < config->n_pools; p++)
-        for (uint32_t s = 0; s < config->pools[p].servers.n; s++, index++)
+        for (uint32_t s = 0; s < config->pools[p].servers.n; s++)
             for (unsigned c = 0; c < MR_CLASSES; c++)
                 histogram(w, "server_duration_seconds", &config->pools[p], (int)s, (enum mr_class)c,
-                          &w->servers[index].server_times[c]);
+                          &w->servers[config->pools[p].first_server + s].server_times[c]);
 }
 
 static void workers(const struct writer *w)

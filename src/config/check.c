@@ -4,23 +4,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int compare_names(const char *a, const char *b)
-{
-    const size_t n = strlen(a), m = strlen(b);
-
-    return n != m ? (n < m ? -1 : 1) : memcmp(a, b, n);
-}
-
 static int by_server_name(const void *a, const void *b)
 {
-    return compare_names(((const struct mr_server_config *)a)->name,
-                         ((const struct mr_server_config *)b)->name);
+    return mr_config_compare_names(((const struct mr_server_config *)a)->name,
+                                   ((const struct mr_server_config *)b)->name);
 }
 
 static int by_pool_name(const void *a, const void *b)
 {
-    return compare_names(((const struct mr_pool_config *)a)->name,
-                         ((const struct mr_pool_config *)b)->name);
+    return mr_config_compare_names(((const struct mr_pool_config *)a)->name,
+                                   ((const struct mr_pool_config *)b)->name);
 }
 
 /* The ring must be possible; say so where it does not do what it seems to. */
@@ -36,13 +29,15 @@ static enum mr_result check_ring(const struct mr_config_reader *r, const struct 
     free(members);
     if (rc != MR_OK)
         return mr_config_fail(r, node, "pool '%s': %s", pool->name, why.text);
+    uint32_t *shares = mr_ring_shares(&ring, pool->servers.n);
     for (uint32_t i = 0; i < pool->servers.n && pool->servers.n > 1; i++)
-        if (i != pool->master && mr_ring_share(&ring, i) == 0)
+        if (i != pool->master && shares[i] == 0)
             mr_config_warn(
                 r->config,
                 "pool '%s': server '%s' gets no points on the ring, no key will reach it: its "
                 "weight %u is too small beside the others",
                 pool->name, pool->servers.at[i].name, pool->servers.at[i].weight);
+    free(shares);
     mr_ring_free(&ring);
     if (pool->servers.n > 1 && pool->distribution == MR_DIST_KETAMA && pool->hash == MR_HASH_crc32)
         mr_config_warn(
@@ -162,18 +157,27 @@ enum mr_result mr_config_check_protocol(const struct mr_config_reader *r,
 static enum mr_result check_listens_differ(const struct mr_config_reader *r,
                                            const struct mr_yaml *root)
 {
-    const struct mr_config *c = r->config;
+    enum mr_result rc = MR_OK;
+    uint32_t n;
+    struct mr_listen_ref *refs = mr_config_listens(r->config, &n);
 
-    for (uint32_t p = 0; p < c->n_pools; p++)
-        for (uint32_t i = 0; i < c->pools[p].listens.n; i++)
-            for (uint32_t q = p; q < c->n_pools; q++)
-                for (uint32_t j = q == p ? i + 1 : 0; j < c->pools[q].listens.n; j++)
-                    if (mr_addr_eq(&c->pools[p].listens.at[i].addr,
-                                   &c->pools[q].listens.at[j].addr))
-                        return mr_config_fail(
-                            r, root, "pools '%s' and '%s' have the same listen address '%s'",
-                            c->pools[p].name, c->pools[q].name, c->pools[q].listens.at[j].text);
-    return MR_OK;
+    for (uint32_t i = 0; i + 1 < n && rc == MR_OK; i++)
+        if (mr_addr_eq(&refs[i].listen->addr, &refs[i + 1].listen->addr))
+            rc = mr_config_fail(r, root, "pools '%s' and '%s' have the same listen address '%s'",
+                                refs[i].pool->name, refs[i + 1].pool->name,
+                                refs[i + 1].listen->text);
+    free(refs);
+    return rc;
+}
+
+static void number_servers(struct mr_config *config)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < config->n_pools; i++) {
+        config->pools[i].first_server = n;
+        n += config->pools[i].servers.n;
+    }
 }
 
 enum mr_result mr_config_check_pools(const struct mr_config_reader *r, const struct mr_yaml *root)
@@ -183,5 +187,6 @@ enum mr_result mr_config_check_pools(const struct mr_config_reader *r, const str
     qsort(config->pools, config->n_pools, sizeof(*config->pools), by_pool_name);
     for (uint32_t i = 0; i < config->n_pools && !config->meitu; i++)
         warn_stats_name(r, "pool", config->pools[i].name);
+    number_servers(config);
     return check_listens_differ(r, root);
 }

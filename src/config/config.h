@@ -73,7 +73,8 @@ struct mr_pool_config {
     enum mr_read_from read_from;
     enum mr_read_fallback read_fallback;
     enum mr_health_checks health_checks;
-    uint32_t master; /* index of the server that is named so, the last one; or MR_NO_MASTER */
+    uint32_t first_server; /* index of the first of its servers among those of all pools */
+    uint32_t master;       /* index of the server that is named so, the last one; or MR_NO_MASTER */
     uint32_t stickiness_ms;
     uint32_t max_replica_lag_ms;
     uint32_t health_check_interval_ms;
@@ -147,8 +148,24 @@ enum mr_result mr_config_parse(struct mr_config **out, const char *path, struct 
 
 void mr_config_free(struct mr_config *config);
 
+/** The order of pools and of servers: by length of name, then by name. As strcmp. */
+int mr_config_compare_names(const char *a, const char *b);
+
 /** The pool of this name, NULL when there is none. */
 const struct mr_pool_config *mr_config_pool(const struct mr_config *config, const char *name);
+
+/** The pool's server of this name, NULL when there is none. */
+const struct mr_server_config *mr_config_server(const struct mr_pool_config *pool,
+                                                const char *name);
+
+/** A listening address and whose it is. */
+struct mr_listen_ref {
+    const struct mr_pool_config *pool;
+    const struct mr_listen_config *listen;
+};
+
+/** Those of all pools, sorted by address (mr_addr_compare); *n of them. Returned owned. */
+struct mr_listen_ref *mr_config_listens(const struct mr_config *config, uint32_t *n);
 
 /** What a ring needs to know of the pool's servers, all live but the master; caller frees. */
 struct mr_ring_member *mr_config_ring_members(const struct mr_pool_config *pool);

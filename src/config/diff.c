@@ -122,32 +122,31 @@ static void MR_PRINTF(2, 3) say(const struct out *o, const char *fmt, ...)
     o->line(o->arg, text);
 }
 
-static const struct mr_listen_config *listen_of(const struct mr_config *config,
-                                                const struct mr_listen_config *like)
-{
-    for (uint32_t i = 0; i < config->n_pools; i++)
-        for (uint32_t j = 0; j < config->pools[i].listens.n; j++)
-            if (mr_addr_eq(&config->pools[i].listens.at[j].addr, &like->addr))
-                return &config->pools[i].listens.at[j];
-    return NULL;
-}
-
 static bool has_server(const struct mr_pool_config *pool, const struct mr_server_config *like)
 {
-    for (uint32_t i = 0; i < pool->servers.n; i++)
-        if (same_server(&pool->servers.at[i], like))
-            return true;
-    return false;
+    const struct mr_server_config *named = mr_config_server(pool, like->name);
+
+    return named != NULL && same_server(named, like);
+}
+
+static int listens_at(const void *addr, const void *ref)
+{
+    return mr_addr_compare(addr, &((const struct mr_listen_ref *)ref)->listen->addr);
 }
 
 static void diff_listens(const struct out *o, const struct mr_config *of,
                          const struct mr_config *in, const char *what)
 {
+    uint32_t n;
+    struct mr_listen_ref *refs = mr_config_listens(in, &n);
+
     for (uint32_t i = 0; i < of->n_pools; i++)
         for (uint32_t j = 0; j < of->pools[i].listens.n; j++)
-            if (listen_of(in, &of->pools[i].listens.at[j]) == NULL)
+            if (bsearch(&of->pools[i].listens.at[j].addr, refs, n, sizeof(*refs), listens_at) ==
+                NULL)
                 say(o, "listener %s: %s (pool %s)", what, of->pools[i].listens.at[j].text,
                     of->pools[i].name);
+    free(refs);
 }
 
 static void diff_pool(const struct out *o, const struct mr_pool_config *now,

@@ -291,14 +291,45 @@ void mr_config_set_defaults(const struct mr_config_reader *r, enum mr_config_sco
                                            MR_CONFIG_KEYS[i].default_text, base) == MR_OK);
 }
 
+static int by_key_and_place(const void *a, const void *b)
+{
+    const struct mr_yaml *x = (*(struct mr_yaml *const *)a)->key;
+    const struct mr_yaml *y = (*(struct mr_yaml *const *)b)->key;
+    const int c = strcmp(x->text, y->text);
+
+    if (c != 0)
+        return c;
+    return x->line != y->line ? (x->line < y->line ? -1 : 1) : (x->column < y->column ? -1 : 1);
+}
+
+/* The first entry in the file whose key stood there before; NULL when there is none. */
+static const struct mr_yaml *first_duplicate(struct mr_yaml *const *sorted, uint32_t n)
+{
+    const struct mr_yaml *first = NULL;
+
+    for (uint32_t i = 1; i < n; i++)
+        if (strcmp(sorted[i - 1]->key->text, sorted[i]->key->text) == 0 &&
+            (first == NULL || sorted[i]->key->line < first->key->line ||
+             (sorted[i]->key->line == first->key->line &&
+              sorted[i]->key->column < first->key->column)))
+            first = sorted[i];
+    return first;
+}
+
 enum mr_result mr_config_check_duplicates(const struct mr_config_reader *r,
                                           const struct mr_yaml *map)
 {
-    for (uint32_t i = 0; i < map->n; i++)
-        if (mr_yaml_get(map, map->children[i]->key->text) != map->children[i])
-            return mr_config_fail(r, map->children[i]->key, "directive \"%s\" is a duplicate",
-                                  map->children[i]->key->text);
-    return MR_OK;
+    struct mr_yaml **sorted = calloc(map->n + 1, sizeof(*sorted));
+
+    MR_CHECK(sorted != NULL);
+    if (map->n > 0)
+        memcpy(sorted, map->children, map->n * sizeof(*sorted));
+    qsort(sorted, map->n, sizeof(*sorted), by_key_and_place);
+    const struct mr_yaml *twice = first_duplicate(sorted, map->n);
+    free(sorted);
+    if (twice == NULL)
+        return MR_OK;
+    return mr_config_fail(r, twice->key, "directive \"%s\" is a duplicate", twice->key->text);
 }
 
 enum mr_result mr_config_read_section(const struct mr_config_reader *r, enum mr_config_scope scope,

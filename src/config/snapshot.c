@@ -18,12 +18,60 @@ struct mr_ring_member *mr_config_ring_members(const struct mr_pool_config *pool)
     return members;
 }
 
+int mr_config_compare_names(const char *a, const char *b)
+{
+    const size_t n = strlen(a), m = strlen(b);
+
+    return n != m ? (n < m ? -1 : 1) : memcmp(a, b, n);
+}
+
+static int pool_is(const void *name, const void *pool)
+{
+    return mr_config_compare_names(name, ((const struct mr_pool_config *)pool)->name);
+}
+
 const struct mr_pool_config *mr_config_pool(const struct mr_config *config, const char *name)
 {
+    return bsearch(name, config->pools, config->n_pools, sizeof(*config->pools), pool_is);
+}
+
+static int server_is(const void *name, const void *server)
+{
+    return mr_config_compare_names(name, ((const struct mr_server_config *)server)->name);
+}
+
+const struct mr_server_config *mr_config_server(const struct mr_pool_config *pool, const char *name)
+{
+    const struct mr_servers *s = &pool->servers;
+    const bool has_master = pool->master != MR_NO_MASTER; /* it stands last, out of order */
+
+    if (has_master && strcmp(name, s->at[pool->master].name) == 0)
+        return &s->at[pool->master];
+    return bsearch(name, s->at, s->n - has_master, sizeof(*s->at), server_is);
+}
+
+static int by_address(const void *a, const void *b)
+{
+    return mr_addr_compare(&((const struct mr_listen_ref *)a)->listen->addr,
+                           &((const struct mr_listen_ref *)b)->listen->addr);
+}
+
+struct mr_listen_ref *mr_config_listens(const struct mr_config *config, uint32_t *n)
+{
+    struct mr_listen_ref *refs;
+    uint32_t total = 0;
+
     for (uint32_t i = 0; i < config->n_pools; i++)
-        if (strcmp(config->pools[i].name, name) == 0)
-            return &config->pools[i];
-    return NULL;
+        total += config->pools[i].listens.n;
+    refs = calloc(total + 1, sizeof(*refs));
+    MR_CHECK(refs != NULL);
+    *n = 0;
+    for (uint32_t i = 0; i < config->n_pools; i++)
+        for (uint32_t j = 0; j < config->pools[i].listens.n; j++)
+            refs[(*n)++] =
+                (struct mr_listen_ref){&config->pools[i], &config->pools[i].listens.at[j]};
+    qsort(refs, *n, sizeof(*refs), by_address);
+    return refs;
 }
 
 static void free_listens(struct mr_listens *listens)

@@ -113,6 +113,7 @@ enum mr_result mr_value_listen(struct mr_listen_config *out, const char *text, s
 {
     struct mr_slice host = mr_slice_of(text), port_text;
     uint16_t port;
+    uint32_t n;
 
     *out = (struct mr_listen_config){0};
     if (text[0] == '/')
@@ -123,7 +124,7 @@ enum mr_result mr_value_listen(struct mr_listen_config *out, const char *text, s
         return mr_fail(err, MR_ECONFIG,
                        "has an invalid port in \"hostname:port\" format string; 1 to 65535 is "
                        "allowed");
-    if (mr_addr_resolve(&out->addr, host, port, err) != MR_OK) {
+    if (mr_addr_resolve(&out->addr, 1, &n, host, port, err) != MR_OK) {
         mr_error_prefix(err, "has an invalid value");
         return MR_ECONFIG;
     }

@@ -48,60 +48,80 @@ static bool bare_host(char *out, size_t size, struct mr_slice host)
     return true;
 }
 
-static int lookup(struct mr_addr *addr, const char *host, uint16_t port, int flags)
+/* Fills in up to `max` addresses, *n of them. Returns 0 or an error of getaddrinfo. */
+static int lookup(struct mr_addr *addrs, uint32_t max, uint32_t *n, const char *host, uint16_t port,
+                  int flags)
 {
     const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = flags | AI_NUMERICSERV};
     struct addrinfo *list = NULL;
-    struct mr_addr made = {0};
     char service[8];
 
     (void)snprintf(service, sizeof(service), "%u", port);
     const int rc = getaddrinfo(host, service, &hints, &list);
     if (rc != 0)
         return rc;
-    made.len = list->ai_addrlen;
-    memcpy(&made.sa, list->ai_addr, list->ai_addrlen);
+    *n = 0;
+    for (const struct addrinfo *i = list; i != NULL && *n < max; i = i->ai_next) {
+        struct mr_addr made = {.len = i->ai_addrlen};
+        memcpy(&made.sa, i->ai_addr, i->ai_addrlen);
+        describe(&made);
+        addrs[(*n)++] = made;
+    }
     freeaddrinfo(list);
-    describe(&made);
-    *addr = made;
     return 0;
 }
 
 bool mr_addr_numeric(struct mr_addr *addr, struct mr_slice host, uint16_t port)
 {
     char name[HOST_MAX];
+    uint32_t n;
 
-    return bare_host(name, sizeof(name), host) && lookup(addr, name, port, AI_NUMERICHOST) == 0;
+    return bare_host(name, sizeof(name), host) &&
+           lookup(addr, 1, &n, name, port, AI_NUMERICHOST) == 0;
 }
 
-enum mr_result mr_addr_resolve(struct mr_addr *addr, struct mr_slice host, uint16_t port,
-                               struct mr_error *err)
+enum mr_result mr_addr_resolve(struct mr_addr *addrs, uint32_t max, uint32_t *n,
+                               struct mr_slice host, uint16_t port, struct mr_error *err)
 {
     char name[HOST_MAX];
 
     if (!bare_host(name, sizeof(name), host))
         return mr_fail(err, MR_ELIMIT, "a host name has 1 to %d bytes", HOST_MAX - 1);
-    int rc = lookup(addr, name, port, AI_NUMERICHOST);
+    int rc = lookup(addrs, max, n, name, port, AI_NUMERICHOST);
     if (rc != 0)
-        rc = lookup(addr, name, port, 0);
+        rc = lookup(addrs, max, n, name, port, 0);
     if (rc != 0)
         return mr_fail(err, MR_ESYS, "host '%s' does not resolve: %s", name, gai_strerror(rc));
     return MR_OK;
 }
 
-bool mr_addr_eq(const struct mr_addr *a, const struct mr_addr *b)
+static int compare_uint(uint64_t a, uint64_t b)
 {
-    if (a->len != b->len || a->len == 0 || a->sa.any.sa_family != b->sa.any.sa_family)
-        return false;
+    return a < b ? -1 : a > b;
+}
+
+int mr_addr_compare(const struct mr_addr *a, const struct mr_addr *b)
+{
+    int c = compare_uint(a->sa.any.sa_family, b->sa.any.sa_family);
+
+    if (c != 0)
+        return c;
     switch (a->sa.any.sa_family) {
     case AF_INET:
-        return a->sa.in.sin_port == b->sa.in.sin_port &&
-               a->sa.in.sin_addr.s_addr == b->sa.in.sin_addr.s_addr;
+        c = compare_uint(a->sa.in.sin_port, b->sa.in.sin_port);
+        return c != 0 ? c : compare_uint(a->sa.in.sin_addr.s_addr, b->sa.in.sin_addr.s_addr);
     case AF_INET6:
-        return a->sa.in6.sin6_port == b->sa.in6.sin6_port &&
-               a->sa.in6.sin6_scope_id == b->sa.in6.sin6_scope_id &&
-               memcmp(&a->sa.in6.sin6_addr, &b->sa.in6.sin6_addr, sizeof(struct in6_addr)) == 0;
+        c = compare_uint(a->sa.in6.sin6_port, b->sa.in6.sin6_port);
+        if (c == 0)
+            c = compare_uint(a->sa.in6.sin6_scope_id, b->sa.in6.sin6_scope_id);
+        return c != 0 ? c
+                      : memcmp(&a->sa.in6.sin6_addr, &b->sa.in6.sin6_addr, sizeof(struct in6_addr));
     default:
-        return strcmp(a->sa.un.sun_path, b->sa.un.sun_path) == 0;
+        return strcmp(a->sa.un.sun_path, b->sa.un.sun_path);
     }
+}
+
+bool mr_addr_eq(const struct mr_addr *a, const struct mr_addr *b)
+{
+    return a->len == b->len && a->len != 0 && mr_addr_compare(a, b) == 0;
 }

@@ -27,9 +27,16 @@ enum mr_result mr_addr_unix(struct mr_addr *addr, struct mr_slice path,
 /** From a literal IPv4 or IPv6 address (brackets allowed); false when `host` is a name. */
 bool mr_addr_numeric(struct mr_addr *addr, struct mr_slice host, uint16_t port);
 
-/** As mr_addr_numeric, or by the resolver: first result. Blocks; never call it in a worker. */
-enum mr_result mr_addr_resolve(struct mr_addr *addr, struct mr_slice host, uint16_t port,
+/**
+ * As mr_addr_numeric, or by the resolver: up to `max` (1 at least) addresses, the preferred ones
+ * first; *n of them, 1 at least. Blocks; never call it in a worker.
+ */
+enum mr_result mr_addr_resolve(struct mr_addr *addrs, uint32_t max, uint32_t *n,
+                               struct mr_slice host, uint16_t port,
                                struct mr_error *err) MR_MUST_USE;
 
 /** Same family, address and port (or path). */
 bool mr_addr_eq(const struct mr_addr *a, const struct mr_addr *b);
+
+/** Any order, as memcmp; 0 for addresses that are equal. Both are known. */
+int mr_addr_compare(const struct mr_addr *a, const struct mr_addr *b);

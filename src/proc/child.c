@@ -149,7 +149,7 @@ static _Noreturn void child_main(struct mr_child *self, int channel, pid_t maste
         status = run_admin(team, channel);
         break;
     case MR_RESOLVER:
-        status = mr_resolver_run(config, channel);
+        status = mr_resolver_run(&team->generation.runtime, channel);
         break;
     }
     exit(status);

@@ -83,42 +83,51 @@ static uint32_t worker_count(const struct mr_generation *g, const struct mr_opti
     return mr_usable_cpus();
 }
 
-static const struct mr_server_config *
-find_server(const struct mr_config *config, const struct mr_server_config *like, uint32_t *index)
+/* A server's host and port, and where its address is. */
+struct place {
+    const char *host;
+    uint16_t port;
+    uint32_t index;
+};
+
+static int by_place(const void *a, const void *b)
 {
-    *index = 0;
-    for (uint32_t p = 0; p < config->n_pools; p++)
-        for (uint32_t i = 0; i < config->pools[p].servers.n; i++, (*index)++) {
-            const struct mr_server_config *s = &config->pools[p].servers.at[i];
-            if (s->host != NULL && like->host != NULL && strcmp(s->host, like->host) == 0 &&
-                s->port == like->port)
-                return s;
-        }
-    return NULL;
+    const struct place *x = a, *y = b;
+
+    return x->port != y->port ? (x->port < y->port ? -1 : 1) : strcmp(x->host, y->host);
 }
 
-/* By the name of its pool and its line in the file; UINT32_MAX when it is not there. */
-static uint32_t server_index(const struct mr_config *config, const char *pool, const char *line)
+/* Those of all servers that have a host, sorted; returned owned. */
+static struct place *places_of(const struct mr_config *config, uint32_t *n)
 {
-    uint32_t index = 0;
+    struct place *places = calloc(config->n_servers + 1, sizeof(*places));
 
-    for (uint32_t p = 0; p < config->n_pools; index += config->pools[p++].servers.n)
-        for (uint32_t i = 0; i < config->pools[p].servers.n; i++)
-            if (strcmp(config->pools[p].name, pool) == 0 &&
-                strcmp(config->pools[p].servers.at[i].text, line) == 0)
-                return index + i;
-    return UINT32_MAX;
+    MR_CHECK(places != NULL);
+    *n = 0;
+    for (uint32_t p = 0; p < config->n_pools; p++)
+        for (uint32_t i = 0; i < config->pools[p].servers.n; i++) {
+            const struct mr_server_config *s = &config->pools[p].servers.at[i];
+            if (s->host != NULL)
+                places[(*n)++] =
+                    (struct place){s->host, s->port, config->pools[p].first_server + i};
+        }
+    qsort(places, *n, sizeof(*places), by_place);
+    return places;
 }
 
 /* Names that were resolved need not be waited for again. */
 static void keep_addresses(struct mr_generation *g, const struct mr_generation *previous)
 {
-    uint32_t index = 0, old;
+    uint32_t n, n_old;
+    struct place *places = places_of(g->config, &n), *old = places_of(previous->config, &n_old);
 
-    for (uint32_t p = 0; p < g->config->n_pools; p++)
-        for (uint32_t i = 0; i < g->config->pools[p].servers.n; i++, index++)
-            if (find_server(previous->config, &g->config->pools[p].servers.at[i], &old) != NULL)
-                g->runtime.addresses[index] = previous->runtime.addresses[old];
+    for (uint32_t i = 0; i < n; i++) {
+        const struct place *known = bsearch(&places[i], old, n_old, sizeof(*old), by_place);
+        if (known != NULL)
+            g->runtime.addresses[places[i].index] = previous->runtime.addresses[known->index];
+    }
+    free(places);
+    free(old);
 }
 
 static enum mr_result open_slots(struct mr_generation *g, const struct mr_generation *previous,
@@ -181,19 +190,18 @@ static enum mr_result share_reloads(struct mr_generation *g, const struct mr_gen
 /* What probes have found of servers that stay: roles above all, so that writes find the master. */
 static void keep_health(struct mr_generation *g, const struct mr_generation *previous)
 {
-    uint32_t index = 0;
-
-    for (uint32_t p = 0; p < g->config->n_pools; p++)
-        for (uint32_t i = 0; i < g->config->pools[p].servers.n; i++, index++) {
-            const char *pool = g->config->pools[p].name;
-            const char *server = g->config->pools[p].servers.at[i].text;
-            const uint32_t old = server_index(previous->config, pool, server);
-            if (old == UINT32_MAX)
+    for (uint32_t p = 0; p < g->config->n_pools; p++) {
+        const struct mr_pool_config *pool = &g->config->pools[p];
+        const struct mr_pool_config *old = mr_config_pool(previous->config, pool->name);
+        for (uint32_t i = 0; i < pool->servers.n && old != NULL; i++) {
+            const struct mr_server_config *s = mr_config_server(old, pool->servers.at[i].name);
+            if (s == NULL || strcmp(s->text, pool->servers.at[i].text) != 0)
                 continue;
-            struct mr_health *h = &g->runtime.health[index];
-            *h = previous->runtime.health[old];
+            struct mr_health *h = &g->runtime.health[pool->first_server + i];
+            *h = previous->runtime.health[old->first_server + (s - old->servers.at)];
             h->prober = h->probe_us = h->failures = h->strikes = h->retry_us = 0;
         }
+    }
 }
 
 enum mr_result mr_generation_share_health(struct mr_generation *g, struct mr_error *err)
@@ -314,29 +322,31 @@ void mr_generation_close(struct mr_generation *g, const struct mr_generation *he
 /* ---- two of them ---- */
 
 /* Pools and servers are the same when their names are. */
-static void add_segment(struct mr_metrics *to, const struct mr_config *config,
-                        const struct mr_metrics *from, const struct mr_config *old)
+static void add_pool(struct mr_metrics *to, const struct mr_config *config, uint32_t index,
+                     const struct mr_metrics *from, const struct mr_config *before)
 {
-    uint32_t server = 0;
+    const struct mr_pool_config *pool = &config->pools[index];
+    const struct mr_pool_config *old = mr_config_pool(before, pool->name);
 
+    if (old == NULL)
+        return;
+    mr_pool_metrics_add(&to->pools[index], &from->pools[old - before->pools]);
+    for (uint32_t i = 0; i < pool->servers.n; i++) {
+        const struct mr_server_config *s = mr_config_server(old, pool->servers.at[i].name);
+        if (s != NULL)
+            mr_server_metrics_add(&to->servers[pool->first_server + i],
+                                  &from->servers[old->first_server + (s - old->servers.at)]);
+    }
+}
+
+static void add_segment(struct mr_metrics *to, const struct mr_config *config,
+                        const struct mr_metrics *from, const struct mr_config *before)
+{
     to->head->deaths += from->head->deaths;
     mr_metrics_add((uint64_t *)&to->head->process, (const uint64_t *)&from->head->process,
                    MR_PROCESS_METRICS, MR_PROCESS_METRIC_COUNT);
-    for (uint32_t p = 0; p < config->n_pools; server += config->pools[p++].servers.n) {
-        uint32_t old_server = 0;
-        for (uint32_t q = 0; q < old->n_pools; old_server += old->pools[q++].servers.n) {
-            const struct mr_servers *mine = &config->pools[p].servers;
-            const struct mr_servers *its = &old->pools[q].servers;
-            if (strcmp(config->pools[p].name, old->pools[q].name) != 0)
-                continue;
-            mr_pool_metrics_add(&to->pools[p], &from->pools[q]);
-            for (uint32_t i = 0; i < mine->n; i++)
-                for (uint32_t j = 0; j < its->n; j++)
-                    if (strcmp(mine->at[i].name, its->at[j].name) == 0)
-                        mr_server_metrics_add(&to->servers[server + i],
-                                              &from->servers[old_server + j]);
-        }
-    }
+    for (uint32_t i = 0; i < config->n_pools; i++)
+        add_pool(to, config, i, from, before);
 }
 
 void mr_generation_inherit_counters(struct mr_generation *g, const struct mr_generation *previous)

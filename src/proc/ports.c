@@ -52,9 +52,11 @@ enum mr_result mr_ports_open(struct mr_ports *ports, const struct mr_config *con
 {
     const char *host = options->stats_addr != NULL ? options->stats_addr : config->stats_addr;
     const uint32_t port = options->stats_port != 0 ? options->stats_port : config->stats_port;
+    uint32_t n;
 
     allocate(ports, 1 + config->admin.n);
-    enum mr_result rc = mr_addr_resolve(&ports->addrs[0], mr_slice_of(host), (uint16_t)port, err);
+    enum mr_result rc =
+        mr_addr_resolve(&ports->addrs[0], 1, &n, mr_slice_of(host), (uint16_t)port, err);
     if (rc == MR_OK)
         rc = open_one(ports, 0, 0, before, err);
     if (rc != MR_OK)

@@ -199,19 +199,19 @@ static void init_life(struct worker *w)
 
 /* ---- messages ---- */
 
+/* The last pool whose servers begin at the server's number or before it is its pool. */
 static void set_address(struct worker *w, const struct mr_message *msg)
 {
     const struct mr_config *config = config_of(w);
-    uint32_t index = msg->body.ADDRESS.server;
+    const uint32_t server = msg->body.ADDRESS.server;
+    uint32_t pool = config->n_pools;
 
-    for (uint32_t i = 0; i < config->n_pools; i++) {
-        const uint32_t n = config->pools[i].servers.n;
-        if (index < n) {
-            mr_pool_set_address(&w->services[i].pool, index, &msg->body.ADDRESS.addr);
+    while (pool-- > 0)
+        if (config->pools[pool].first_server <= server) {
+            mr_pool_set_address(&w->services[pool].pool, server - config->pools[pool].first_server,
+                                &msg->body.ADDRESS.addr);
             return;
         }
-        index -= n;
-    }
 }
 
 static void init_budget(struct worker *w)
@@ -270,33 +270,32 @@ static void init_services(struct worker *w)
     const struct mr_runtime *rt = s->runtime;
     const struct mr_config *config = rt->config;
     struct mr_metrics *mine = &rt->slots[s->slot];
-    uint32_t listen = 0, server = 0;
+    uint32_t listen = 0;
 
     w->services = calloc(config->n_pools, sizeof(*w->services));
     MR_CHECK(w->services != NULL);
     for (uint32_t i = 0; i < config->n_pools; i++) {
         const struct mr_pool_config *pool = &config->pools[i];
-        const struct mr_service_setup setup = {.pool = {.loop = &w->process.loop,
-                                                        .config = pool,
-                                                        .addresses = &rt->addresses[server],
-                                                        .metrics = &mine->pools[i],
-                                                        .server_metrics = &mine->servers[server],
-                                                        .health = &rt->health[server],
-                                                        .process = &mine->head->process},
-                                               .budget = &w->budget,
-                                               .all_metrics = config->meitu ? mine : rt->slots,
-                                               .n_metrics = config->meitu ? 1 : rt->n_slots,
-                                               .index = i,
-                                               .listen_fds = &s->listen_fds[listen],
-                                               .balance =
-                                                   w->balance.ways != NULL ? &w->balance : NULL,
-                                               .shared_tcp = w->setup->runtime->accepts_shared,
-                                               .by_turns = w->turnstile.holder != NULL,
-                                               .shared_unix = true,
-                                               .held = rt->held[i]};
+        const struct mr_service_setup setup = {
+            .pool = {.loop = &w->process.loop,
+                     .config = pool,
+                     .addresses = &rt->addresses[pool->first_server],
+                     .metrics = &mine->pools[i],
+                     .server_metrics = &mine->servers[pool->first_server],
+                     .health = &rt->health[pool->first_server],
+                     .process = &mine->head->process},
+            .budget = &w->budget,
+            .all_metrics = config->meitu ? mine : rt->slots,
+            .n_metrics = config->meitu ? 1 : rt->n_slots,
+            .index = i,
+            .listen_fds = &s->listen_fds[listen],
+            .balance = w->balance.ways != NULL ? &w->balance : NULL,
+            .shared_tcp = w->setup->runtime->accepts_shared,
+            .by_turns = w->turnstile.holder != NULL,
+            .shared_unix = true,
+            .held = rt->held[i]};
         mr_service_init(&w->services[i], &setup);
         listen += pool->listens.n;
-        server += pool->servers.n;
     }
     w->budget.services = w->services;
     w->budget.n_services = config->n_pools;

@@ -170,11 +170,12 @@ uint32_t mr_ring_pick(const struct mr_ring *ring, uint32_t hash, uint32_t random
     return ring->points[random % ring->n_points].index;
 }
 
-uint32_t mr_ring_share(const struct mr_ring *ring, uint32_t index)
+uint32_t *mr_ring_shares(const struct mr_ring *ring, uint32_t n)
 {
-    uint32_t n = 0;
+    uint32_t *shares = calloc(n + 1, sizeof(*shares));
 
+    MR_CHECK(shares != NULL);
     for (uint32_t i = 0; i < ring->n_points; i++)
-        n += ring->points[i].index == index;
-    return n;
+        shares[ring->points[i].index]++;
+    return shares;
 }

@@ -47,8 +47,8 @@ void mr_ring_free(struct mr_ring *ring);
 /** Index of the member for a hash value; the ring must not be empty. `random` is any number. */
 uint32_t mr_ring_pick(const struct mr_ring *ring, uint32_t hash, uint32_t random);
 
-/** Points that a member holds; 0 means that no key can reach it. */
-uint32_t mr_ring_share(const struct mr_ring *ring, uint32_t index);
+/** Points that each of `n` members holds; 0 means that no key can reach it. Returned owned. */
+uint32_t *mr_ring_shares(const struct mr_ring *ring, uint32_t n);
 
 bool mr_distribution_by_name(struct mr_slice name, enum mr_distribution *out);
 

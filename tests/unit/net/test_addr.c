@@ -40,10 +40,12 @@ static void resolves_and_compares(void **state)
 {
     struct mr_addr a, b, c;
     struct mr_error err;
+    uint32_t n;
 
     (void)state;
-    assert_int_equal(mr_addr_resolve(&a, mr_slice_of("localhost"), 80, &err), MR_OK);
-    assert_int_equal(mr_addr_resolve(&b, mr_slice_of("no-such-host.invalid"), 80, &err), MR_ESYS);
+    assert_int_equal(mr_addr_resolve(&a, 1, &n, mr_slice_of("localhost"), 80, &err), MR_OK);
+    assert_int_equal(mr_addr_resolve(&b, 1, &n, mr_slice_of("no-such-host.invalid"), 80, &err),
+                     MR_ESYS);
     assert_non_null(strstr(err.text, "no-such-host.invalid"));
     assert_true(mr_addr_numeric(&b, mr_slice_of("10.0.0.1"), 1));
     assert_true(mr_addr_numeric(&c, mr_slice_of("10.0.0.1"), 1));

@@ -15,6 +15,15 @@ static struct mr_ring_member *equal_members(uint32_t n)
     return members;
 }
 
+static uint32_t share_of(const struct mr_ring *ring, uint32_t index)
+{
+    uint32_t *shares = mr_ring_shares(ring, 64);
+    const uint32_t share = shares[index];
+
+    free(shares);
+    return share;
+}
+
 static void tags(void **state)
 {
     static const struct {
@@ -50,7 +59,7 @@ static void rounds_as_the_original(void **state)
     for (uint32_t n = 1; n <= 60; n++) {
         const bool short_one = n == 25 || n == 47 || n == 50 || n == 55;
         assert_int_equal(mr_ring_build(&ring, MR_DIST_KETAMA, equal_members(n), n, &err), MR_OK);
-        assert_int_equal(mr_ring_share(&ring, 0), short_one ? 156 : 160);
+        assert_int_equal(share_of(&ring, 0), short_one ? 156 : 160);
         assert_int_equal(ring.n_points, n * (short_one ? 156 : 160));
         mr_ring_free(&ring);
     }
@@ -75,7 +84,7 @@ static void weights_share_the_ring(void **state)
             m[j].weight = CASES[i].weights[j];
         assert_int_equal(mr_ring_build(&ring, MR_DIST_KETAMA, m, CASES[i].n, &err), MR_OK);
         for (uint32_t j = 0; j < CASES[i].n; j++)
-            assert_int_equal(mr_ring_share(&ring, j), CASES[i].shares[j]);
+            assert_int_equal(share_of(&ring, j), CASES[i].shares[j]);
         mr_ring_free(&ring);
     }
 }
@@ -113,7 +122,7 @@ static void long_names_are_cut(void **state)
     (void)state;
     memset(name, 'n', sizeof(name));
     assert_int_equal(mr_ring_build(&ring, MR_DIST_KETAMA, m, 2, &err), MR_OK);
-    assert_int_equal(mr_ring_share(&ring, 0), 160);
+    assert_int_equal(share_of(&ring, 0), 160);
     mr_ring_free(&ring);
 }
 
