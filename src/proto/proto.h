@@ -78,7 +78,7 @@ struct mr_msg_keys {
     uint32_t first;  /* the run: `count` keys, `step` apart */
     uint32_t count;
     uint32_t step;
-    uint32_t after[2]; /* keys behind the run, 0 for none */
+    uint32_t after; /* one key behind the run, 0 for none */
 };
 
 /** One parsed request. Slices are borrowed from the parsed bytes or from the scratch buffer. */

@@ -45,7 +45,7 @@ bool mr_resp_next_key(const struct mr_msg *msg, struct mr_key_walk *walk, struct
     } else if (i < k->count) {
         number = k->first + i * k->step;
     } else {
-        number = k->after[i - k->count];
+        number = k->after;
     }
     *key = mr_resp_arg(msg, walk, number);
     return true;
@@ -100,20 +100,43 @@ static bool find_counted(const struct mr_proto_ctx *ctx, struct mr_msg *msg,
     return true;
 }
 
-/* Argument 1, and the names that STORE and STOREDIST give. */
-static void find_stores(struct mr_msg *msg, const struct mr_resp_command *cmd)
+/* Argument 1, and `store` unless it is 0. */
+static void set_stored(struct mr_msg *msg, uint32_t store)
+{
+    msg->keys = (struct mr_msg_keys){.first = 1, .count = 1, .step = 1, .after = store};
+    msg->n_keys = store > 0 ? 2 : 1;
+}
+
+/* What the last STORE or STOREDIST names: it counts for Redis too. */
+static void find_store(struct mr_msg *msg, const struct mr_resp_command *cmd)
 {
     struct mr_key_walk walk = {0};
+    uint32_t store = 0;
 
-    msg->keys = (struct mr_msg_keys){.first = 1, .count = 1, .step = 1};
-    msg->n_keys = 1;
-    for (uint32_t i = (uint32_t)cmd->a; i + 1 < msg->n_args && msg->n_keys < 3; i++) {
+    for (uint32_t i = (uint32_t)cmd->a; i + 1 < msg->n_args; i++) {
         const struct mr_slice word = mr_resp_arg(msg, &walk, i);
-        if (mr_slice_eq_nocase(word, "store") || mr_slice_eq_nocase(word, "storedist")) {
-            msg->keys.after[msg->n_keys - 1] = ++i;
-            msg->n_keys++;
-        }
+        if (mr_slice_eq_nocase(word, "store") || mr_slice_eq_nocase(word, "storedist"))
+            store = ++i;
     }
+    set_stored(msg, store);
+}
+
+/* The same, among options whose values may be any word. */
+static void find_sort_store(struct mr_msg *msg)
+{
+    struct mr_key_walk walk = {0};
+    uint32_t store = 0;
+
+    for (uint32_t i = 2; i + 1 < msg->n_args; i++) {
+        const struct mr_slice word = mr_resp_arg(msg, &walk, i);
+        if (mr_slice_eq_nocase(word, "store"))
+            store = ++i;
+        else if (mr_slice_eq_nocase(word, "by") || mr_slice_eq_nocase(word, "get"))
+            i++;
+        else if (mr_slice_eq_nocase(word, "limit"))
+            i += 2;
+    }
+    set_stored(msg, store);
 }
 
 static bool find_streams(const struct mr_proto_ctx *ctx, struct mr_msg *msg)
@@ -161,6 +184,33 @@ static void find_range(struct mr_msg *msg, const struct mr_resp_command *cmd)
     msg->n_keys = msg->keys.count;
 }
 
+static void refuse_group(const struct mr_proto_ctx *ctx, struct mr_msg *msg,
+                         const struct mr_resp_command *cmd, const char *why)
+{
+    mr_resp_refuse(ctx, msg, "ERR command '%s' is not supported by this proxy: %s", cmd->name, why);
+}
+
+/* Another database of the server is not this client's to write. */
+static bool allows_copy(const struct mr_proto_ctx *ctx, struct mr_msg *msg)
+{
+    struct mr_key_walk walk = {0};
+
+    for (uint32_t i = 3; i < msg->n_args; i++)
+        if (mr_slice_eq_nocase(mr_resp_arg(msg, &walk, i), "db")) {
+            mr_resp_refuse(ctx, msg, "ERR DB is not supported by this proxy");
+            return false;
+        }
+    return true;
+}
+
+static bool asks_for_usage(const struct mr_proto_ctx *ctx, struct mr_msg *msg)
+{
+    if (mr_slice_eq_nocase(msg->args[1], "usage"))
+        return true;
+    refuse_group(ctx, msg, msg->command, "it administers one server");
+    return false;
+}
+
 bool mr_resp_find_keys(const struct mr_proto_ctx *ctx, struct mr_msg *msg)
 {
     const struct mr_resp_command *cmd = msg->command;
@@ -175,8 +225,17 @@ bool mr_resp_find_keys(const struct mr_proto_ctx *ctx, struct mr_msg *msg)
     case MR_RESP_NUM_KEYS:
         return find_counted(ctx, msg, cmd);
     case MR_RESP_STORE_KEYS:
-        find_stores(msg, cmd);
+        find_store(msg, cmd);
         return true;
+    case MR_RESP_SORT_KEYS:
+        find_sort_store(msg);
+        return true;
+    case MR_RESP_COPY_KEYS:
+        find_range(msg, cmd);
+        return allows_copy(ctx, msg);
+    case MR_RESP_USAGE_KEYS:
+        find_range(msg, cmd);
+        return asks_for_usage(ctx, msg);
     case MR_RESP_STREAM_KEYS:
         return find_streams(ctx, msg);
     }
@@ -226,12 +285,6 @@ static bool allowed_before_auth(const struct mr_resp_command *cmd)
         if (strcmp(cmd->name, NAMES[i]) == 0)
             return true;
     return false;
-}
-
-static void refuse_group(const struct mr_proto_ctx *ctx, struct mr_msg *msg,
-                         const struct mr_resp_command *cmd, const char *why)
-{
-    mr_resp_refuse(ctx, msg, "ERR command '%s' is not supported by this proxy: %s", cmd->name, why);
 }
 
 void mr_resp_classify(const struct mr_proto_ctx *ctx, struct mr_msg *msg)

@@ -14,6 +14,9 @@
 #define NUM_KEYS(n, dest)       MR_RESP_NUM_KEYS, n, dest, 0
 #define STORE_KEYS(n)           MR_RESP_STORE_KEYS, n, 0, 0
 #define STREAM_KEYS             MR_RESP_STREAM_KEYS, 0, 0, 0
+#define SORT_KEYS               MR_RESP_SORT_KEYS, 2, 0, 0
+#define COPY_KEYS               MR_RESP_COPY_KEYS, 1, 2, 1
+#define USAGE_KEYS              MR_RESP_USAGE_KEYS, 2, 2, 1
 #define X(...)                  ROW(__VA_ARGS__)
 #define ROW(name, arity, class, handling, ...)                                                     \
     {name, arity, MR_CLASS_##class, MR_RESP_##handling, __VA_ARGS__},

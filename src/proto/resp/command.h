@@ -24,7 +24,10 @@ enum mr_resp_keys {
     MR_RESP_KEYS,        /* a = first, b = last, c = step */
     MR_RESP_NUM_KEYS,    /* a = argument with the count, b = one more key or 0 */
     MR_RESP_STORE_KEYS,  /* a = where the options start */
+    MR_RESP_SORT_KEYS,   /* argument 1, and behind STORE */
     MR_RESP_STREAM_KEYS, /* behind STREAMS */
+    MR_RESP_COPY_KEYS,   /* arguments 1 and 2; DB is refused */
+    MR_RESP_USAGE_KEYS,  /* argument 2, behind USAGE; all else is refused */
 };
 
 struct mr_resp_command {

@@ -245,6 +245,14 @@ static void routes(void **state)
         {"fcall f 1 k", MR_MSG_BY_KEY, "k", 0, false},
         {"sort k BY w LIMIT 0 5", MR_MSG_BY_KEY, "k", 0, false},
         {"sort k BY w STORE dst", MR_MSG_BY_KEYS, "k", 2, false},
+        {"sort k STORE a STORE b STORE c", MR_MSG_BY_KEYS, "k", 2, false},
+        {"sort k BY store GET store", MR_MSG_BY_KEY, "k", 0, false},
+        {"sort k LIMIT store store", MR_MSG_BY_KEY, "k", 0, false},
+        {"sort k GET store STORE dst", MR_MSG_BY_KEYS, "k", 2, false},
+        {"sort_ro k STORE dst", MR_MSG_BY_KEY, "k", 0, false},
+        {"copy a b", MR_MSG_BY_KEYS, "a", 2, false},
+        {"copy a b REPLACE", MR_MSG_BY_KEYS, "a", 2, false},
+        {"memory usage k SAMPLES 5", MR_MSG_BY_KEY, "k", 0, false},
         {"georadius k 1 2 3 km STORE d", MR_MSG_BY_KEYS, "k", 2, false},
         {"georadius k 1 2 3 km storedist d", MR_MSG_BY_KEYS, "k", 2, false},
         {"georadius k 1 2 3 km", MR_MSG_BY_KEY, "k", 0, false},
@@ -293,6 +301,12 @@ static void refuses(void **state)
          "specified.\r\n"},
         {"xread BLOCK 0 STREAMS a 0", "-ERR BLOCK is not supported by this proxy\r\n"},
         {"xread COUNT 1 2", "-ERR syntax error\r\n"},
+        {"copy a b DB 2", "-ERR DB is not supported by this proxy\r\n"},
+        {"copy a b replace db 2", "-ERR DB is not supported by this proxy\r\n"},
+        {"memory purge", "-ERR command 'memory' is not supported by this proxy: it administers "
+                         "one server\r\n"},
+        {"memory doctor k", "-ERR command 'memory' is not supported by this proxy: it administers "
+                            "one server\r\n"},
         {"blpop k 0", "-ERR command 'blpop' is not supported by this proxy: it would block a "
                       "shared server connection\r\n"},
         {"multi", "-ERR command 'multi' is not supported by this proxy: transactions need a "
@@ -355,11 +369,36 @@ static void walks_all_keys(void **state)
     assert_false(MR_PROTO_RESP.next_key(&msg, &walk, &key));
 }
 
+/* Of several STOREs the last one counts, as it does for Redis. */
+static void the_last_store_is_a_key(void **state)
+{
+    static const char *const LINES[] = {
+        "sort k STORE a STORE b\r\n",
+        "sort k store store BY store GET store STORE b\r\n",
+        "georadius k 1 2 3 km STORE a STOREDIST b\r\n",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < MR_COUNT(LINES); i++) {
+        struct mr_parse_state ps = {0};
+        struct mr_key_walk walk = {0};
+        struct mr_slice key;
+        struct mr_msg msg;
+        assert_int_equal(MR_PROTO_RESP.parse(&CTX, &ps, LINES[i], strlen(LINES[i]), &msg), MR_OK);
+        assert_int_equal(msg.n_keys, 2);
+        assert_true(MR_PROTO_RESP.next_key(&msg, &walk, &key));
+        assert_true(mr_slice_eq(key, mr_slice_of("k")));
+        assert_true(MR_PROTO_RESP.next_key(&msg, &walk, &key));
+        assert_true(mr_slice_eq(key, mr_slice_of("b")));
+        assert_false(MR_PROTO_RESP.next_key(&msg, &walk, &key));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(framing), T(inline_commands), T(an_endless_line_is_cut),     T(routes),
-        T(refuses), T(walks_all_keys),  T(nothing_passes_before_auth),
+        T(refuses), T(walks_all_keys),  T(nothing_passes_before_auth), T(the_last_store_is_a_key),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
