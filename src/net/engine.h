@@ -26,6 +26,8 @@ struct mr_engine {
     void (*send)(struct mr_loop *loop, struct mr_stream *s);
     void (*watch)(struct mr_loop *loop, struct mr_watch *w);
     void (*unwatch)(struct mr_loop *loop, struct mr_watch *w);
+    /** True when something has come out of the kernel that is delivered in the next turn. */
+    bool (*undelivered)(const struct mr_loop *loop);
     /** Waits up to timeout_us (-1: for ever), sets loop->now_us, delivers what has come. */
     void (*wait)(struct mr_loop *loop, int64_t timeout_us);
 };

@@ -180,6 +180,13 @@ static void wait_and_deliver(struct mr_loop *loop, int64_t timeout_us)
     st->count = 0;
 }
 
+/* What a stream is told of it reads itself. */
+static bool undelivered(const struct mr_loop *loop)
+{
+    (void)loop;
+    return false;
+}
+
 const struct mr_engine MR_ENGINE_EPOLL = {
     .name = "epoll",
     .init = init,
@@ -191,5 +198,6 @@ const struct mr_engine MR_ENGINE_EPOLL = {
     .send = send_output,
     .watch = watch,
     .unwatch = unwatch,
+    .undelivered = undelivered,
     .wait = wait_and_deliver,
 };

@@ -381,7 +381,8 @@ static void send_output(struct mr_loop *loop, struct mr_stream *s)
     struct io_uring_sqe *sqe = next_sqe(st);
     /* with WAITALL a short send counts as a failure, and only failures are told */
     io_uring_prep_send(sqe, s->fd, bytes.at, bytes.len, MSG_NOSIGNAL | MSG_DONTWAIT | MSG_WAITALL);
-    sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+    if (!mr_stream_awaits_sent(s)) /* else the wait has to end for it */
+        sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
     set_data(sqe, op, SEND);
 }
 
@@ -636,12 +637,21 @@ static void deliver(struct mr_loop *loop)
     st->delivered = 0;
 }
 
+static bool undelivered(const struct mr_loop *loop)
+{
+    const struct state *st = loop->engine_state;
+
+    return st->n_arrived > st->delivered || io_uring_cq_ready(&st->ring) > 0;
+}
+
 static void wait_and_deliver(struct mr_loop *loop, int64_t timeout_us)
 {
     struct state *st = state_of(loop);
 
     /* a closed stream may have only a send to wait for, and that tells nothing */
-    submit_and_wait(st, st->n_arrived > 0 || loop->n_releasing > 0 ? 0 : timeout_us);
+    const bool waits = st->n_arrived == 0 && loop->n_releasing == 0 && !loop->sends_matter;
+    loop->sends_matter = false;
+    submit_and_wait(st, waits ? timeout_us : 0);
     loop->now_us = mr_clock_mono_us();
     finish_sends(loop);
     deliver(loop);
@@ -658,5 +668,6 @@ const struct mr_engine MR_ENGINE_URING = {
     .send = send_output,
     .watch = watch,
     .unwatch = unwatch,
+    .undelivered = undelivered,
     .wait = wait_and_deliver,
 };

@@ -3,6 +3,7 @@
 
 #include "core/check.h"
 
+#include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -29,7 +30,11 @@ ssize_t mr_send_fds(int sock, const void *bytes, size_t len, const int *fds, uin
         c->cmsg_len = CMSG_LEN(n * sizeof(int));
         memcpy(CMSG_DATA(c), fds, n * sizeof(int));
     }
-    return sendmsg(sock, &msg, MSG_NOSIGNAL);
+    ssize_t sent;
+    do
+        sent = sendmsg(sock, &msg, MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    return sent;
 }
 
 ssize_t mr_recv_fds(int sock, void *bytes, size_t len, int *fds, uint32_t *n)
@@ -43,7 +48,10 @@ ssize_t mr_recv_fds(int sock, void *bytes, size_t len, int *fds, uint32_t *n)
                          .msg_controllen = sizeof(control.bytes)};
 
     *n = 0;
-    const ssize_t got = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
+    ssize_t got;
+    do
+        got = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
+    while (got < 0 && errno == EINTR);
     if (got < 0)
         return got;
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c != NULL; c = CMSG_NXTHDR(&msg, c)) {

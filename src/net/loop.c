@@ -194,6 +194,11 @@ void mr_loop_settle(struct mr_loop *loop)
         mr_loop_turn(loop, loop->closed != NULL ? 0 : -1);
 }
 
+bool mr_loop_undelivered(const struct mr_loop *loop)
+{
+    return loop->engine->undelivered(loop);
+}
+
 void mr_loop_run(struct mr_loop *loop)
 {
     while (!loop->stop)

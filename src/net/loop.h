@@ -54,6 +54,7 @@ struct mr_loop {
     uint32_t n_streams;       /* open, or closed and not reaped yet */
     uint32_t n_releasing;     /* closed, and the engine has not let go of them */
     uint32_t n_resumed;       /* streams in `resumed` */
+    bool sends_matter;        /* somebody waits for one that is under way: do not wait for more */
     bool stop;                /* set by anyone: mr_loop_run returns after this turn */
     struct mr_stream *dirty;  /* with output to flush at the end of the turn */
     struct mr_stream *closed; /* to be reaped at the end of the turn */
@@ -85,6 +86,12 @@ void mr_loop_settle(struct mr_loop *loop);
 
 /** One turn; waits at most `max_wait_ms` (-1: until something happens). */
 void mr_loop_turn(struct mr_loop *loop, int max_wait_ms);
+
+/**
+ * True when input has left the sockets and is delivered in the next turn only: mr_stream_unread
+ * does not see it.
+ */
+bool mr_loop_undelivered(const struct mr_loop *loop);
 
 /** Turns until loop->stop is set. */
 void mr_loop_run(struct mr_loop *loop);

@@ -100,6 +100,11 @@ bool mr_stream_wants_write(const struct mr_stream *s)
     return s->flags & (CONNECTING | BLOCKED) && !(s->flags & (CLOSED | RESTING));
 }
 
+bool mr_stream_awaits_sent(const struct mr_stream *s)
+{
+    return s->room_at > 0 || s->flags & BLOCKED;
+}
+
 bool mr_stream_has_ended(const struct mr_stream *s)
 {
     return s->flags & EOF_SEEN;
@@ -323,6 +328,7 @@ bool mr_stream_await_room(struct mr_stream *s, uint32_t bytes)
     if (s->flags & CLOSED || mr_stream_pending(s) <= bytes)
         return false;
     s->room_at = bytes + 1;
+    s->loop->sends_matter |= (s->flags & SENDING) != 0;
     return true;
 }
 

@@ -9,6 +9,7 @@
 
 bool mr_stream_wants_read(const struct mr_stream *s);
 bool mr_stream_wants_write(const struct mr_stream *s);
+bool mr_stream_awaits_sent(const struct mr_stream *s);  /* its owner waits for output to leave */
 bool mr_stream_has_ended(const struct mr_stream *s);    /* the peer sends no more */
 bool mr_stream_is_resting(const struct mr_stream *s);   /* see mr_stream_rest */
 bool mr_stream_is_finishing(const struct mr_stream *s); /* see mr_stream_finish */

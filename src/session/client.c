@@ -340,11 +340,14 @@ static bool takes_output(struct mr_client *client)
     return moved;
 }
 
-/* Socket buffers are large: output may leave them without making room for more. */
+/* Output may still be leaving the socket's buffer. */
 bool mr_client_is_idle(struct mr_client *client, uint32_t ms)
 {
-    return mr_stream_idle_ms(&client->stream) >= ms &&
-           (mr_stream_pending(&client->stream) == 0 || !takes_output(client));
+    if (mr_stream_idle_ms(&client->stream) < ms / 4)
+        return false; /* it was just heard: no need to look at the socket */
+    if (takes_output(client))
+        mr_stream_touch(&client->stream);
+    return mr_stream_idle_ms(&client->stream) >= ms;
 }
 
 /* Counts looks at which a closing client had taken nothing; true when it has had enough of them. */

@@ -263,13 +263,15 @@ void mr_service_drain(struct mr_service *service)
 {
     struct mr_list *link, *next;
 
+    if (mr_loop_undelivered(service->loop))
+        return; /* whose it is shows in the next turn */
     for (link = service->clients.next; link != &service->clients; link = next) {
         struct mr_client *client = MR_CONTAINER_OF(link, struct mr_client, link);
         next = link->next;
         if (has_work(client))
             continue;
-        if (mr_stream_pending(&client->stream) == 0)
-            mr_client_cut(client, 0); /* nothing is lost, so nothing to wait for */
+        if (mr_stream_untaken(&client->stream) == 0)
+            mr_client_cut(client, 0); /* its kernel has all, so there is nothing to wait for */
         else
             mr_client_finish(client);
     }

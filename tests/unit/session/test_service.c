@@ -197,8 +197,10 @@ static void draining_waits_for_replies_only(void **state)
     say(half, "GET unfinish");
     accept_server();
     mr_service_begin_drain(&service);
-    mr_service_drain(&service);
-    turns(2);
+    for (int i = 0; i < 3; i++) { /* what has left its socket may show a turn later */
+        mr_service_drain(&service);
+        turns(1);
+    }
     assert_int_equal(budget.n, 2); /* the idle one is gone, half a request gets a moment */
     assert_false(mr_service_empty(&service));
     say(half, "ed\r\n");
