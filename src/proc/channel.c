@@ -59,13 +59,9 @@ void mr_channel_tell(int fd, enum mr_message_type type)
 enum mr_result mr_channel_recv(int fd, struct mr_message *msg, struct mr_error *err)
 {
     int passed = -1;
-    uint32_t n_fds;
-    ssize_t n;
+    uint32_t n_fds = 1;
+    const ssize_t n = mr_recv_fds(fd, msg, sizeof(*msg), &passed, &n_fds);
 
-    do {
-        n_fds = 1;
-        n = mr_recv_fds(fd, msg, sizeof(*msg), &passed, &n_fds);
-    } while (n < 0 && errno == EINTR);
     if (n < 0 && errno == EAGAIN)
         return MR_AGAIN;
     if (n < 0)

@@ -144,13 +144,11 @@ static ssize_t send_message(int channel, const struct parts *p, uint32_t number,
                                       .number = number,
                                       .at = at,
                                       .total = p->total};
-    ssize_t sent;
 
     memcpy(message, &envelope, sizeof(envelope));
     const size_t len = copy_from(p, at, message + sizeof(envelope), CHUNK);
-    do
-        sent = mr_send_fds(channel, message, sizeof(envelope) + len, &fd, at + len == p->total);
-    while (sent < 0 && errno == EINTR);
+    const ssize_t sent =
+        mr_send_fds(channel, message, sizeof(envelope) + len, &fd, at + len == p->total);
     return sent < 0 ? -1 : (ssize_t)len;
 }
 
@@ -406,8 +404,8 @@ static bool receive_one(struct mr_handover_receiver *r, size_t *taken)
     int fd = -1;
 
     const ssize_t n = mr_recv_fds(r->watch.fd, message, sizeof(message), &fd, &n_fds);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return errno == EINTR;
+    if (n < 0 && errno == EAGAIN)
+        return false;
     if (n <= 0) {
         mr_handover_stop(r); /* the other side has given all it had */
         return false;
