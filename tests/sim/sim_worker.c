@@ -1,26 +1,231 @@
 /*
- * sim_worker.c - workers as they are, over scripted clients and servers; this file plays the
- * master. What is checked: see docs/ARCHITECTURE.md, "Tests".
+ * sim_worker.c - one worker as it is, over scripted clients and servers, in a world that does its
+ * worst; this file plays the master. What is checked: see docs/ARCHITECTURE.md, "Tests".
  */
-#include "kernel.h"
+#include "client.h"
+#include "server.h"
 
 #include "core/metrics.h"
 #include "proc/channel.h"
 #include "proc/worker.h"
 #include "upstream/health.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-struct worker {
+#define CLIENTS_MAX 12u
+#define SERVERS_MAX 4u
+#define SERVER_PORT 7000u
+#define SECOND_US   UINT64_C(1000000)
+#define REST_US     (120 * SECOND_US) /* for all that was asked to be answered */
+#define LIMIT_MS    30000u            /* worker_shutdown_timeout */
+
+static struct {
+    struct mr_config *config;
+    struct mr_metrics metrics;
     struct mr_runtime runtime;
     struct mr_worker_setup setup;
+    struct sim_process *worker;
+    struct sim_server *servers[SERVERS_MAX];
+    uint32_t n_servers;
     int channel[2];
-    bool ready;
-};
+    int listener;
+    bool held;
+    bool huge;           /* there are values that may be larger than a small limit of output */
+    uint64_t stopped_us; /* when the worker was told to end; 0: not yet */
+    struct sim_event next;
+} w;
+
+static const struct mr_pool_config *pool_config(void)
+{
+    return &w.config->pools[0];
+}
+
+/* ---- the configuration ---- */
+
+static const char *one_of(const char *a, const char *b, const char *c)
+{
+    const char *const all[] = {a, b, c};
+
+    return all[sim_below(3)];
+}
+
+static void configure(bool auth)
+{
+    static const char *const TIMEOUTS[] = {"0", "300", "2000", "10000"};
+    struct sim_bytes text = {0};
+    struct mr_error err;
+
+    w.n_servers = sim_between(1, SERVERS_MAX);
+    sim_bytes_addf(&text,
+                   "global: {worker_shutdown_timeout: %ums}\np:\n  listen: 127.0.0.1:1\n"
+                   "  redis: true\n  hash: murmur\n",
+                   LIMIT_MS);
+    sim_bytes_addf(&text, "  distribution: %s\n  timeout: %s\n",
+                   sim_once_in(2) ? "ketama" : "modula", TIMEOUTS[sim_below(MR_COUNT(TIMEOUTS))]);
+    sim_bytes_addf(&text, "  coalesce: %s\n  server_connections: %u\n  preconnect: %s\n",
+                   one_of("off", "auto", "500us"), sim_between(1, 2),
+                   sim_once_in(2) ? "true" : "false");
+    sim_bytes_addf(&text, "  max_pipeline: %u\n  client_output_limit: %u\n",
+                   sim_once_in(2) ? 1024 : sim_between(2, 20),
+                   sim_once_in(2) ? 67108864 : sim_between(65536, 300000));
+    if (sim_once_in(4))
+        sim_bytes_addf(&text,
+                       "  auto_eject_hosts: true\n  server_failure_limit: %u\n"
+                       "  server_retry_timeout: %u\n  health_checks: %s\n",
+                       sim_between(1, 3), sim_between(200, 3000), one_of("auto", "off", "always"));
+    if (sim_once_in(8))
+        sim_bytes_addf(&text, "  client_idle_timeout: %ums\n", sim_between(500, 5000));
+    if (auth)
+        sim_bytes_addf(&text, "  redis_auth: secret\n");
+    sim_bytes_addf(&text, "  servers:\n");
+    for (uint32_t i = 0; i < w.n_servers; i++)
+        sim_bytes_addf(&text, "   - 127.0.0.1:%u:1\n", SERVER_PORT + i);
+    sim_note("%.*s", (int)(text.end - text.start), text.memory + text.start);
+    SIM_CHECK(mr_config_parse(&w.config, "sim", sim_bytes_slice(&text), 1000, &err) == MR_OK, "%s",
+              err.text);
+}
+
+/* ---- the world ---- */
+
+static void set_environment(void)
+{
+    sim_env.latency_us = sim_magnitude(10, 20000);
+    sim_env.cut_bytes = sim_once_in(2) ? 0 : sim_magnitude(1, 5000);
+    sim_env.socket_bytes = sim_once_in(2) ? 65536 : sim_magnitude(1000, 200000);
+    sim_env.partial = sim_once_in(2) ? 0 : sim_magnitude(2, 100);
+    sim_env.interrupted = sim_once_in(4) ? sim_magnitude(2, 100) : 0;
+    sim_env.ring_entries = sim_once_in(4) ? sim_magnitude(16, 512) : 8192;
+}
+
+static uint32_t rarely(uint32_t in)
+{
+    return sim_once_in(in) ? sim_magnitude(20, 3000) : 0;
+}
+
+static void set_habits(void)
+{
+    const bool times_out = pool_config()->timeout_ms > 0;
+
+    sim_habits = (struct sim_server_habits){
+        .delay_us = sim_magnitude(0, 20000),
+        .slow = rarely(4),
+        .silent = times_out ? rarely(6) : 0,
+        .dies = rarely(4),
+        .wrong = rarely(4),
+        .refuses = rarely(6),
+        .unreachable = times_out ? rarely(10) : 0,
+        .blocked = rarely(6),
+    };
+    sim_aftermath_us = 5 * SECOND_US + 4000 * (uint64_t)pool_config()->timeout_ms +
+                       1000 * (uint64_t)pool_config()->server_retry_timeout_ms;
+    sim_strict = !pool_config()->auto_eject_hosts;
+}
+
+static struct sim_client_plan new_plan(bool auth)
+{
+    struct sim_client_plan plan = {
+        .proto = &SIM_CLIENT_RESP,
+        .pool = pool_config(),
+        .listener = w.listener,
+        .n_requests = sim_magnitude(1, 400),
+        .depth = sim_magnitude(1, 300),
+        .burst = sim_magnitude(1, 300),
+        .think_us = sim_magnitude(0, 50000),
+        .size = sim_magnitude(0, 3000),
+        .huge = sim_once_in(3) ? sim_magnitude(5, 200) : 0,
+        .authorizes = auth,
+        .ending = (enum sim_ending)sim_below(SIM_END_RESET + 1),
+    };
+
+    w.huge |= plan.huge > 0;
+    if (sim_once_in(3)) {
+        plan.read_bytes = sim_magnitude(1, 20000);
+        plan.read_us = sim_magnitude(0, 10000);
+        plan.stops = sim_once_in(2) ? sim_magnitude(3, 100) : 0;
+    }
+    return plan;
+}
+
+static void change_world(void *arg)
+{
+    struct sim_server *s = w.servers[sim_below(w.n_servers)];
+
+    (void)arg;
+    switch (sim_below(4)) {
+    case 0:
+        sim_server_down(s);
+        break;
+    case 1:
+        sim_server_up(s);
+        break;
+    case 2:
+        if (!sim_is_over(w.worker)) {
+            const uint32_t us = sim_magnitude(1000, 3000000);
+            sim_stall(w.worker, us);
+            if (us > 100000)
+                sim_trouble("the worker stands still");
+        }
+        break;
+    default:
+        set_environment();
+        break;
+    }
+    sim_event_set(&w.next, sim_magnitude(10000, 5000000), change_world, NULL);
+}
+
+/* ---- what may happen to a client ---- */
+
+static bool was_idle(struct sim_client *c)
+{
+    const uint64_t limit_us = pool_config()->client_idle_timeout_ms * UINT64_C(1000);
+
+    return limit_us > 0 && sim_client_silence_us(c) >= limit_us * 3 / 4;
+}
+
+/* All that had come before the worker was told to end is answered, or its time is over. */
+static bool may_be_ended(const struct sim_client *c)
+{
+    if (w.stopped_us == 0)
+        return false;
+    if (!c->conn->accepted)
+        return true;
+    return c->head == NULL || c->head->end > c->arrived_at_stop ||
+           sim_now_us - w.stopped_us >= LIMIT_MS * UINT64_C(1000);
+}
+
+static const char *excuse(struct sim_client *c)
+{
+    if (sim_was_killed(w.worker))
+        return "its worker was killed";
+    if (may_be_ended(c))
+        return "the worker ends";
+    if (was_idle(c))
+        return "it was idle";
+    if (c->head != NULL && (c->most_waiting_bytes >= pool_config()->client_output_limit / 2 ||
+                            (w.huge && pool_config()->client_output_limit < 1000000)))
+        return "it waits for more than may pile up";
+    if (c->head != NULL && sim_may_fail(c->head->sent_us))
+        return "trouble";
+    return NULL;
+}
+
+static bool says(struct mr_slice reply, const char *text)
+{
+    return memmem(reply.at, reply.len, text, strlen(text)) != NULL;
+}
+
+/* A slow network, or a long queue, may let a request be late without anybody's fault. */
+static bool allows_error(const struct sim_expect *e, struct mr_slice reply)
+{
+    const uint64_t timeout_us = pool_config()->timeout_ms * UINT64_C(1000);
+
+    return sim_may_fail(e->sent_us) ||
+           (timeout_us > 0 && says(reply, "timed out") && sim_now_us - e->sent_us >= timeout_us);
+}
+
+/* ---- the worker ---- */
 
 static void ready(void *arg)
 {
@@ -29,102 +234,147 @@ static void ready(void *arg)
 
 static int body(void *arg)
 {
-    struct worker *w = arg;
-    const int keep[] = {w->channel[1], w->setup.listen_fds[0]};
+    const int keep[] = {w.channel[1], w.listener};
 
-    sim_keep_fds(keep, 2);
-    return mr_worker_run(&w->setup);
+    (void)arg;
+    sim_keep_fds(keep, MR_COUNT(keep));
+    return mr_worker_run(&w.setup);
 }
 
-static void server_open(struct sim_conn *c)
+static void start_worker(void)
 {
-    (void)c;
-}
-
-static void server_bytes(struct sim_conn *c)
-{
-    char b[1000];
-    size_t n = sim_read(c, b, sizeof(b));
-    if (n > 0)
-        sim_write(c, "+v\r\n", 4);
-    if (sim_at_end(c))
-        sim_close(c);
-}
-
-static const struct sim_conn_ops SERVER = {server_open, server_bytes};
-
-static enum sim_connect_outcome on_connect(struct sim_conn *c, const struct sockaddr *addr)
-{
-    (void)addr;
-    c->ops = &SERVER;
-    return SIM_CONNECTS;
-}
-
-static void client_open(struct sim_conn *c)
-{
-    sim_write(c, "PING\r\nGET a\r\n", 13);
-}
-
-static uint32_t got;
-
-static void client_bytes(struct sim_conn *c)
-{
-    char b[1000];
-    got += (uint32_t)sim_read(c, b, sizeof(b));
-    if (sim_at_end(c) || got == 11)
-        sim_close(c);
-}
-
-static const struct sim_conn_ops CLIENT = {client_open, client_bytes};
-
-static void run(void)
-{
-    static struct mr_metrics m;
-    static int listener;
     struct mr_error err;
-    struct mr_config *config;
-    bool held = false;
-    struct mr_health *health = sim_alloc(sizeof(*health) * 2);
 
-    sim_kernel_begin();
-    sim_env.cut_bytes = sim_below(5);
-    sim_on_connect = on_connect;
-    got = 0;
-    MR_CHECK(mr_config_parse(&config, "sim",
-                             mr_slice_of("p:\n  listen: 127.0.0.1:1\n  redis: true\n"
-                                         "  servers: ['127.0.0.1:2:1']\n"),
-                             1000, &err) == MR_OK);
-    MR_CHECK(mr_metrics_open(&m, 1, 1, &err) == MR_OK);
-    listener = sim_listen(false);
-    struct worker w = {.runtime = {.config = config,
-                                   .generation = 1,
-                                   .slots = &m,
-                                   .n_slots = 1,
-                                   .held = &held,
-                                   .engine = sim_once_in(2) ? "epoll" : "io_uring",
-                                   .max_clients = 100,
-                                   .addresses = sim_alloc(sizeof(struct mr_addr)),
-                                   .health = health}};
+    MR_CHECK(mr_metrics_open(&w.metrics, 1, w.n_servers, &err) == MR_OK);
+    w.listener = sim_listen(sim_once_in(4));
+    w.held = false;
+    w.runtime = (struct mr_runtime){
+        .config = w.config,
+        .generation = 1,
+        .slots = &w.metrics,
+        .n_slots = 1,
+        .held = &w.held,
+        .engine = sim_once_in(2) ? "epoll" : "io_uring",
+        .max_clients = 100,
+        .accept_burst = 10,
+        .addresses = sim_alloc(w.n_servers * sizeof(struct mr_addr)),
+        .health = sim_alloc(w.n_servers * sizeof(struct mr_health)),
+    };
     MR_CHECK(mr_channel_open(w.channel, &err) == MR_OK);
     w.setup = (struct mr_worker_setup){.runtime = &w.runtime,
-                                       .listen_fds = &listener,
+                                       .listen_fds = &w.listener,
                                        .channel = w.channel[1],
                                        .on_ready = ready,
                                        .on_ready_arg = &w.channel[1]};
-    struct sim_process *p = sim_fork("worker", NULL, body, &w);
+    w.worker = sim_fork("worker", NULL, body, NULL);
     (void)close(w.channel[1]);
-    sim_run_until(sim_now_us + 100000);
-    (void)sim_connect(listener, &CLIENT, NULL);
-    sim_run_until(sim_now_us + 1000000);
-    SIM_CHECK(got == 11, "got %u bytes", got);
-    mr_channel_tell(w.channel[0], MR_MSG_TERMINATE_TYPE);
-    sim_run_until(sim_now_us + 10000000);
-    SIM_CHECK(sim_is_over(p) && sim_status(p) == 0, "the worker does not end");
+    sim_run_until(sim_now_us + SECOND_US);
+}
+
+static void stop_worker(void)
+{
+    for (struct sim_client *c = sim_clients; c != NULL; c = c->next)
+        c->arrived_at_stop = sim_arrived(c->conn);
+    w.stopped_us = sim_now_us;
+    struct mr_message msg = {.type = MR_MSG_TERMINATE_TYPE};
+    struct mr_error err;
+    sim_note("the worker is told to end");
+    SIM_CHECK(mr_channel_send(w.channel[0], &msg, -1, &err) == MR_OK, "%s", err.text);
+}
+
+/* ---- a run ---- */
+
+/* Nobody disturbs any more: all that was asked is answered. */
+static void come_to_rest(void)
+{
+    sim_event_cancel(&w.next);
+    sim_servers_calm();
+    for (struct sim_client *c = sim_clients; c != NULL; c = c->next) {
+        sim_client_finish(c);
+        sim_client_hurry(c);
+    }
+    const uint64_t until = sim_now_us + REST_US;
+    while (sim_now_us < until) {
+        bool waits = false;
+        for (const struct sim_client *c = sim_clients; c != NULL; c = c->next)
+            waits |= !c->over && c->n_waiting > 0 && !may_be_ended(c);
+        if (!waits)
+            return;
+        sim_run_until(sim_now_us + SECOND_US);
+    }
+    for (const struct sim_client *c = sim_clients; c != NULL; c = c->next)
+        SIM_CHECK(c->over || c->n_waiting == 0 || may_be_ended(c),
+                  "client %u: %u requests are never answered", c->id, c->n_waiting);
+}
+
+static void end_worker(void)
+{
+    if (w.stopped_us == 0)
+        stop_worker();
+    sim_run_until(sim_now_us + (LIMIT_MS + 5000) * UINT64_C(1000));
+    for (const struct sim_client *c = sim_clients; c != NULL && !sim_is_over(w.worker); c = c->next)
+        if (!c->over)
+            sim_note("client %u is still there: %u unanswered, said last %d, accepted %d", c->id,
+                     c->n_waiting, c->said_last, c->conn->accepted);
+    SIM_CHECK(
+        sim_is_over(w.worker),
+        "the worker does not end, waiting %d, turns %llu, now %.6f, connections %llu, clients %llu",
+        sim_is_waiting(w.worker), (unsigned long long)sim_turns(w.worker),
+        (double)(sim_now_us) / 1e6 - 1000,
+        (unsigned long long)w.metrics.servers[0].server_connections,
+        (unsigned long long)w.metrics.head->clients);
+    SIM_CHECK(sim_status(w.worker) == 0, "the worker ends with status %d", sim_status(w.worker));
+    SIM_CHECK(w.metrics.head->clients == 0, "clients are counted when there is none");
+    for (uint32_t i = 0; i < w.n_servers; i++)
+        SIM_CHECK(w.metrics.servers[i].in_queue == 0 && w.metrics.servers[i].out_queue == 0 &&
+                      w.metrics.servers[i].server_connections == 0,
+                  "requests or connections of server %u are counted when there is none", i);
+    for (struct sim_client *c = sim_clients; c != NULL; c = c->next)
+        sim_client_close(c);
+    sim_run_until(sim_now_us + SECOND_US);
+}
+
+static void run(void)
+{
+    const bool auth = sim_once_in(6);
+
+    sim_kernel_begin();
+    sim_clients_begin();
+    sim_trouble_begin();
+    w.stopped_us = 0;
+    w.huge = false;
+    configure(auth);
+    for (uint32_t i = 0; i < w.n_servers; i++) {
+        w.servers[i] = sim_server_new(&SIM_SERVER_RESP, (uint16_t)(SERVER_PORT + i));
+        w.servers[i]->password = auth ? "secret" : NULL;
+    }
+    sim_on_connect = sim_server_connect;
+    sim_excuse = excuse;
+    sim_allows_error = allows_error;
+    sim_habits = (struct sim_server_habits){0};
+    start_worker();
+    set_environment();
+    set_habits();
+    const uint32_t n_clients = sim_between(1, CLIENTS_MAX);
+    for (uint32_t i = 0; i < n_clients; i++) {
+        const struct sim_client_plan plan = new_plan(auth);
+        (void)sim_client_start(&plan);
+        if (sim_once_in(2))
+            sim_run_until(sim_now_us + sim_magnitude(1, 100000));
+    }
+    if (sim_once_in(2))
+        sim_event_set(&w.next, sim_magnitude(1000, 3000000), change_world, NULL);
+    sim_run_until(sim_now_us + sim_magnitude(10000, 20000000));
+    if (sim_once_in(3))
+        stop_worker();
+    come_to_rest();
+    end_worker();
     (void)close(w.channel[0]);
-    (void)close(listener);
+    (void)close(w.listener);
     sim_kernel_end();
-    mr_metrics_close(&m);
-    mr_config_free(config);
+    sim_servers_end();
+    mr_metrics_close(&w.metrics);
+    mr_config_free(w.config);
 }
 
 int main(int argc, char **argv)

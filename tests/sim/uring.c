@@ -175,10 +175,12 @@ static bool receive(struct sim_ring *r, struct request *q, bool *over)
         *over = true;
         return true;
     }
-    const ssize_t n = q->file->kind == SIM_STREAM
-                          ? sim_stream_recv(q->file->object, (void *)(uintptr_t)buf->addr, buf->len)
-                          : 0;
-    if (n == -EAGAIN || n == -EINTR)
+    ssize_t n = 0;
+    if (q->file->kind == SIM_STREAM)
+        do /* nobody is interrupted who does not wait in a call */
+            n = sim_stream_recv(q->file->object, (void *)(uintptr_t)buf->addr, buf->len);
+        while (n == -EINTR);
+    if (n == -EAGAIN)
         return false;
     *over = n <= 0 || sim_once_in(END_SHOT);
     uint32_t flags = *over ? 0 : IORING_CQE_F_MORE;
@@ -192,9 +194,12 @@ static bool receive(struct sim_ring *r, struct request *q, bool *over)
 
 static bool accept_one(struct sim_ring *r, struct request *q, bool *over)
 {
-    const int fd = sim_listener_accept(q->file);
+    int fd;
 
-    if (fd == -EAGAIN || fd == -EINTR)
+    do
+        fd = sim_listener_accept(q->file);
+    while (fd == -EINTR);
+    if (fd == -EAGAIN)
         return false;
     *over = fd < 0 || sim_once_in(END_SHOT);
     complete(r, q->data, fd, *over ? 0 : IORING_CQE_F_MORE);
@@ -273,9 +278,13 @@ static void send_now(struct sim_ring *r, const struct io_uring_sqe *sqe)
     ssize_t n = -EPIPE;
     size_t sum = 0;
 
-    while (f->kind == SIM_STREAM && sum < sqe->len &&
-           (n = sim_stream_send(f->object, at + sum, sqe->len - sum)) > 0)
-        sum += (size_t)n;
+    while (f->kind == SIM_STREAM && sum < sqe->len) {
+        n = sim_stream_send(f->object, at + sum, sqe->len - sum);
+        if (n > 0)
+            sum += (size_t)n;
+        else if (n != -EINTR)
+            break;
+    }
     if (sqe->len == 0)
         n = 0;
     if (sum < sqe->len || !(sqe->flags & IOSQE_CQE_SKIP_SUCCESS))

@@ -1,0 +1,329 @@
+/* client_resp.c - scripted clients that speak RESP2. */
+#include "client.h"
+
+#include <string.h>
+
+#define KEYS_MAX 12u
+
+/* ---- requests ---- */
+
+static void begin(struct sim_client *c, uint32_t n_args)
+{
+    sim_bytes_addf(&c->out, "*%u\r\n", n_args);
+}
+
+static void arg(struct sim_client *c, struct mr_slice a)
+{
+    sim_bytes_addf(&c->out, "$%zu\r\n", a.len);
+    sim_bytes_add(&c->out, a.at, a.len);
+    sim_bytes_add(&c->out, "\r\n", 2);
+}
+
+static void word(struct sim_client *c, const char *text)
+{
+    arg(c, mr_slice_of(text));
+}
+
+static void value_arg(struct sim_client *c, struct mr_slice tag, size_t size)
+{
+    sim_bytes_addf(&c->out, "$%zu\r\n", size);
+    sim_bytes_add_value(&c->out, tag, size);
+    sim_bytes_add(&c->out, "\r\n", 2);
+}
+
+static void set_keys(struct sim_expect *e, uint32_t n)
+{
+    e->keys = sim_alloc(n * sizeof(*e->keys));
+    e->n_keys = n;
+}
+
+/* GET or MGET of values that every server makes up. */
+static void ask_made(struct sim_client *c, uint32_t n)
+{
+    struct sim_expect *e = sim_expect_add(c, SIM_WANT_VALUES);
+    size_t size;
+
+    set_keys(e, n);
+    begin(c, 1 + n);
+    word(c, n == 1 && !sim_once_in(8) ? "GET" : "mget");
+    for (uint32_t i = 0; i < n; i++) {
+        e->keys[i] = sim_made_key(c, &size);
+        e->reply_bytes += size + 20;
+        arg(c, e->keys[i]);
+    }
+}
+
+static void ask_stored(struct sim_client *c)
+{
+    struct sim_expect *e = sim_expect_add(c, SIM_WANT_STORED);
+
+    set_keys(e, 1);
+    e->keys[0] = sim_stored_key(c, e);
+    e->reply_bytes = c->plan.size;
+    if (sim_once_in(3)) {
+        sim_bytes_addf(&c->out, "get %.*s\r\n", (int)e->keys[0].len, e->keys[0].at);
+        return;
+    }
+    begin(c, 2);
+    word(c, "GET");
+    arg(c, e->keys[0]);
+}
+
+static void store(struct sim_client *c)
+{
+    struct sim_expect *e = sim_expect_add(c, SIM_WANT_STORE);
+
+    set_keys(e, 1);
+    e->keys[0] = sim_stored_key(c, e);
+    e->reply_bytes = 5;
+    begin(c, 3);
+    word(c, "SET");
+    arg(c, e->keys[0]);
+    value_arg(c, sim_next_tag(c, e), sim_some_size(c));
+}
+
+static void want_text(struct sim_client *c, const char *text)
+{
+    struct sim_expect *e = sim_expect_add(c, SIM_WANT_TEXT);
+
+    e->text = text;
+    e->reply_bytes = strlen(text);
+}
+
+/* A change of keys that nobody reads: split over the servers. */
+static void change_many(struct sim_client *c)
+{
+    const uint32_t n = sim_between(1, KEYS_MAX);
+    const bool set = sim_once_in(2);
+
+    want_text(c, set ? "+OK\r\n" : ":0\r\n");
+    begin(c, 1 + n * (set ? 2 : 1));
+    word(c, set ? "MSET" : "DEL");
+    for (uint32_t i = 0; i < n; i++) {
+        const struct mr_slice key = mr_slice_of(
+            sim_text("%s%u.%llu.%u", set ? "m" : "d", c->id, (unsigned long long)c->n_sent, i));
+        arg(c, key);
+        if (set)
+            value_arg(c, key, sim_below(50));
+    }
+}
+
+static void refused(struct sim_client *c)
+{
+    static const char *const WORDS[] = {"MULTI", "NOSUCHCOMMAND", "BLPOP", "SUBSCRIBE", "SHUTDOWN"};
+    struct sim_expect *e = sim_expect_add(c, SIM_WANT_ERROR);
+
+    e->reply_bytes = 200;
+    begin(c, 2);
+    word(c, WORDS[sim_below(MR_COUNT(WORDS))]);
+    word(c, "x");
+}
+
+static void ask_id(struct sim_client *c)
+{
+    struct sim_expect *e = sim_expect_add(c, SIM_WANT_START);
+
+    e->text = ":";
+    e->reply_bytes = 20;
+    sim_bytes_addf(&c->out, "CLIENT ID\r\n");
+}
+
+static void request(struct sim_client *c)
+{
+    if (c->plan.authorizes && c->n_sent == 0) {
+        want_text(c, "+OK\r\n");
+        begin(c, 2);
+        word(c, "AUTH");
+        word(c, "secret");
+        return;
+    }
+    switch (sim_below(16)) {
+    case 0:
+        want_text(c, "+PONG\r\n");
+        sim_bytes_addf(&c->out, sim_once_in(2) ? "PING\r\n" : "*1\r\n$4\r\nping\r\n");
+        break;
+    case 1:
+        refused(c);
+        break;
+    case 2:
+        ask_id(c);
+        break;
+    case 3:
+        change_many(c);
+        break;
+    case 4:
+    case 5:
+        ask_made(c, sim_between(1, KEYS_MAX));
+        break;
+    case 6:
+    case 7:
+    case 8:
+        store(c);
+        break;
+    case 9:
+    case 10:
+    case 11:
+        ask_stored(c);
+        break;
+    default:
+        ask_made(c, 1);
+        break;
+    }
+}
+
+static void quit(struct sim_client *c)
+{
+    want_text(c, "+OK\r\n");
+    sim_bytes_addf(&c->out, "QUIT\r\n");
+}
+
+static void garbage(struct sim_client *c)
+{
+    struct sim_expect *e = sim_expect_add(c, SIM_WANT_ERROR);
+
+    e->reply_bytes = 100;
+    sim_bytes_addf(&c->out, sim_once_in(2) ? "*2\r\n+GET\r\nx\r\n" : "*1\r\n$99999999999\r\n");
+}
+
+/* ---- replies ---- */
+
+/* The number behind a type byte at `at`; SIZE_MAX when the line is not all there. */
+static size_t line_end(struct mr_slice in, size_t at)
+{
+    const char *nl = at < in.len ? memchr(in.at + at, '\n', in.len - at) : NULL;
+
+    return nl != NULL ? (size_t)(nl - in.at) + 1 : SIZE_MAX;
+}
+
+static int64_t number_at(const char *p)
+{
+    const bool minus = *p == '-';
+    int64_t n = 0;
+
+    for (p += minus; *p >= '0' && *p <= '9'; p++)
+        n = n * 10 + (*p - '0');
+    return minus ? -n : n;
+}
+
+/* Where the element at `at` ends; SIZE_MAX when it is not all there. */
+static size_t element_end(const struct sim_client *c, struct mr_slice in, size_t at)
+{
+    size_t end = line_end(in, at);
+
+    if (end == SIZE_MAX)
+        return SIZE_MAX;
+    const int64_t n = number_at(in.at + at + 1);
+    switch (in.at[at]) {
+    case '+':
+    case '-':
+    case ':':
+        return end;
+    case '$':
+        if (n < 0)
+            return end;
+        end += (size_t)n + 2;
+        return end <= in.len ? end : SIZE_MAX;
+    case '*':
+        for (int64_t i = 0; i < n && end != SIZE_MAX; i++)
+            end = element_end(c, in, end);
+        return end;
+    default:
+        sim_fail("client %u: what is no reply: %.*s", c->id, (int)(in.len < 100 ? in.len : 100),
+                 in.at + at);
+    }
+}
+
+static size_t length(struct sim_client *c, struct mr_slice in)
+{
+    const size_t end = element_end(c, in, 0);
+
+    return end == SIZE_MAX ? 0 : end;
+}
+
+static bool is_for(const struct sim_expect *e, struct mr_slice reply)
+{
+    (void)e;
+    (void)reply;
+    return true;
+}
+
+static bool is_error(struct mr_slice reply)
+{
+    return reply.at[0] == '-';
+}
+
+/* The value of a bulk string; at NULL for the null one. */
+static struct mr_slice bulk(const struct sim_client *c, const struct sim_expect *e,
+                            struct mr_slice reply, size_t at)
+{
+    if (reply.at[at] != '$')
+        sim_wrong(c, e, reply, "a reply of another type");
+    const int64_t n = number_at(reply.at + at + 1);
+    if (n < 0)
+        return (struct mr_slice){NULL, 0};
+    return (struct mr_slice){reply.at + line_end(reply, at), (size_t)n};
+}
+
+static void check_values(struct sim_client *c, const struct sim_expect *e, struct mr_slice reply)
+{
+    size_t at = 0;
+
+    if (reply.at[0] == '*') {
+        if (number_at(reply.at + 1) != e->n_keys)
+            sim_wrong(c, e, reply, "another number of values");
+        at = line_end(reply, 0);
+    } else if (e->n_keys != 1) {
+        sim_wrong(c, e, reply, "a reply of another type");
+    }
+    for (uint32_t i = 0; i < e->n_keys; i++) {
+        const struct mr_slice value = bulk(c, e, reply, at);
+        if (value.at == NULL)
+            sim_wrong(c, e, reply, "a value is missing");
+        sim_check_made(c, e, i, value);
+        at = element_end(c, reply, at);
+    }
+}
+
+static void check(struct sim_client *c, const struct sim_expect *e, struct mr_slice reply)
+{
+    switch (e->want) {
+    case SIM_WANT_TEXT:
+        if (!mr_slice_eq(reply, mr_slice_of(e->text)))
+            sim_wrong(c, e, reply, "another reply");
+        break;
+    case SIM_WANT_START: {
+        const uint64_t id = (uint64_t)number_at(reply.at + 1);
+        if (reply.at[0] != e->text[0])
+            sim_wrong(c, e, reply, "another reply");
+        if (c->session_id != 0 && c->session_id != id)
+            sim_wrong(c, e, reply, "another id than before");
+        c->session_id = id;
+        break;
+    }
+    case SIM_WANT_VALUES:
+        check_values(c, e, reply);
+        break;
+    case SIM_WANT_STORED:
+        sim_check_stored(c, e, bulk(c, e, reply, 0));
+        break;
+    case SIM_WANT_STORE:
+        if (!mr_slice_eq(reply, mr_slice_of("+OK\r\n")))
+            sim_wrong(c, e, reply, "another reply");
+        break;
+    case SIM_WANT_ERROR:
+        if (!is_error(reply))
+            sim_wrong(c, e, reply, "no error");
+        break;
+    }
+}
+
+const struct sim_client_proto SIM_CLIENT_RESP = {
+    .too_many = "-ERR max number of clients reached\r\n",
+    .request = request,
+    .quit = quit,
+    .garbage = garbage,
+    .length = length,
+    .is_for = is_for,
+    .is_error = is_error,
+    .check = check,
+};

@@ -1,0 +1,90 @@
+/* server.h - model servers: Redis, and memcached in its three dialects, with a small memory. */
+#pragma once
+
+#include "peer.h"
+
+#include <netinet/in.h>
+
+/** How servers behave; set for each run. In so many: 0 is never. */
+struct sim_server_habits {
+    uint32_t delay_us;    /* before a request is served, at most */
+    uint32_t slow;        /* a request in this many takes up to a second */
+    uint32_t silent;      /* ... is never answered, nor any behind it */
+    uint32_t dies;        /* ... is answered in part, or not, by the end of the connection */
+    uint32_t wrong;       /* ... is answered with an error */
+    uint32_t refuses;     /* a connect in this many is refused */
+    uint32_t unreachable; /* ... gets no answer */
+    uint32_t blocked;     /* a connection in this many stops reading for a while */
+};
+extern struct sim_server_habits sim_habits;
+
+struct sim_server_conn;
+
+/** What a server says; the functions of each protocol are in a file of their own. */
+struct sim_server_proto {
+    /**
+     * Serves one request at the beginning of `in`: its reply is appended to `out`.
+     * @return bytes of the request; 0 when it is not all there yet
+     */
+    size_t (*serve)(struct sim_server_conn *sc, struct mr_slice in, struct sim_bytes *out);
+};
+extern const struct sim_server_proto SIM_SERVER_RESP, SIM_SERVER_MEMCACHE;
+
+struct sim_stored {
+    struct sim_stored *next;
+    struct mr_slice key, value;
+    uint32_t flags;
+    uint64_t cas;
+};
+
+#define SIM_STORED_BUCKETS 64u
+
+struct sim_server {
+    const char *name;
+    const struct sim_server_proto *proto;
+    const char *password; /* NULL for none */
+    uint32_t pool;        /* the world's number */
+    uint16_t port;
+    bool down;
+    bool is_master; /* of a replicated pool */
+    uint64_t cas;
+    struct sim_server_conn *conns;
+    struct sim_stored *stored[SIM_STORED_BUCKETS];
+};
+
+struct sim_server_conn {
+    struct sim_server_conn *next;
+    struct sim_server *server;
+    struct sim_conn *conn;
+    struct sim_bytes in;
+    struct sim_event work;
+    bool authed, binary, decided, silent, blocked, closing;
+};
+
+struct sim_server *sim_server_new(const struct sim_server_proto *proto, uint16_t port);
+
+/** The answer to a process's connect, for sim_on_connect. */
+enum sim_connect_outcome sim_server_connect(struct sim_conn *c, const struct sockaddr *addr);
+
+/** Dies: its connections break, nobody gets one. Its memory stays. */
+void sim_server_down(struct sim_server *s);
+void sim_server_up(struct sim_server *s);
+
+/** No more trouble: those that were silent break, all are up. */
+void sim_servers_calm(void);
+
+/** At the end of a run. */
+void sim_servers_end(void);
+
+/* ---- for the protocols ---- */
+
+struct sim_stored *sim_server_find(struct sim_server *s, struct mr_slice key);
+void sim_server_store(struct sim_server *s, struct mr_slice key, struct mr_slice value,
+                      uint32_t flags);
+bool sim_server_delete(struct sim_server *s, struct mr_slice key);
+
+/** A key is changed here: checked against the map that is in force. May be NULL. */
+extern void (*sim_on_write)(struct sim_server_conn *sc, struct mr_slice key);
+
+/** True when this request is to be answered with an error. */
+bool sim_server_errs(void);
