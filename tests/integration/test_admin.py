@@ -214,12 +214,12 @@ def test_readiness_and_the_states_of_workers(start, redis1):
     wait_for(lambda: sum(w["deaths"] for w in m.own()["workers"]) == 1)
     wait_for(lambda: m.http("GET", "/readyz")[0] == 200)
     with m.raw() as c:
-        redis1.ask("CLIENT", "PAUSE", 1500)
+        redis1.ask("CLIENT", "PAUSE", 3000)
         c.send(b"GET a\r\n")
         time.sleep(0.1)
         os.kill(m.pid, signal.SIGTERM)  # one request is in flight: the workers drain
         wait_for(lambda: m.http("GET", "/readyz")[0] == 503)
-        assert "draining" in {w["state"] for w in m.own()["workers"]}
+        wait_for(lambda: "draining" in {w["state"] for w in m.own()["workers"]})
         assert m.http("GET", "/healthz")[0] == 200
         assert c.line() == b"$-1"
 

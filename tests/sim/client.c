@@ -359,8 +359,8 @@ struct sim_client *sim_client_start(const struct sim_client_plan *plan)
     for (uint32_t i = 0; i < SIM_OWN_KEYS; i++)
         c->own[i].name = mr_slice_of(sim_text("s%u.%u", c->id, i));
     c->conn = sim_connect(plan->listener, &OPS, c);
-    sim_note("client %u: connection %u to %s: %u requests, depth %u, ending %d", c->id, c->conn->id,
-             plan->pool->name, plan->n_requests, plan->depth, (int)plan->ending);
+    sim_note("client %u: connection %u: %u requests, depth %u, ending %d", c->id, c->conn->id,
+             plan->n_requests, plan->depth, (int)plan->ending);
     return c;
 }
 

@@ -62,6 +62,23 @@ void sim_epoll_kill(uint32_t process, struct sim_file *dead)
             all[i]->entries[k].file = sim_file_get(dead);
 }
 
+static void take_out(struct sim_epoll *ep, struct entry *e)
+{
+    if (e->file->kind == SIM_DEAD)
+        sim_file_put(e->file);
+    *e = ep->entries[--ep->n];
+}
+
+void sim_epoll_close_dead(uint32_t process, int fd)
+{
+    for (uint32_t i = 0; i < n_all; i++)
+        for (uint32_t k = 0; all[i]->process == process && k < all[i]->n;)
+            if (all[i]->entries[k].fd == fd)
+                take_out(all[i], &all[i]->entries[k]);
+            else
+                k++;
+}
+
 static struct entry *find(struct sim_epoll *ep, int fd, const struct sim_file *file)
 {
     for (uint32_t i = 0; i < ep->n; i++)
@@ -89,7 +106,7 @@ int __wrap_epoll_ctl(int epfd, int op, int fd, struct epoll_event *ev)
     struct sim_file *file = sim_fd_file(fd);
     struct entry *e = find(ep, fd, file);
 
-    if (sim_self_killed())
+    if (sim_self_killed() && (op == EPOLL_CTL_ADD || e == NULL))
         return 0;
     if (op == EPOLL_CTL_ADD && e == NULL)
         return add(ep, fd, file, ev);
@@ -98,7 +115,7 @@ int __wrap_epoll_ctl(int epfd, int op, int fd, struct epoll_event *ev)
         return -1;
     }
     if (op == EPOLL_CTL_DEL) {
-        *e = ep->entries[--ep->n];
+        take_out(ep, e);
     } else {
         e->events = ev->events;
         e->data = ev->data;

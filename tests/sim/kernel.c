@@ -195,6 +195,8 @@ static void close_fd(int fd)
     struct sim_file *f = d->file;
 
     d->file = NULL;
+    if (f->kind == SIM_DEAD)
+        sim_epoll_close_dead(current->index, fd);
     sim_file_put(f);
 }
 

@@ -64,6 +64,9 @@ void sim_poke(uint32_t index);
 void sim_epoll_kill(uint32_t process, struct sim_file *dead);
 void sim_ring_kill(uint32_t process, struct sim_file *dead);
 
+/** It closes a descriptor, whose file is dead: no epoll instance of its reports it any more. */
+void sim_epoll_close_dead(uint32_t process, int fd);
+
 ssize_t sim_stream_recv(struct sim_conn *c, void *bytes, size_t n); /* or minus an errno */
 ssize_t sim_stream_send(struct sim_conn *c, const void *bytes, size_t n);
 int sim_listener_accept(struct sim_file *f); /* a descriptor, or minus an errno */

@@ -804,16 +804,16 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
     if (fd < SIM_FD_BASE)
         return __real_ioctl(fd, request, n);
     const struct sim_file *f = sim_fd_file(fd);
-    MR_CHECK(request == FIONREAD || (request == SIOCOUTQ && f->kind == SIM_STREAM));
-    if (request == SIOCOUTQ) {
+    MR_CHECK(request == FIONREAD || request == SIOCOUTQ);
+    *n = 0;
+    if (request == SIOCOUTQ && f->kind == SIM_STREAM) {
         const struct sim_pipe *out = ((const struct sim_conn *)f->object)->out;
         *n = (int)(length(out) - out->arrived); /* what the other side has acknowledged is gone */
-    } else if (f->kind == SIM_STREAM)
+    } else if (f->kind == SIM_STREAM) {
         *n = (int)((const struct sim_conn *)f->object)->in->arrived;
-    else if (f->kind == SIM_PACKETS)
+    } else if (f->kind == SIM_PACKETS) {
         *n = (int)((const struct packets *)f->object)->bytes;
-    else
-        *n = 0;
+    }
     return 0;
 }
 
