@@ -37,13 +37,6 @@ static void wrong_arity(const struct answer *a, const char *name)
                   name);
 }
 
-static struct mr_slice arg(const struct answer *a, uint32_t number)
-{
-    struct mr_key_walk walk = {0};
-
-    return mr_resp_arg(a->msg, &walk, number);
-}
-
 static enum mr_verdict answer_ping(const struct answer *a)
 {
     if (a->msg->n_args > 2)
@@ -167,6 +160,7 @@ static const char *hello_options(const struct answer *a)
 {
     const char *password = a->ctx->options->auth;
     struct mr_slice name = {NULL, 0};
+    struct mr_key_walk walk = {0};
     bool authed = a->ctx->session->authed, named = false;
     int64_t version;
 
@@ -176,14 +170,15 @@ static const char *hello_options(const struct answer *a)
         return "-NOPROTO unsupported protocol version\r\n";
     for (uint32_t i = 2; i < a->msg->n_args;) {
         const uint32_t left = a->msg->n_args - i - 1;
-        if (mr_slice_eq_nocase(arg(a, i), "auth") && left >= 2) {
-            if (password != NULL && !(mr_slice_eq(arg(a, i + 1), mr_slice_of(USER)) &&
-                                      mr_slice_eq_secret(arg(a, i + 2), password)))
+        if (mr_slice_eq_nocase(mr_resp_arg(a->msg, &walk, i), "auth") && left >= 2) {
+            if (password != NULL &&
+                !(mr_slice_eq(mr_resp_arg(a->msg, &walk, i + 1), mr_slice_of(USER)) &&
+                  mr_slice_eq_secret(mr_resp_arg(a->msg, &walk, i + 2), password)))
                 return "-WRONGPASS invalid username-password pair or user is disabled.\r\n";
             authed = true;
             i += 3;
-        } else if (mr_slice_eq_nocase(arg(a, i), "setname") && left >= 1) {
-            name = arg(a, i + 1);
+        } else if (mr_slice_eq_nocase(mr_resp_arg(a->msg, &walk, i), "setname") && left >= 1) {
+            name = mr_resp_arg(a->msg, &walk, i + 1);
             named = true;
             i += 2;
         } else {

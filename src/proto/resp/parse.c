@@ -10,6 +10,10 @@
 #define INLINE_MAX     65536u /* bytes of an inline command, as in Redis */
 #define NAME_MAX_BYTES 256    /* no command's name is near that: do not buffer an endless one */
 
+/* Of a client that has not given the password: what Redis takes from it. */
+#define STRANGER_ARGS       10
+#define STRANGER_BULK_BYTES 16384
+
 static bool is_digit(char c)
 {
     return c >= '0' && c <= '9';
@@ -120,6 +124,8 @@ static enum mr_result read_bulks(const struct mr_proto_ctx *ctx, struct mr_parse
                                   : broken(ctx, msg, "invalid bulk length");
         if (n < 0)
             return broken(ctx, msg, "invalid bulk length");
+        if (MR_UNLIKELY(n > STRANGER_BULK_BYTES) && !ctx->session->authed)
+            return broken(ctx, msg, "unauthenticated bulk length");
         if (MR_UNLIKELY(left == total && n > NAME_MAX_BYTES))
             return broken(ctx, msg, "command name is too long");
         const uint64_t reach = (uint64_t)(p - bytes) + (uint64_t)n + 2;
@@ -178,6 +184,8 @@ static enum mr_result parse_array(const struct mr_proto_ctx *ctx, struct mr_pars
     }
     if (rc != MR_OK || n > MR_RESP_MAX_ARGS || n < INT_MIN)
         return broken(ctx, msg, "invalid multibulk length");
+    if (MR_UNLIKELY(n > STRANGER_ARGS) && !ctx->session->authed)
+        return broken(ctx, msg, "unauthenticated multibulk length");
     if (n <= 0) {
         msg->action = MR_MSG_SKIP;
         msg->consumed = (size_t)(p - bytes);
@@ -217,6 +225,12 @@ static bool is_blank(char c)
     return c == ' ' || (c >= '\t' && c <= '\r') || c == '\0';
 }
 
+/* A word without quotes may have the rarer blanks inside, as for Redis. */
+static bool ends_word(char c)
+{
+    return is_blank(c) && c != '\v' && c != '\f';
+}
+
 /*
  * One word of an inline command, with the quoting of redis-cli, unescaped into `word`.
  * Returns where it ends, or NULL for unbalanced quotes.
@@ -227,7 +241,7 @@ static const char *inline_word(const char *p, const char *end, char *word, size_
     char quote = 0;
 
     for (; p < end; p++) {
-        if (quote == 0 && is_blank(*p))
+        if (quote == 0 && ends_word(*p))
             break;
         if (quote == 0 && (*p == '"' || *p == '\'')) {
             quote = *p;

@@ -3,6 +3,8 @@
 #include "proto/resp/resp.h"
 #include "unit/proto/fixture.h"
 
+#include <time.h>
+
 static struct mr_proto_options options = {.max_request_bytes = 10000, .max_key_bytes = 50};
 static struct mr_session session = {.id = 7, .authed = true};
 static const struct mr_proto_ctx CTX = {&options, &session, &slab, &scratch, NULL};
@@ -132,9 +134,53 @@ static void greets_servers(void **state)
                         "server refused the database of the pool");
 }
 
+#define MANY_ARGS 50000u
+
+/* The command, a 2, and the words again and again. */
+static void put_many(struct mr_buf *wire, const char *name, const char *const *words)
+{
+    uint32_t n = 2;
+
+    mr_resp_put_head(wire, &slab, '*', MANY_ARGS);
+    mr_resp_put_bulk(wire, &slab, mr_slice_of(name));
+    mr_resp_put_bulk(wire, &slab, mr_slice_of("2"));
+    while (n < MANY_ARGS)
+        for (size_t i = 0; words[i] != NULL && n < MANY_ARGS; i++, n++)
+            mr_resp_put_bulk(wire, &slab, mr_slice_of(words[i]));
+}
+
+/* A request costs what it has bytes, whatever its options: one client must not stop the worker. */
+static void options_cost_linear_time(void **state)
+{
+    static const struct mr_proto_options large = {.max_request_bytes = 1u << 24,
+                                                  .max_key_bytes = 50};
+    static const struct mr_proto_ctx ctx = {&large, &session, &slab, &scratch, NULL};
+    static const char *const WORDS[][4] = {{"setname", "a"}, {"store", "a"}, {"group", "a", "b"}};
+
+    (void)state;
+    for (uint32_t c = 0; c < MR_RESP_COMMAND_COUNT; c++)
+        for (size_t w = 0; MR_RESP_COMMANDS[c].arity < 0 && w < MR_COUNT(WORDS); w++) {
+            struct mr_buf wire = {0}, out = {0};
+            struct mr_parse_state ps = {0};
+            struct mr_msg msg;
+            put_many(&wire, MR_RESP_COMMANDS[c].name, WORDS[w]);
+            const struct mr_slice bytes = mr_buf_slice(&wire);
+            const clock_t from = clock();
+            assert_int_equal(MR_PROTO_RESP.parse(&ctx, &ps, bytes.at, bytes.len, &msg), MR_OK);
+            if (msg.action == MR_MSG_LOCAL)
+                (void)MR_PROTO_RESP.answer(&ctx, &msg, &out);
+            if (clock() - from > 3 * CLOCKS_PER_SEC / 2)
+                fail_msg("%s %s took too long", MR_RESP_COMMANDS[c].name, WORDS[w][0]);
+            mr_buf_clear(&wire, &slab);
+            mr_buf_clear(&out, &slab);
+        }
+    free(session.name);
+    session.name = NULL;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {T(simple_ones), T(passwords), T(compares_passwords),
-                                       T(greets_servers)};
+                                       T(greets_servers), T(options_cost_linear_time)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

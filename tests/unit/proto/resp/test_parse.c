@@ -181,6 +181,8 @@ static void inline_commands(void **state)
         {"set k \"a b\\x41\\n\\\"\"\r\n", "*3\r\n$3\r\nset\r\n$1\r\nk\r\n$6\r\na bA\n\"\r\n"},
         {"set k 'a \\' \\n'\r\n", "*3\r\n$3\r\nset\r\n$1\r\nk\r\n$6\r\na ' \\n\r\n"},
         {"set k \"\"\r\n", "*3\r\n$3\r\nset\r\n$1\r\nk\r\n$0\r\n\r\n"},
+        {"\vset k\ta\vb\fc\r\n", "*3\r\n$3\r\nset\r\n$1\r\nk\r\n$5\r\na\vb\fc\r\n"},
+        {"set k \"a\"\v\r\n", "*3\r\n$3\r\nset\r\n$1\r\nk\r\n$1\r\na\r\n"},
     };
 
     (void)state;
@@ -349,6 +351,34 @@ static void nothing_passes_before_auth(void **state)
     session.authed = true;
 }
 
+/* Whoever has not given the password cannot make the proxy keep much. */
+static void strangers_say_little(void **state)
+{
+    static const struct {
+        const char *bytes;
+        enum mr_result rc;
+        const char *reply;
+    } CASES[] = {
+        {"*10\r\n$5\r\nHELLO\r\n$16384\r\n", MR_AGAIN, ""},
+        {"*11\r\n", MR_EPROTO, "-ERR Protocol error: unauthenticated multibulk length\r\n"},
+        {"*2\r\n$4\r\nAUTH\r\n$16385\r\n", MR_EPROTO,
+         "-ERR Protocol error: unauthenticated bulk length\r\n"},
+    };
+
+    (void)state;
+    session.authed = false;
+    options.max_request_bytes = 1u << 20;
+    for (size_t i = 0; i < MR_COUNT(CASES); i++) {
+        const struct outcome o = parsed(CASES[i].bytes);
+        assert_int_equal(o.rc, CASES[i].rc);
+        assert_string_equal(o.reply, CASES[i].reply);
+    }
+    session.authed = true;
+    assert_int_equal(parsed(CASES[1].bytes).rc, MR_AGAIN);
+    assert_int_equal(parsed(CASES[2].bytes).rc, MR_AGAIN);
+    options.max_request_bytes = 1000;
+}
+
 static void walks_all_keys(void **state)
 {
     static const char WIRE[] =
@@ -397,8 +427,15 @@ static void the_last_store_is_a_key(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(framing), T(inline_commands), T(an_endless_line_is_cut),     T(routes),
-        T(refuses), T(walks_all_keys),  T(nothing_passes_before_auth), T(the_last_store_is_a_key),
+        T(framing),
+        T(inline_commands),
+        T(an_endless_line_is_cut),
+        T(routes),
+        T(refuses),
+        T(walks_all_keys),
+        T(nothing_passes_before_auth),
+        T(the_last_store_is_a_key),
+        T(strangers_say_little),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
