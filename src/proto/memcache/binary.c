@@ -96,6 +96,11 @@ struct mr_mc_header mr_mc_read_header(const char *at)
     return h;
 }
 
+bool mr_mc_goes_on(const struct mr_mc_header *h)
+{
+    return h->opcode == MR_MC_STAT && h->status == MR_MC_OK && h->key_len > 0;
+}
+
 void mr_mc_put_packet(struct mr_buf *out, struct mr_slab *slab, uint8_t opcode, uint16_t status,
                       uint32_t opaque, struct mr_slice key, struct mr_slice value)
 {

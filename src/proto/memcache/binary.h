@@ -72,6 +72,9 @@ struct mr_mc_header {
 /** `at` has MR_MC_HEADER bytes. */
 struct mr_mc_header mr_mc_read_header(const char *at);
 
+/** True for the header of a reply that goes on with another packet: a list of statistics. */
+bool mr_mc_goes_on(const struct mr_mc_header *h);
+
 /** Appends a reply packet. */
 void mr_mc_put_packet(struct mr_buf *out, struct mr_slab *slab, uint8_t opcode, uint16_t status,
                       uint32_t opaque, struct mr_slice key, struct mr_slice value);

@@ -80,6 +80,13 @@ static inline bool mr_mc_starts(struct mr_slice bytes, const char *with)
     return bytes.len >= n && memcmp(bytes.at, with, n) == 0;
 }
 
+/** True for a line in which a server says that something is wrong. */
+static inline bool mr_mc_is_error(struct mr_slice line)
+{
+    return mr_mc_starts(line, "ERROR") || mr_mc_starts(line, "CLIENT_ERROR") ||
+           mr_mc_starts(line, "SERVER_ERROR");
+}
+
 /** Cuts the next word off at *at, which moves behind it; false when there is none. */
 bool mr_mc_word(const char **at, const char *end, struct mr_slice *word);
 

@@ -42,8 +42,7 @@ static enum mr_result take_line(struct mr_reply_state *state, struct mr_slice li
         state->pending = VALUE_DUE;
     } else if (mr_mc_starts(line, "STAT ")) {
         state->pending = IN_LIST;
-    } else if (in_list && !mr_mc_starts(line, "END") && !mr_mc_starts(line, "SERVER_ERROR") &&
-               !mr_mc_starts(line, "CLIENT_ERROR") && !mr_mc_starts(line, "ERROR")) {
+    } else if (in_list && !mr_mc_starts(line, "END") && !mr_mc_is_error(line)) {
         return MR_EPROTO;
     } else {
         state->pending = LAST;
@@ -99,10 +98,8 @@ static enum mr_result scan_binary(struct mr_reply_state *state, const char *byte
         const struct mr_mc_header h = mr_mc_read_header(bytes + state->offset);
         if ((uint32_t)h.key_len + h.extras_len > h.body_len || h.body_len > MR_MC_VALUE_MAX)
             return MR_EPROTO;
-        /* statistics go on until a packet without a key */
-        const bool more = h.opcode == MR_MC_STAT && h.status == MR_MC_OK && h.key_len > 0;
         state->offset += (uint64_t)MR_MC_HEADER + h.body_len;
-        state->pending = more ? IN_LIST : LAST;
+        state->pending = mr_mc_goes_on(&h) ? IN_LIST : LAST;
     }
     if (state->offset > len)
         return MR_AGAIN;
@@ -155,8 +152,7 @@ static bool shows_text(struct mr_slice reply, uint32_t key_bytes)
     const char *p = reply.at, *end = nl != NULL ? nl - 1 : reply.at + reply.len;
     struct mr_slice word;
 
-    if (end - p <= 2 || mr_mc_starts(reply, "SERVER_ERROR ") ||
-        mr_mc_starts(reply, "CLIENT_ERROR ") || mr_mc_starts(reply, "ERROR"))
+    if (end - p <= 2 || mr_mc_is_error(reply))
         return true;
     while (mr_mc_word(&p, end, &word))
         if (word.at[0] == 'k')

@@ -63,6 +63,20 @@ static void put_failure(const char *reason, struct mr_slab *slab, struct mr_buf 
     mr_buf_printf(out, slab, "SERVER_ERROR %.400s\r\n", reason);
 }
 
+/* The line that ends the reply, when it is an error: behind values in a list, or all of it. */
+static struct mr_slice error_line(struct mr_slice reply)
+{
+    const char *start = reply.at + reply.len - 2; /* of CR LF */
+
+    if (mr_mc_starts(reply, "VALUE "))
+        while (start > reply.at && start[-1] != '\n')
+            start--;
+    else
+        start = reply.at;
+    const struct mr_slice line = {start, (size_t)(reply.at + reply.len - start)};
+    return mr_mc_is_error(line) ? line : (struct mr_slice){NULL, 0};
+}
+
 /* A part that has failed, or in which its server has: what to say; false when all is well. */
 static bool join_error(const struct mr_plan *plan, const char *good_end, struct mr_slab *slab,
                        struct mr_buf *out)
@@ -72,17 +86,17 @@ static bool join_error(const struct mr_plan *plan, const char *good_end, struct 
     for (uint32_t i = 0; i < plan->n_parts; i++) {
         const struct mr_part *part = &plan->parts[i];
         const struct mr_slice reply = mr_buf_slice(&part->reply);
-        if (part->failure == NULL && reply.len >= n &&
-            memcmp(reply.at + reply.len - n, good_end, n) == 0)
+        if (part->failure != NULL) {
+            put_failure(part->failure, slab, out);
+            return true;
+        }
+        if (reply.len >= n && memcmp(reply.at + reply.len - n, good_end, n) == 0)
             continue;
-        const char *line = NULL;
-        for (size_t k = 0; part->failure == NULL && k + 2 < reply.len; k++)
-            if (k == 0 || reply.at[k - 1] == '\n')
-                line = reply.at + k; /* the last line is the error */
-        if (line != NULL && *line != 'V')
-            append(out, slab, (struct mr_slice){line, (size_t)(reply.at + reply.len - line)});
+        const struct mr_slice line = error_line(reply);
+        if (line.len > 0)
+            append(out, slab, line);
         else
-            put_failure(part->failure != NULL ? part->failure : "Invalid argument", slab, out);
+            put_failure("Invalid argument", slab, out);
         return true;
     }
     return false;

@@ -74,7 +74,7 @@ static bool next(bool binary, struct mr_slice *left, struct mr_slice *name, stru
     if (binary) {
         const struct mr_mc_header h = mr_mc_read_header(p);
         const char *body = p + MR_MC_HEADER + h.extras_len;
-        if (h.key_len == 0)
+        if (!mr_mc_goes_on(&h))
             return false;
         *name = (struct mr_slice){body, h.key_len};
         *value = (struct mr_slice){body + h.key_len, h.body_len - h.key_len - h.extras_len};

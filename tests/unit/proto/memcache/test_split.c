@@ -63,6 +63,52 @@ static void a_value_of_another_key_is_not_taken(void **state)
     assert_string_equal(joined(), "VALUE b 0 1\r\ny\r\nEND\r\n");
 }
 
+/* What no server says to a retrieval must not become lines of the reply. */
+static void a_reply_of_another_kind_is_not_shown(void **state)
+{
+    static const char *const REPLIES[] = {"VA 2\r\n\r\n\r\n", "VA 9\r\nERROR\r\nHD\r\n",
+                                          "STORED\r\n", "17\r\n", "VALUE b 0 1\r\nx\r\nENDED\r\n"};
+
+    (void)state;
+    for (size_t i = 0; i < MR_COUNT(REPLIES); i++) {
+        split("get a b\r\n", "01", 2);
+        answer(0, "VALUE a 0 1\r\nx\r\nEND\r\n");
+        answer(1, REPLIES[i]);
+        assert_string_equal(joined(), "SERVER_ERROR Invalid argument\r\n");
+    }
+}
+
+/* A list ends where the scan has found its end, whatever the last packet is. */
+static void statistics_end_where_they_end(void **state)
+{
+    static const char ASK[24] = "\x80\x10";
+    static const char LIST[] = "\x81\x10\0\3\0\0\0\0\0\0\0\4\0\0\0\0\0\0\0\0\0\0\0\0pid1"
+                               "\x81\x10\0\3\0\0\0\1\0\0\0\3\0\0\0\0\0\0\0\0\0\0\0\0end";
+    static const char END[24] = "\x81\x10";
+    struct mr_parse_state ps = {0};
+    struct mr_reply_state rs = {0};
+    struct mr_buf out = {0};
+    struct mr_msg msg;
+    size_t len;
+
+    (void)state;
+    session = (struct mr_session){.authed = true};
+    assert_int_equal(PROTO.parse(&CTX, &ps, ASK, sizeof(ASK), &msg), MR_OK);
+    assert_int_equal(msg.action, MR_MSG_EVERYWHERE);
+    memset(parts, 0, sizeof(parts));
+    plan =
+        (struct mr_plan){.options = &OPTIONS, .ticket = msg.ticket, .n_parts = 1, .parts = parts};
+    assert_int_equal(PROTO.scan_reply(msg.lane, &rs, LIST, sizeof(LIST) - 1, &len), MR_OK);
+    assert_int_equal(len, sizeof(LIST) - 1);
+    assert_true(mr_buf_append(&parts[0].reply, &slab, LIST, len));
+    PROTO.join(&plan, &slab, &out);
+    assert_int_equal(mr_buf_len(&out), 28 + sizeof(END));
+    assert_memory_equal(mr_buf_slice(&out).at, LIST, 28);
+    assert_memory_equal(mr_buf_slice(&out).at + 28, END, sizeof(END));
+    mr_buf_clear(&out, &slab);
+    mr_buf_clear(&parts[0].reply, &slab);
+}
+
 static void statistics_are_merged(void **state)
 {
     (void)state;
@@ -157,6 +203,8 @@ static void what_is_no_reply(void **state)
 RUN(cmocka_unit_test_setup_teardown(values_in_the_order_of_the_keys, setup, teardown),
     cmocka_unit_test_setup_teardown(failed_parts, setup, teardown),
     cmocka_unit_test_setup_teardown(a_value_of_another_key_is_not_taken, setup, teardown),
+    cmocka_unit_test_setup_teardown(a_reply_of_another_kind_is_not_shown, setup, teardown),
+    cmocka_unit_test_setup_teardown(statistics_end_where_they_end, setup, teardown),
     cmocka_unit_test_setup_teardown(statistics_are_merged, setup, teardown),
     cmocka_unit_test_setup_teardown(a_flush_is_of_all, setup, teardown),
     cmocka_unit_test_setup_teardown(replies_end_where_they_end, setup, teardown),
