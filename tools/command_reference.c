@@ -19,11 +19,19 @@ static const struct {
      "Split over the servers of the keys; the counts are added."},
     {MR_RESP_LOCAL, "Answered by the proxy", "Never reach a server."},
     {MR_RESP_ANYWHERE, "Forwarded to one server", "Have no key: one server answers for all."},
-    {MR_RESP_REFUSE_BLOCKING, "Refused: blocking", "They would hold up a shared connection."},
-    {MR_RESP_REFUSE_TRANSACTION, "Refused: transactions", "They need a connection of their own."},
     {MR_RESP_REFUSE_PUBSUB, "Refused: publish and subscribe",
      "They need a connection of their own."},
     {MR_RESP_REFUSE_WHOLE, "Refused: whole keyspace", "They concern all keys of all servers."},
+    {MR_RESP_BLOCK, "Blocking",
+     "All keys must live on one server; the client gets a connection to it for the time."},
+    {MR_RESP_WATCH, "Watching keys",
+     "All keys must live on one server; the client gets a connection to it until EXEC, DISCARD or "
+     "UNWATCH."},
+    {MR_RESP_UNWATCH, "No more watching", NULL},
+    {MR_RESP_BEGIN, "Begin of a transaction",
+     "Its commands are collected, and sent as one run with EXEC."},
+    {MR_RESP_COMMIT, "End of a transaction", "All keys of one must live on one server."},
+    {MR_RESP_DISCARD, "End of a transaction that is not executed", NULL},
     {MR_RESP_REFUSE_ADMIN, "Refused: administration", "Ask the server itself."},
 };
 

@@ -73,7 +73,7 @@ static json_t *pool_object(const struct mr_sums *s, uint32_t pool)
     json_t *servers = object;
 
     mr_sum_pool(s, pool, &sum);
-    put_metrics(object, (const uint64_t *)&sum, MR_POOL_METRICS, MR_POOL_METRIC_COUNT);
+    put_metrics(object, (const uint64_t *)&sum, MR_POOL_METRICS, MR_POOL_METRIC_COMMON);
     if (config->meitu) {
         put(object, "request_latency", latency(&sum.request_latency));
         servers = json_object();

@@ -102,6 +102,8 @@ struct mr_pool_config {
     uint32_t max_request_bytes;
     uint32_t max_item_bytes;
     uint32_t server_connections;
+    uint32_t server_leases;
+    uint32_t lease_timeout_ms;
     uint32_t server_retry_timeout_ms;
     uint32_t server_failure_limit;
 };

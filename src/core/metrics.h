@@ -89,7 +89,9 @@ extern const struct mr_metric_desc MR_SERVER_METRICS[];
 #define MR_WORKER_METRIC_COUNT  (sizeof(struct mr_worker_metrics) / sizeof(uint64_t))
 #define MR_HEALTH_METRIC_COUNT  (sizeof(struct mr_health_metrics) / sizeof(uint64_t))
 #define MR_PROCESS_METRIC_COUNT (sizeof(struct mr_process_metrics) / sizeof(uint64_t))
-#define MR_POOL_METRIC_COUNT    (offsetof(struct mr_pool_metrics, request_latency) / sizeof(uint64_t))
+/** The first of them are those that twemproxy has too. */
+#define MR_POOL_METRIC_COMMON (offsetof(struct mr_pool_metrics, lease_waits) / sizeof(uint64_t))
+#define MR_POOL_METRIC_COUNT  (offsetof(struct mr_pool_metrics, request_latency) / sizeof(uint64_t))
 #define MR_SERVER_METRIC_COUNT                                                                     \
     (offsetof(struct mr_server_metrics, server_latency) / sizeof(uint64_t))
 

@@ -356,6 +356,33 @@ void mr_stream_resume(struct mr_stream *s)
     present_again(s);
 }
 
+void mr_stream_present(struct mr_stream *s)
+{
+    if (s->flags & (CLOSED | FINISHING | PAUSED))
+        return;
+    s->want = 0;
+    present_again(s);
+}
+
+void mr_stream_put_back(struct mr_stream *s, struct mr_slice bytes)
+{
+    struct mr_slab *slab = &s->loop->slab;
+    const struct mr_slice rest = mr_buf_slice(&s->in);
+    struct mr_buf in = {0};
+
+    if (s->flags & (CLOSED | FINISHING))
+        return;
+    if (!mr_buf_append(&in, slab, bytes.at, bytes.len) ||
+        !mr_buf_append(&in, slab, rest.at, rest.len)) {
+        mr_buf_clear(&in, slab);
+        mr_stream_close(s, ENOMEM);
+        return;
+    }
+    mr_buf_clear(&s->in, slab);
+    s->in = in;
+    mr_stream_present(s);
+}
+
 bool mr_stream_rest(struct mr_stream *s)
 {
     if (s->flags & CLOSED)

@@ -87,6 +87,12 @@ bool mr_stream_await_room(struct mr_stream *s, uint32_t bytes) MR_MUST_USE;
 void mr_stream_pause(struct mr_stream *s);
 void mr_stream_resume(struct mr_stream *s);
 
+/** Presents what the owner has left again in the next turn, however much it wants. */
+void mr_stream_present(struct mr_stream *s);
+
+/** Puts input back in front of what is there; it is presented in the next turn. */
+void mr_stream_put_back(struct mr_stream *s, struct mr_slice bytes);
+
 /** Asks for on_data only once `total` bytes, the remainder included, are there. */
 void mr_stream_want(struct mr_stream *s, size_t total);
 

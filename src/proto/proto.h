@@ -72,6 +72,32 @@ enum mr_msg_action {
     MR_MSG_EVERYWHERE, /* goes to every server, the replies are joined */
 };
 
+/** What a message does to the client's session with a server, beyond asking something. */
+enum mr_step {
+    MR_STEP_NONE,
+    MR_STEP_BLOCK,   /* the server may take any time to answer */
+    MR_STEP_WATCH,   /* of the keys: until the next commit */
+    MR_STEP_UNWATCH, /* of all keys */
+    MR_STEP_BEGIN,   /* of a transaction */
+    MR_STEP_COMMIT,
+    MR_STEP_DISCARD,
+};
+
+/** Replies that the proxy makes for them. */
+enum mr_saying {
+    MR_SAY_OK,
+    MR_SAY_QUEUED,
+    MR_SAY_NESTED,        /* a transaction begins in one */
+    MR_SAY_COMMIT_ALONE,  /* there is no transaction */
+    MR_SAY_DISCARD_ALONE, /* likewise */
+    MR_SAY_WATCH_INSIDE,  /* a transaction */
+    MR_SAY_NOT_INSIDE,    /* the command cannot be part of a transaction */
+    MR_SAY_TOO_LARGE,     /* the transaction */
+    MR_SAY_ABORTED,       /* a command of it was refused */
+    MR_SAY_BROKEN,        /* what was watched may have changed */
+    MR_SAY_EMPTY,         /* the replies to a transaction of nothing */
+};
+
 /** Argument numbers of a message's keys, in the order they stand. */
 struct mr_msg_keys {
     uint32_t before; /* one key ahead of the run, 0 for none */
@@ -87,6 +113,9 @@ struct mr_msg {
     bool splittable;         /* BY_KEYS: the protocol can split it and join the replies */
     bool edits;              /* the reply goes through proto->present */
     bool to_master;          /* of a replicated pool: not for replicas */
+    bool queueable;          /* LOCAL: a server may answer it as well, in a transaction */
+    bool once;               /* BLOCK: asked again later, it would miss what came meanwhile */
+    uint8_t step;            /* enum mr_step */
     uint8_t lane;            /* which kind of server connection it takes, below proto->lanes */
     uint8_t class;           /* enum mr_class */
     uint8_t needs;           /* bits of what its server must be able to do, see check_hello */
@@ -233,6 +262,18 @@ struct mr_proto {
     /** Appends a request that a server which is well answers at once, with one reply. */
     void (*probe)(const struct mr_proto_options *options, uint8_t lane, struct mr_slab *slab,
                   struct mr_buf *out);
+
+    /** What leases need; `reset` is NULL where no message has a step. */
+    struct {
+        const char *introduce; /* request whose reply tells how the server calls the connection */
+        uint64_t (*read_id)(struct mr_slice reply); /* 0: it does not tell */
+        const char *reset;                          /* request that takes away what WATCH leaves */
+        bool (*is_reset)(struct mr_slice reply);
+        /** Appends a request that ends what blocks on the connection with this id. */
+        void (*unblock)(uint64_t id, struct mr_slab *slab, struct mr_buf *out);
+        bool (*is_unblocked)(struct mr_slice reply); /* true for the reply that this makes */
+        struct mr_slice (*say)(const struct mr_session *session, enum mr_saying saying);
+    } lease;
 
     /** NULL with *found filled in when the reply to a probe is good, else what is wrong. */
     const char *(*check_probe)(struct mr_slice reply, struct mr_probe *found);

@@ -5,7 +5,14 @@
 
 static uint32_t room(const struct mr_client_budget *b)
 {
-    return mr_budget_full(b) ? 0 : b->max - b->n;
+    return mr_budget_full(b) ? 0 : b->max - b->n - b->leases.n;
+}
+
+static bool lease_room_is_left(const struct mr_lease_room *leases)
+{
+    const struct mr_client_budget *b = MR_CONTAINER_OF(leases, struct mr_client_budget, leases);
+
+    return !mr_budget_full(b);
 }
 
 static void set_sparing(struct mr_client_budget *b, bool sparing)
@@ -18,6 +25,7 @@ static void set_sparing(struct mr_client_budget *b, bool sparing)
 void mr_budget_init(struct mr_client_budget *b)
 {
     b->n = 0;
+    b->leases = (struct mr_lease_room){.is_left = lease_room_is_left};
     *b->clients = 0;
     b->sparing = room(b) <= b->burst;
 }

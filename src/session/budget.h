@@ -1,6 +1,8 @@
 /* budget.h - how many clients one worker can have, all its pools together. */
 #pragma once
 
+#include "upstream/lease.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -8,6 +10,7 @@ struct mr_service;
 
 struct mr_client_budget {
     uint32_t n;                  /* connected */
+    struct mr_lease_room leases; /* server connections of single clients: they count as well */
     uint64_t *clients;           /* told there as well, for other workers to see */
     uint32_t max;                /* what the descriptors allow */
     uint32_t burst;              /* what may wait in the queues of the listening sockets */
@@ -33,5 +36,5 @@ void mr_budget_drop(struct mr_client_budget *b);
 
 static inline bool mr_budget_full(const struct mr_client_budget *b)
 {
-    return b->n >= b->max;
+    return b->n + b->leases.n >= b->max;
 }

@@ -2,6 +2,7 @@
 #include "session/client.h"
 
 #include "core/log.h"
+#include "session/pin.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -9,6 +10,7 @@
 #include <string.h>
 
 #define INFLIGHT_BYTES (1u << 20) /* of requests; reading pauses beyond */
+#define AHEAD          65536u /* bytes that are read while a client waits, so that its end shows */
 #define OUTPUT_PAUSE   (1u << 20) /* bytes of replies piled up; reading pauses beyond */
 #define UNKNOWN_AHEAD  64u        /* requests in flight while the size of replies is not known */
 #define KNOWN_AFTER    16u        /* replies that make it known */
@@ -64,7 +66,7 @@ static inline unsigned reasons(const struct mr_client *client, unsigned paused)
 {
     const uint32_t pipeline = client->service->config->max_pipeline;
     const uint32_t output = output_pause(client);
-    unsigned found = 0;
+    unsigned found = client->barred;
 
     if (MR_UNLIKELY(client->service->held))
         found |= MR_PAUSE_HELD;
@@ -84,14 +86,24 @@ static inline unsigned reasons(const struct mr_client *client, unsigned paused)
     return found;
 }
 
-/* Not to be called for a closed stream: nothing happens to it any more. */
-static void pause_for(struct mr_client *client, unsigned found)
+/*
+ * Not to be called for a closed stream: nothing happens to it any more. `unused` bytes of input are
+ * here. A client that waits for what may take any time is still read from, within a limit.
+ */
+static void pause_for(struct mr_client *client, unsigned found, size_t unused)
 {
-    MR_CHECK(!(found & ~(unsigned)(MR_PAUSE_HELD | MR_PAUSE_OUTPUT)) || client->head != NULL);
+    const unsigned alone =
+        MR_PAUSE_HELD | MR_PAUSE_OUTPUT | MR_PAUSE_LEASE; /* with an empty line */
+
+    MR_CHECK(!(found & ~alone) || client->head != NULL);
     if (found & MR_PAUSE_OUTPUT)
         MR_CHECK(mr_stream_await_room(&client->stream, output_pause(client) / 2));
     client->pauses = found;
-    mr_stream_pause(&client->stream);
+    if (found & ~(unsigned)(MR_PAUSE_LINE | MR_PAUSE_LEASE) || unused >= AHEAD ||
+        !mr_pin_waits(client))
+        mr_stream_pause(&client->stream);
+    else
+        mr_stream_want(&client->stream, unused + AHEAD);
 }
 
 void mr_client_reconsider(struct mr_client *client)
@@ -100,11 +112,14 @@ void mr_client_reconsider(struct mr_client *client)
         return;
     const unsigned found = reasons(client, client->pauses);
     if (found != 0) {
-        pause_for(client, found);
-    } else {
-        client->pauses = 0;
-        mr_stream_resume(&client->stream);
+        pause_for(client, found, mr_buf_len(&client->stream.in));
+        return;
     }
+    client->pauses = 0;
+    if (mr_stream_is_paused(&client->stream))
+        mr_stream_resume(&client->stream);
+    else
+        mr_stream_present(&client->stream);
 }
 
 static void learn_size(struct mr_client *client, size_t len, bool done)
@@ -117,33 +132,6 @@ static void learn_size(struct mr_client *client, size_t len, bool done)
 }
 
 /* ---- the line of requests ---- */
-
-struct mr_request *mr_client_add_request(struct mr_client *client, const struct mr_msg *msg)
-{
-    struct mr_request *r = mr_slab_get(slab_of(client), sizeof(*r));
-
-    r->next = NULL;
-    r->client = client;
-    r->service = client->service;
-    r->reply = (struct mr_buf){0};
-    r->since_us = client->service->loop->now_us;
-    r->call.ticket = msg->ticket;
-    r->again = NULL;
-    r->bytes = (uint32_t)msg->wire.len;
-    r->class = msg->class;
-    r->state = MR_REQUEST_WAITING;
-    r->started = false;
-    r->edits = msg->edits;
-    r->hidden = false;
-    if (client->tail != NULL)
-        client->tail->next = r;
-    else
-        client->head = r;
-    client->tail = r;
-    client->n_requests++;
-    client->inflight_bytes += r->bytes;
-    return r;
-}
 
 void mr_request_free(struct mr_request *r)
 {
@@ -196,6 +184,18 @@ static void settle_unsent(struct mr_client *client, bool taken)
     }
 }
 
+void mr_client_withdraw(struct mr_request *r)
+{
+    struct mr_client *client = r->client;
+
+    MR_CHECK(client->head == r && client->tail == r && !r->started);
+    client->head = client->tail = NULL;
+    client->n_requests = 0;
+    client->inflight_bytes = 0;
+    client->barred &= ~(unsigned)MR_PAUSE_LINE;
+    mr_request_free(r);
+}
+
 void mr_client_check_output(struct mr_client *client)
 {
     const uint32_t limit = client->service->config->client_output_limit;
@@ -228,7 +228,9 @@ void mr_client_advance(struct mr_client *client)
             break;
         pop(client);
     }
-    if (client->head == NULL && (client->eof || client->closing))
+    if (client->head == NULL)
+        client->barred &= ~(unsigned)MR_PAUSE_LINE;
+    if (client->head == NULL && client->pauses == 0 && (client->eof || client->closing))
         mr_client_finish(client);
     else
         mr_client_reconsider(client);
@@ -421,7 +423,7 @@ static size_t on_data(struct mr_stream *s, const char *bytes, size_t len)
     while (used < len) {
         const unsigned found = reasons(client, 0);
         if (MR_UNLIKELY(found != 0)) {
-            pause_for(client, found);
+            pause_for(client, found, len - used);
             break;
         }
         const enum mr_result rc =
@@ -432,9 +434,8 @@ static size_t on_data(struct mr_stream *s, const char *bytes, size_t len)
         }
         if (MR_UNLIKELY(rc != MR_OK)) {
             reject(client, msg.reply);
-        } else {
+        } else if (MR_LIKELY(mr_dispatch(client, &ctx, &msg))) {
             used += msg.consumed;
-            mr_dispatch(client, &ctx, &msg);
         }
         if (MR_UNLIKELY(client->closing || mr_stream_is_closed(s))) {
             used = len;
@@ -452,7 +453,9 @@ static void on_eof(struct mr_stream *s)
     struct mr_client *client = of_stream(s);
 
     client->eof = true;
-    if (client->head == NULL)
+    if (mr_pin_waits(client)) /* nobody is there who could use the answer */
+        mr_client_cut(client, 0);
+    else if (client->head == NULL)
         mr_client_finish(client);
 }
 
@@ -479,6 +482,7 @@ static void on_close(struct mr_stream *s, int error)
             mr_request_free(r);
     }
     settle_unsent(client, false);
+    mr_pin_free(client);
     if (client->moved)
         ; /* neither side has ended it */
     else if (error == 0 && (client->eof || client->quit))
@@ -524,7 +528,8 @@ void mr_client_open(struct mr_service *service, int fd)
 }
 
 void mr_client_adopt(struct mr_service *service, int fd, const struct mr_session *session,
-                     uint64_t wrote_ago_us, struct mr_slice in, struct mr_slice out)
+                     const struct mr_pin_luggage *luggage, uint64_t wrote_ago_us,
+                     struct mr_slice in, struct mr_slice out)
 {
     struct mr_client *client = add(service, fd);
 
@@ -533,5 +538,6 @@ void mr_client_adopt(struct mr_service *service, int fd, const struct mr_session
     client->session = *session;
     if (service->config->options.auth == NULL)
         client->session.authed = true; /* there is no password any more */
+    mr_pin_unpack(client, luggage);
     mr_stream_restore(&client->stream, in, out);
 }

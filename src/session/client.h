@@ -46,6 +46,8 @@ struct mr_request {
     X(REQUEST_BYTES, "request_bytes") /* likewise: its requests are large */                       \
     X(REPLY_BYTES, "reply_bytes")     /* likewise: their replies will be large */                  \
     X(EARLY_REPLIES, "early_replies") /* likewise: many replies wait behind its head */            \
+    X(LINE, "line")                   /* its line is empty: what comes next takes another way */   \
+    X(LEASE, "lease")                 /* the lease that it waits for is had, or refused */         \
     X(OUTPUT, "output")               /* on_room: the client takes replies slower than it asks */
 
 enum mr_pause_index {
@@ -66,7 +68,9 @@ struct mr_client {
     struct mr_service *service;
     struct mr_session session;
     struct mr_parse_state parse;
-    unsigned pauses; /* bits of enum mr_pause; 0 while it is read from */
+    unsigned pauses;    /* bits of enum mr_pause; 0 while it is read from */
+    unsigned barred;    /* those of LINE and LEASE that hold */
+    struct mr_pin *pin; /* what it has beyond single requests; or NULL, see pin.h */
     struct mr_request *head;
     struct mr_request *tail;
     struct mr_request *unsent; /* answered, but the client has not taken the reply yet */
@@ -94,10 +98,37 @@ void mr_client_open(struct mr_service *service, int fd);
  * not sent yet.
  */
 void mr_client_adopt(struct mr_service *service, int fd, const struct mr_session *session,
-                     uint64_t wrote_ago_us, struct mr_slice in, struct mr_slice out);
+                     const struct mr_pin_luggage *luggage, uint64_t wrote_ago_us,
+                     struct mr_slice in, struct mr_slice out);
 
-/** Puts a request for the message at the end of the client's line. */
-struct mr_request *mr_client_add_request(struct mr_client *client, const struct mr_msg *msg);
+/** Puts a request for the message at the end of the client's line. Inlined: it runs for each. */
+static inline struct mr_request *mr_client_add_request(struct mr_client *client,
+                                                       const struct mr_msg *msg)
+{
+    struct mr_request *r = mr_slab_get(&client->service->loop->slab, sizeof(*r));
+
+    r->next = NULL;
+    r->client = client;
+    r->service = client->service;
+    r->reply = (struct mr_buf){0};
+    r->since_us = client->service->loop->now_us;
+    r->call.ticket = msg->ticket;
+    r->again = NULL;
+    r->bytes = (uint32_t)msg->wire.len;
+    r->class = msg->class;
+    r->state = MR_REQUEST_WAITING;
+    r->started = false;
+    r->edits = msg->edits;
+    r->hidden = false;
+    if (client->tail != NULL)
+        client->tail->next = r;
+    else
+        client->head = r;
+    client->tail = r;
+    client->n_requests++;
+    client->inflight_bytes += r->bytes;
+    return r;
+}
 
 /** Replies from the line's head that are complete go out; call after one has become so. */
 void mr_client_advance(struct mr_client *client);
@@ -129,9 +160,22 @@ void mr_client_cut(struct mr_client *client, int error);
 /** Ends the client in good order once its line is empty. */
 void mr_client_finish(struct mr_client *client);
 
-/** Routes one parsed request; see dispatch.c. */
-void mr_dispatch(struct mr_client *client, const struct mr_proto_ctx *ctx,
+/** Takes the request at the head of the line, the only one there, out of it unanswered. */
+void mr_client_withdraw(struct mr_request *request);
+
+/**
+ * Routes one parsed request; see dispatch.c. False when it cannot be taken yet: the client pauses
+ * for a reason that is `barred`, then it is parsed again.
+ */
+bool mr_dispatch(struct mr_client *client, const struct mr_proto_ctx *ctx,
                  const struct mr_msg *msg);
+
+/** The same for one that needs nothing of a pin; always true. */
+bool mr_dispatch_plain(struct mr_client *client, const struct mr_proto_ctx *ctx,
+                       const struct mr_msg *msg);
+
+/** A request for the message that a server will answer, at the end of the client's line. */
+struct mr_request *mr_dispatch_request(struct mr_client *client, const struct mr_msg *msg);
 
 /** Sends a request to several servers and joins their replies; see gather.c. */
 void mr_gather(struct mr_client *client, const struct mr_msg *msg);

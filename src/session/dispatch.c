@@ -1,5 +1,6 @@
 /* dispatch.c - from a parsed request to its server, its servers, or an answer of our own. */
 #include "session/client.h"
+#include "session/pin.h"
 
 #include <stddef.h>
 
@@ -29,15 +30,20 @@ static void on_fail(struct mr_call *call, const char *reason)
 
 static const struct mr_call_ops CALL_OPS = {.on_reply = on_reply, .on_fail = on_fail};
 
-static struct mr_request *add_request(struct mr_client *client, const struct mr_msg *msg)
+static inline struct mr_request *add_request(struct mr_client *client, const struct mr_msg *msg)
 {
     struct mr_request *r = mr_client_add_request(client, msg);
 
     r->call.ops = &CALL_OPS;
     r->call.class = msg->class;
     r->call.needs = msg->needs;
-    r->call.guarded = msg->guarded;
+    r->call.marks = msg->guarded ? MR_CALL_GUARDED : 0;
     return r;
+}
+
+struct mr_request *mr_dispatch_request(struct mr_client *client, const struct mr_msg *msg)
+{
+    return add_request(client, msg);
 }
 
 /* Sends the request where it goes; returns why it did not go, or NULL. */
@@ -195,28 +201,40 @@ static void answer(struct mr_client *client, const struct mr_proto_ctx *ctx,
     mr_buf_clear(out, &service->loop->slab);
 }
 
-void mr_dispatch(struct mr_client *client, const struct mr_proto_ctx *ctx, const struct mr_msg *msg)
+bool mr_dispatch_plain(struct mr_client *client, const struct mr_proto_ctx *ctx,
+                       const struct mr_msg *msg)
 {
     switch (msg->action) {
     case MR_MSG_BY_KEY:
         by_key(client, msg, msg->key);
-        return;
+        break;
     case MR_MSG_BY_KEYS:
         by_keys(client, msg);
-        return;
+        break;
     case MR_MSG_ANYWHERE:
         by_key(client, msg, mr_slice_of(KEYLESS));
-        return;
+        break;
     case MR_MSG_EVERYWHERE:
         mr_gather_all(client, msg);
-        return;
+        break;
     case MR_MSG_LOCAL:
         answer(client, ctx, msg);
-        return;
+        break;
     case MR_MSG_REFUSE:
         mr_client_answer(client, msg->reply);
-        return;
+        break;
     case MR_MSG_SKIP:
-        return;
+        break;
     }
+    return true;
+}
+
+bool mr_dispatch(struct mr_client *client, const struct mr_proto_ctx *ctx, const struct mr_msg *msg)
+{
+    if (MR_UNLIKELY(client->pin != NULL || msg->step != MR_STEP_NONE))
+        return mr_pin_dispatch(client, ctx, msg);
+    if (MR_UNLIKELY(msg->action != MR_MSG_BY_KEY))
+        return mr_dispatch_plain(client, ctx, msg);
+    by_key(client, msg, msg->key); /* nearly all of them */
+    return true;
 }

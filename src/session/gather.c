@@ -150,7 +150,7 @@ static void make_parts(struct gather *g, const struct mr_msg *msg, const uint32_
                                                   .ticket = msg->ticket,
                                                   .class = msg->class,
                                                   .needs = msg->needs,
-                                                  .guarded = msg->guarded},
+                                                  .marks = msg->guarded ? MR_CALL_GUARDED : 0},
                                          .gather = g};
     }
     for (uint32_t k = 0; k < plan->n_keys; k++)

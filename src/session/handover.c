@@ -4,6 +4,7 @@
 #include "core/log.h"
 #include "net/fdpass.h"
 #include "session/client.h"
+#include "session/pin.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -22,6 +23,8 @@
 #define FIELD_MAX  MR_BUF_MAX
 #define FRESH      2u /* just accepted: nothing is known of it but its pool */
 #define AUTHED     1u
+#define ABORTED    4u /* as in struct mr_pin_luggage */
+#define BROKEN     8u
 #define DIALECT    8 /* first of the bits of `flags` that hold the dialect */
 
 /* Precedes the bytes of a message. */
@@ -45,8 +48,8 @@ struct head {
     uint32_t name_bytes; /* 0 for none */
     uint32_t in_bytes;
     uint32_t out_bytes;
-    uint32_t skip; /* as in struct mr_session, like what follows */
-    uint32_t reserved;
+    uint32_t skip;     /* as in struct mr_session, like what follows */
+    uint32_t n_queued; /* messages at the beginning of the input that were answered already */
     uint64_t id;
     uint64_t wrote_us; /* ago, when it last wrote; 0: not lately */
 };
@@ -62,7 +65,7 @@ enum mr_result mr_handover_open(int ends[2], struct mr_error *err)
 
 /* ---- sending ---- */
 
-#define PARTS 5
+#define PARTS 6
 
 /* A client's bytes where they lie. */
 struct parts {
@@ -71,19 +74,20 @@ struct parts {
     uint64_t total;
 };
 
-static void lay_out(struct parts *p, struct mr_slice pool, struct mr_slice name, struct mr_slice in,
-                    struct mr_slice out)
+static void lay_out(struct parts *p, struct mr_slice pool, struct mr_slice name,
+                    struct mr_slice queue, struct mr_slice in, struct mr_slice out)
 {
     p->head.head_bytes = sizeof(p->head);
     p->head.pool_bytes = (uint32_t)pool.len;
     p->head.name_bytes = (uint32_t)name.len;
-    p->head.in_bytes = (uint32_t)in.len;
+    p->head.in_bytes = (uint32_t)(queue.len + in.len);
     p->head.out_bytes = (uint32_t)out.len;
     p->at[0] = (struct mr_slice){(const char *)&p->head, sizeof(p->head)};
     p->at[1] = pool;
     p->at[2] = name;
-    p->at[3] = in;
-    p->at[4] = out;
+    p->at[3] = queue;
+    p->at[4] = in;
+    p->at[5] = out;
     p->total = 0;
     for (size_t i = 0; i < PARTS; i++)
         p->total += p->at[i].len;
@@ -100,16 +104,18 @@ static uint64_t wrote_ago_us(const struct mr_client *client)
 static void describe(const struct mr_client *client, struct parts *p)
 {
     const char *name = client->session.name;
+    const struct mr_pin_luggage luggage = mr_pin_pack(client);
 
     p->head = (struct head){
-        .flags = (client->session.authed ? AUTHED : 0u) | (uint32_t)client->session.dialect
-                                                              << DIALECT,
+        .flags = (client->session.authed ? AUTHED : 0u) | (luggage.aborted ? ABORTED : 0u) |
+                 (luggage.broken ? BROKEN : 0u) | (uint32_t)client->session.dialect << DIALECT,
+        .n_queued = luggage.n_queued,
         .skip = client->session.skip,
         .id = client->session.id,
         .wrote_us = wrote_ago_us(client),
     };
     lay_out(p, mr_slice_of(client->service->config->name), mr_slice_of(name != NULL ? name : ""),
-            mr_buf_slice(&client->stream.in), mr_buf_slice(&client->stream.out));
+            luggage.queue, mr_buf_slice(&client->stream.in), mr_buf_slice(&client->stream.out));
 }
 
 /* Copies up to `room` of the bytes from `at` on; returns how many. */
@@ -203,8 +209,8 @@ static enum mr_result send_on(struct mr_handover_sender *h, int channel, size_t 
 /* At a request boundary, and not on its way out. */
 static bool can_travel(const struct mr_client *client)
 {
-    return client->head == NULL && !client->closing && !client->eof && !client->lingering &&
-           !mr_stream_is_closed(&client->stream);
+    return client->head == NULL && mr_pin_can_travel(client) && !client->closing && !client->eof &&
+           !client->lingering && !mr_stream_is_closed(&client->stream);
 }
 
 static enum mr_result send_all(struct mr_handover_sender *h, struct mr_service *service,
@@ -262,7 +268,7 @@ enum mr_result mr_handover_new(const struct mr_service *service, int channel, in
     const struct mr_slice none = mr_slice_of("");
     struct parts p = {.head = {.flags = FRESH}};
 
-    lay_out(&p, mr_slice_of(service->config->name), none, none, none);
+    lay_out(&p, mr_slice_of(service->config->name), none, none, none, none);
     return send_message(channel, &p, 0, 0, fd) < 0 ? mr_fail_sys(err, "pass a connection on")
                                                    : MR_OK;
 }
@@ -313,8 +319,11 @@ static void adopt(struct mr_service *service, int fd, const struct head *head, s
                                        .dialect = (uint8_t)(head->flags >> DIALECT),
                                        .authed = (head->flags & AUTHED) != 0,
                                        .name = name.len > 0 ? strndup(name.at, name.len) : NULL};
+    const struct mr_pin_luggage luggage = {.n_queued = head->n_queued,
+                                           .aborted = (head->flags & ABORTED) != 0,
+                                           .broken = (head->flags & BROKEN) != 0};
 
-    mr_service_adopt(service, fd, &session, head->wrote_us, in, out);
+    mr_service_adopt(service, fd, &session, &luggage, head->wrote_us, in, out);
 }
 
 /* The whole client is there. */

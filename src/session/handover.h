@@ -12,7 +12,7 @@
 
 #include "session/service.h"
 
-#define MR_HANDOVER_VERSION 2u /* of the messages; both ends must be of the same */
+#define MR_HANDOVER_VERSION 3u /* of the messages; both ends must be of the same */
 
 /** Opens a socket pair for handovers; the caller owns both. Non-blocking, close-on-exec. */
 enum mr_result mr_handover_open(int ends[2], struct mr_error *err) MR_MUST_USE;

@@ -4,6 +4,7 @@
 #include "core/log.h"
 #include "session/balance.h"
 #include "session/client.h"
+#include "session/pin.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -12,6 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#define UNBLOCK_MS    50u   /* between looks at clients that block */
 #define UNFINISHED_MS 2000u /* a draining client that has sent half a request gets this long */
 
 static uint64_t pool_clients(const struct mr_service *service)
@@ -71,10 +73,11 @@ void mr_service_admit(struct mr_service *service, int fd)
 }
 
 void mr_service_adopt(struct mr_service *service, int fd, const struct mr_session *session,
-                      uint64_t wrote_ago_us, struct mr_slice in, struct mr_slice out)
+                      const struct mr_pin_luggage *luggage, uint64_t wrote_ago_us,
+                      struct mr_slice in, struct mr_slice out)
 {
     if (!mr_budget_full(service->budget)) {
-        mr_client_adopt(service, fd, session, wrote_ago_us, in, out);
+        mr_client_adopt(service, fd, session, luggage, wrote_ago_us, in, out);
         return;
     }
     if (out.len > 0)
@@ -146,6 +149,32 @@ static void drain_doors(struct mr_service *service)
         mr_acceptor_drain(&service->doors[i].acceptor);
 }
 
+/* Clients that block are told, until none does. */
+static void unblock(struct mr_service *service)
+{
+    bool any = false;
+
+    for (struct mr_list *link = service->clients.next; link != &service->clients;
+         link = link->next) {
+        struct mr_client *client = MR_CONTAINER_OF(link, struct mr_client, link);
+        if (service->held)
+            mr_pin_loosen(client);
+        else
+            mr_pin_unblock(client);
+        any |= client->pin != NULL && client->pin->blocked;
+    }
+    if (any)
+        mr_loop_timer(service->loop, &service->unblock_timer, UNBLOCK_MS);
+}
+
+static void on_unblock_timer(struct mr_timer *timer)
+{
+    struct mr_service *service = MR_CONTAINER_OF(timer, struct mr_service, unblock_timer);
+
+    if (service->held || service->draining)
+        unblock(service);
+}
+
 void mr_service_init(struct mr_service *service, const struct mr_service_setup *setup)
 {
     *service = (struct mr_service){.loop = setup->pool.loop,
@@ -168,6 +197,7 @@ void mr_service_init(struct mr_service *service, const struct mr_service_setup *
     service->part_of = calloc(service->pool.n_servers, sizeof(*service->part_of));
     MR_CHECK(service->part_of != NULL);
     service->idle_timer.fire = check_idle;
+    service->unblock_timer.fire = on_unblock_timer;
     if (service->config->client_idle_timeout_ms > 0)
         mr_loop_timer(service->loop, &service->idle_timer, 1);
     service->doors = calloc(service->config->listens.n, sizeof(*service->doors));
@@ -203,6 +233,7 @@ void mr_service_hold(struct mr_service *service, bool keep_accepting)
     service->held = true;
     if (!keep_accepting)
         drain_doors(service);
+    unblock(service);
 }
 
 /* Nobody sends the client any more that was on its way. */
@@ -247,6 +278,7 @@ void mr_service_begin_drain(struct mr_service *service)
 {
     service->draining = true;
     drain_doors(service);
+    unblock(service);
 }
 
 /* Requests without a reply, or input that may be requests; half a request counts for a while. */
@@ -254,7 +286,8 @@ static bool has_work(const struct mr_client *client)
 {
     const struct mr_stream *s = &client->stream;
 
-    if (client->head != NULL || mr_stream_has_backlog(s) || mr_stream_unread(s))
+    if (client->head != NULL || client->pauses != 0 || mr_stream_has_backlog(s) ||
+        mr_stream_unread(s))
         return true;
     return mr_stream_has_remainder(s) && mr_stream_idle_ms(s) < UNFINISHED_MS;
 }
@@ -320,6 +353,7 @@ void mr_service_fini(struct mr_service *service)
 {
     MR_CHECK(mr_service_empty(service));
     mr_timer_cancel(&service->linger_timer);
+    mr_timer_cancel(&service->unblock_timer);
     mr_pool_fini(&service->pool);
     mr_buf_clear(&service->scratch, &service->loop->slab);
     mr_buf_clear(&service->answer, &service->loop->slab);

@@ -14,6 +14,8 @@ struct mr_door {
     struct mr_service *service;
 };
 
+struct mr_pin_luggage;
+
 struct mr_service {
     struct mr_loop *loop;
     const struct mr_pool_config *config;
@@ -28,7 +30,8 @@ struct mr_service {
     struct mr_list lingering;  /* closed on our side: they get the rest, then they have to close */
     struct mr_timer linger_timer;
     struct mr_timer idle_timer;
-    struct mr_buf scratch; /* of the parser */
+    struct mr_timer unblock_timer; /* while clients that block are to go on elsewhere, or to end */
+    struct mr_buf scratch;         /* of the parser */
     struct mr_proto_facts facts;
     struct mr_buf answer; /* a local reply under construction */
     bool held;            /* nothing is accepted or dispatched */
@@ -92,7 +95,8 @@ void mr_service_admit(struct mr_service *service, int fd);
  * before, so only what the descriptors allow can turn it away. Takes the fd and the session's name.
  */
 void mr_service_adopt(struct mr_service *service, int fd, const struct mr_session *session,
-                      uint64_t wrote_ago_us, struct mr_slice in, struct mr_slice out);
+                      const struct mr_pin_luggage *luggage, uint64_t wrote_ago_us,
+                      struct mr_slice in, struct mr_slice out);
 
 /** Accepts what is queued, then no more; from now on mr_service_drain ends clients. */
 void mr_service_begin_drain(struct mr_service *service);

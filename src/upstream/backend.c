@@ -3,6 +3,7 @@
 
 #include "core/log.h"
 #include "net/stream.h"
+#include "upstream/lease.h"
 #include "upstream/pool.h"
 
 #include <errno.h>
@@ -16,56 +17,23 @@
 
 static const char OUT_OF_STEP[] = "server gave a reply that does not belong to the request";
 
-enum state { CONNECTING, HELLO, READY };
-
 /* What is kept of a request that has timed out until its reply comes. */
 struct late {
     uint64_t ticket;
+    uint32_t early; /* replies that come before it */
     bool guarded;
 };
 
-struct mr_backend {
-    struct mr_stream stream;
-    struct mr_list link; /* in server->backends */
-    struct mr_server *server;
-    struct mr_server_metrics *metrics; /* where it counts */
-    struct mr_backend **home;          /* what is NULL once it takes no more requests */
-    struct mr_call *head;              /* in flight, in order */
-    struct mr_call **tail;
-    struct mr_timer timer;
-    struct mr_alarm hold; /* ends the gathering of a batch, where it has a limit in time */
-    struct mr_reply_state scan;
-    struct mr_buf held;  /* requests that wait for the hello to be accepted */
-    struct mr_buf late;  /* of struct late: their replies come first, and are thrown away */
-    uint64_t read_us;    /* when the server last sent something */
-    uint64_t drained_us; /* when output that was held up has last left */
-    uint32_t hello_sent; /* replies to the hello that are due in all */
-    uint32_t hello_seen;
-    uint32_t n_calls; /* in flight */
-    uint32_t unsent;  /* of these, counted as in_queue: the last ones */
-    uint64_t unsent_bytes;
-    enum state state;
-    bool near;    /* the network adds little to what waits for an answer */
-    bool holding; /* a batch of requests is gathered */
-    bool retired;
-    bool timed_out;
-    bool answered; /* a reply has come */
-    bool midway;   /* a piece of the next reply has been taken */
-    uint8_t able;  /* what the server has shown in the hello that it is able to do */
-    uint8_t lane;
-    const char *refused; /* why the connection is of no use, when it is not an errno that says it */
-};
-
-static struct mr_server_metrics UNCOUNTED; /* by nobody read */
+static struct mr_server_metrics UNCOUNTED; /* of probes */
 
 static bool is_probing(const struct mr_backend *b)
 {
-    return b->metrics == &UNCOUNTED;
+    return b->kind == MR_BACKEND_PROBE;
 }
 
 static void leave_home(struct mr_backend *b)
 {
-    if (*b->home == b)
+    if (b->home != NULL && *b->home == b)
         *b->home = NULL;
 }
 
@@ -143,6 +111,8 @@ static struct mr_call *pop(struct mr_backend *b)
  */
 static uint64_t late_at(const struct mr_backend *b)
 {
+    if (b->head->marks & MR_CALL_PATIENT)
+        return UINT64_MAX;
     const bool answering = b->scan.offset > 0 || b->scan.pending > 0;
     uint64_t from = b->head->sent_us;
 
@@ -165,7 +135,9 @@ static void count_timeout(struct mr_backend *b)
 static bool give_up(struct mr_backend *b)
 {
     struct mr_call *call = b->head;
-    const struct late late = {.ticket = call->ticket, .guarded = call->guarded};
+    const struct late late = {.ticket = call->ticket,
+                              .early = call->marks & MR_CALL_EARLY ? call->early : 0,
+                              .guarded = (call->marks & MR_CALL_GUARDED) != 0};
 
     if (!mr_buf_append(&b->late, slab_of(b), (const char *)&late, sizeof(late)))
         return false;
@@ -199,7 +171,7 @@ static void expire(struct mr_backend *b)
     }
     if (any)
         count_timeout(b);
-    if (b->head != NULL)
+    if (b->head != NULL && late_at(b) != UINT64_MAX)
         start_timer(b, late_at(b) - now);
     else if (!mr_buf_empty(&b->late))
         start_timer(b, timeout_us(b));
@@ -209,9 +181,11 @@ static void on_timer(struct mr_timer *timer)
 {
     struct mr_backend *b = MR_CONTAINER_OF(timer, struct mr_backend, timer);
 
-    if (b->state != READY) {
+    if (b->state != MR_BACKEND_READY) {
         b->timed_out = true;
         mr_backend_close(b, ETIMEDOUT);
+    } else if (mr_list_linked(&b->spare)) {
+        mr_backend_drop(b);
     } else if (timeout_us(b) > 0) {
         expire(b);
     }
@@ -283,7 +257,7 @@ static void become_ready(struct mr_backend *b)
     const struct mr_slice held = mr_buf_slice(&b->held);
     const uint64_t now = b->stream.loop->now_us;
 
-    b->state = READY;
+    b->state = MR_BACKEND_READY;
     b->near = is_near(b);
     b->read_us = now;
     b->drained_us = now; /* the clock of what waited for the connection starts here */
@@ -305,17 +279,29 @@ static void on_open(struct mr_stream *s)
     struct mr_backend *b = of_stream(s);
 
     if (b->hello_sent > 0)
-        b->state = HELLO;
+        b->state = MR_BACKEND_HELLO;
     else
         become_ready(b);
+}
+
+/* The last reply to the greeting of a lease tells how the server calls the connection. */
+static bool is_introduction(const struct mr_backend *b)
+{
+    return b->kind == MR_BACKEND_LEASE && b->hello_seen + 1 == b->hello_sent &&
+           protocol_of(b)->lease.introduce != NULL;
 }
 
 static void take_hello(struct mr_backend *b, struct mr_slice reply)
 {
     const struct mr_pool_config *config = b->server->pool->config;
-    const char *refused =
-        config->protocol->check_hello(&config->options, b->lane, b->hello_seen++, reply, &b->able);
+    const char *refused = NULL;
 
+    if (is_introduction(b))
+        b->peer_id = config->protocol->lease.read_id(reply);
+    else
+        refused = config->protocol->check_hello(&config->options, b->lane, b->hello_seen, reply,
+                                                &b->able);
+    b->hello_seen++;
     if (refused != NULL) {
         while (reply.len > 0 &&
                (reply.at[reply.len - 1] == '\n' || reply.at[reply.len - 1] == '\r'))
@@ -357,8 +343,38 @@ static void take_late(struct mr_backend *b, struct mr_slice reply, bool done)
     if (late.guarded && !is_in_step(b, late.ticket, reply))
         return;
     b->midway = !done;
-    if (done)
+    if (!done)
+        return;
+    if (late.early > 0) {
+        late.early--;
+        memcpy(b->late.mem + b->late.start, &late, sizeof(late));
+    } else {
         mr_buf_consume(&b->late, slab_of(b), sizeof(late));
+    }
+}
+
+/*
+ * A reply to a call with marks. False when the call is not to see it: it was thrown away, or it
+ * has shown that the connection is out of step.
+ */
+static bool look_at(struct mr_backend *b, struct mr_call *call, struct mr_slice reply, bool done)
+{
+    if (call->marks & MR_CALL_GUARDED && !is_in_step(b, call->ticket, reply))
+        return false;
+    if (!(call->marks & MR_CALL_EARLY) || call->early == 0)
+        return true;
+    b->midway = !done;
+    b->metrics->response_bytes += reply.len;
+    call->early -= done;
+    return false;
+}
+
+/* The clock of what was queued behind a call that had blocked starts now. */
+static void end_patience(struct mr_backend *b)
+{
+    b->drained_us = b->read_us;
+    if (b->head != NULL && timeout_us(b) > 0)
+        start_timer(b, timeout_us(b));
 }
 
 /* One reply, or a piece of one; false when nobody asked for it. */
@@ -366,7 +382,7 @@ static bool take_reply(struct mr_backend *b, const char *bytes, size_t len, bool
 {
     struct mr_server_metrics *m = b->metrics;
 
-    if (MR_UNLIKELY(b->state == HELLO)) {
+    if (MR_UNLIKELY(b->state == MR_BACKEND_HELLO)) {
         if (done)
             take_hello(b, (struct mr_slice){bytes, len});
         return done; /* nothing that comes in pieces is a greeting */
@@ -378,7 +394,7 @@ static bool take_reply(struct mr_backend *b, const char *bytes, size_t len, bool
     struct mr_call *call = b->head;
     if (MR_UNLIKELY(call == NULL))
         return false;
-    if (MR_UNLIKELY(call->guarded) && !is_in_step(b, call->ticket, (struct mr_slice){bytes, len}))
+    if (MR_UNLIKELY(call->marks != 0) && !look_at(b, call, (struct mr_slice){bytes, len}, done))
         return true;
     b->midway = !done;
     m->response_bytes += len;
@@ -391,6 +407,8 @@ static bool take_reply(struct mr_backend *b, const char *bytes, size_t len, bool
         b->server->lanes[b->lane].spoken = true;
         if (MR_LIKELY(!is_probing(b)))
             mr_server_answered(b->server);
+        if (MR_UNLIKELY(call->marks & MR_CALL_PATIENT))
+            end_patience(b);
     }
     call->ops->on_reply(call, bytes, len, done);
     return true;
@@ -418,7 +436,8 @@ static bool wants_batch(const struct mr_backend *b)
 {
     const uint32_t setting = b->server->pool->config->coalesce_us;
 
-    if (setting == 0 || b->state != READY || mr_stream_pending(&b->stream) > 0)
+    if (setting == 0 || b->state != MR_BACKEND_READY || b->kind != MR_BACKEND_SHARED ||
+        mr_stream_pending(&b->stream) > 0)
         return false;
     return setting != MR_AUTO || (b->near && !mr_backend_idle(b));
 }
@@ -450,7 +469,7 @@ static void bad_reply(struct mr_backend *b, const char *what)
 {
     mr_log_limited(MR_LOG_ERR, "server_reply_bad pool=%s server=%s reason=%s",
                    b->server->pool->config->name, b->server->config->name, what);
-    if (b->state == HELLO)
+    if (b->state == MR_BACKEND_HELLO)
         b->refused = "server does not speak the protocol of the request";
     mr_backend_close(b, EINVAL);
 }
@@ -507,7 +526,7 @@ static void on_eof(struct mr_stream *s)
 {
     struct mr_backend *b = of_stream(s);
 
-    if (b->state == HELLO)
+    if (b->state == MR_BACKEND_HELLO)
         b->refused = "server closes new connections";
     mr_backend_close(b, 0);
 }
@@ -517,7 +536,7 @@ static void on_drain(struct mr_stream *s)
     struct mr_backend *b = of_stream(s);
 
     b->drained_us = s->loop->now_us;
-    if (b->state == READY)
+    if (b->state == MR_BACKEND_READY)
         count_sent(b);
 }
 
@@ -530,7 +549,7 @@ static bool is_refusal(const struct mr_backend *b, int error)
     const struct mr_server *server = b->server;
     bool other = error == EINVAL;
 
-    if (b->state != HELLO || b->refused == NULL || server->lanes[b->lane].spoken)
+    if (b->state != MR_BACKEND_HELLO || b->refused == NULL || server->lanes[b->lane].spoken)
         return false;
     for (uint8_t lane = 0; lane < server->pool->config->protocol->lanes; lane++)
         other |= server->lanes[lane].spoken;
@@ -550,7 +569,7 @@ static void count_close(struct mr_backend *b, int error, bool was_idle)
         m->server_eof++;
     else
         m->server_err++;
-    if (was_idle && b->state == READY && (error == 0 || error == ECONNRESET))
+    if (was_idle && b->state == MR_BACKEND_READY && (error == 0 || error == ECONNRESET))
         return;
     mr_log_limited(MR_LOG_WARN, "server_failed pool=%s server=%s addr=%s reason=\"%s\"",
                    b->server->pool->config->name, b->server->config->name, b->server->addr.text,
@@ -575,17 +594,22 @@ static void on_close(struct mr_stream *s, int error)
     mr_alarm_cancel(&b->hold);
     mr_list_del(&b->link);
     leave_home(b);
+    if (mr_list_linked(&b->spare))
+        mr_list_del(&b->spare);
     b->metrics->server_connections--;
     server->pool->process->curr_connections--;
     count_close(b, error, mr_backend_idle(b));
     while (b->head != NULL) {
         struct mr_call *call = pop(b);
-        call->unsent = b->state != READY;
+        call->unsent = b->state != MR_BACKEND_READY;
         call->ops->on_fail(call, close_reason(b, error));
     }
     mr_buf_clear(&b->held, slab_of(b));
     mr_buf_clear(&b->late, slab_of(b));
+    const bool leased = b->kind == MR_BACKEND_LEASE;
     mr_slab_put(slab_of(b), b, sizeof(*b));
+    if (leased)
+        mr_leases_lost(server);
 }
 
 static const struct mr_stream_ops OPS = {
@@ -596,13 +620,27 @@ static const struct mr_stream_ops OPS = {
     .on_close = on_close,
 };
 
+static void greet(struct mr_backend *b)
+{
+    const struct mr_pool_config *config = b->server->pool->config;
+    struct mr_buf hello = {0};
+
+    b->hello_sent = config->protocol->hello(&config->options, b->lane, slab_of(b), &hello);
+    if (b->hello_sent > 0)
+        mr_stream_write(&b->stream, mr_buf_slice(&hello).at, mr_buf_len(&hello));
+    mr_buf_clear(&hello, slab_of(b));
+    if (b->kind == MR_BACKEND_LEASE && config->protocol->lease.introduce != NULL) {
+        const struct mr_slice introduce = mr_slice_of(config->protocol->lease.introduce);
+        mr_stream_write(&b->stream, introduce.at, introduce.len);
+        b->hello_sent++;
+    }
+}
+
 int mr_backend_connect(struct mr_backend **home, struct mr_server *server, uint8_t lane,
-                       bool probing)
+                       enum mr_backend_kind kind)
 {
     const struct mr_pool *pool = server->pool;
-    const struct mr_pool_config *config = pool->config;
     struct mr_slab *slab = &pool->loop->slab;
-    struct mr_buf hello = {0};
     struct mr_error err;
 
     struct mr_backend *b = mr_slab_get_zeroed(slab, sizeof(*b));
@@ -611,7 +649,8 @@ int mr_backend_connect(struct mr_backend **home, struct mr_server *server, uint8
         return err.sys != 0 ? err.sys : EIO;
     }
     b->server = server;
-    b->metrics = probing ? &UNCOUNTED : server->metrics;
+    b->kind = kind;
+    b->metrics = kind == MR_BACKEND_PROBE ? &UNCOUNTED : server->metrics;
     b->home = home;
     *home = b;
     b->tail = &b->head;
@@ -620,10 +659,7 @@ int mr_backend_connect(struct mr_backend **home, struct mr_server *server, uint8
     b->read_us = pool->loop->now_us;
     mr_list_append(&server->backends, &b->link);
     b->lane = lane;
-    b->hello_sent = config->protocol->hello(&config->options, b->lane, slab, &hello);
-    if (b->hello_sent > 0)
-        mr_stream_write(&b->stream, mr_buf_slice(&hello).at, mr_buf_len(&hello));
-    mr_buf_clear(&hello, slab);
+    greet(b);
     start_timer(b, timeout_us(b) > 0 ? timeout_us(b) : CONNECT_TIMEOUT_MS * 1000u);
     b->metrics->server_connections++;
     pool->process->curr_connections++;
@@ -635,19 +671,19 @@ const char *mr_backend_send(struct mr_backend *b, struct mr_call *call, struct m
 {
     struct mr_server_metrics *m = b->metrics;
 
-    if (MR_UNLIKELY(call->needs != 0) && b->state == READY && !is_able(b, call))
+    if (MR_UNLIKELY(call->needs != 0) && b->state == MR_BACKEND_READY && !is_able(b, call))
         return protocol_of(b)->unable;
     coalesce(b, request.len);
     call->next = NULL;
     call->sent_us = b->stream.loop->now_us;
     call->bytes = (uint32_t)request.len;
-    call->unsent = b->state != READY;
+    call->unsent = b->state != MR_BACKEND_READY;
     *b->tail = call;
     b->tail = &call->next;
     b->n_calls++;
     m->requests++;
     m->request_bytes += request.len;
-    if (MR_LIKELY(b->state == READY && !mr_stream_is_blocked(&b->stream))) {
+    if (MR_LIKELY(b->state == MR_BACKEND_READY && !mr_stream_is_blocked(&b->stream))) {
         m->out_queue++;
         m->out_queue_bytes += request.len;
     } else {
@@ -656,11 +692,11 @@ const char *mr_backend_send(struct mr_backend *b, struct mr_call *call, struct m
         b->unsent++;
         b->unsent_bytes += request.len;
     }
-    if (MR_LIKELY(b->state == READY || b->hello_sent == 0))
+    if (MR_LIKELY(b->state == MR_BACKEND_READY || b->hello_sent == 0))
         mr_stream_write(&b->stream, request.at, request.len);
     else if (!mr_buf_append(&b->held, slab_of(b), request.at, request.len))
         mr_backend_close(b, ENOMEM);
-    if (b->state == READY && timeout_us(b) > 0 && !mr_timer_is_set(&b->timer))
+    if (b->state == MR_BACKEND_READY && timeout_us(b) > 0 && !mr_timer_is_set(&b->timer))
         start_timer(b, timeout_us(b));
     return NULL;
 }
@@ -679,6 +715,22 @@ void mr_backend_close(struct mr_backend *b, int error)
 {
     mr_stream_close(&b->stream, error);
     leave_home(b); /* the next request opens another one */
+}
+
+void mr_backend_drop(struct mr_backend *b)
+{
+    b->retired = true;
+    mr_backend_close(b, 0);
+}
+
+void mr_backend_rehome(struct mr_backend *b, struct mr_backend **home)
+{
+    leave_home(b);
+    b->home = home;
+    if (home != NULL)
+        *home = b;
+    if (mr_list_linked(&b->spare))
+        mr_list_del(&b->spare);
 }
 
 struct mr_backend *mr_backend_next(struct mr_server *server, struct mr_backend *b)

@@ -2,6 +2,7 @@
 #include "upstream/pool.h"
 
 #include "upstream/backend.h"
+#include "upstream/lease.h"
 #include "upstream/prober.h"
 
 #include <errno.h>
@@ -82,6 +83,7 @@ static void init_server(struct mr_pool *pool, uint32_t i, const struct mr_pool_s
     if (s->addr.len == 0 && setup->addresses != NULL)
         s->addr = setup->addresses[i];
     mr_list_init(&s->backends);
+    mr_leases_init(s);
     s->slots = calloc((size_t)pool->config->server_connections * pool->config->protocol->lanes,
                       sizeof(struct mr_backend *));
     MR_CHECK(s->slots != NULL);
@@ -94,6 +96,7 @@ void mr_pool_init(struct mr_pool *pool, const struct mr_pool_setup *setup)
                              .topology = mr_topology_of(setup->config),
                              .metrics = setup->metrics,
                              .process = setup->process,
+                             .lease_room = setup->lease_room,
                              .n_servers = setup->config->servers.n};
     pool->servers = calloc(pool->n_servers, sizeof(*pool->servers));
     MR_CHECK(pool->servers != NULL);
@@ -116,6 +119,7 @@ void mr_pool_close(struct mr_pool *pool)
     mr_prober_stop(pool);
     for (uint32_t i = 0; i < pool->n_servers; i++) {
         struct mr_backend *b = NULL;
+        mr_leases_refuse(&pool->servers[i], mr_pool_reason(ECONNRESET));
         while ((b = mr_backend_next(&pool->servers[i], b)) != NULL)
             mr_backend_close(b, ECONNRESET);
     }

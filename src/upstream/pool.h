@@ -9,6 +9,7 @@
 #include "config/config.h"
 #include "core/metrics.h"
 #include "net/loop.h"
+#include "upstream/lease.h"
 #include "upstream/server.h"
 #include "upstream/topology.h"
 
@@ -20,6 +21,7 @@ struct mr_pool {
     void *map; /* the topology's own */
     struct mr_pool_metrics *metrics;
     struct mr_process_metrics *process;
+    struct mr_lease_room *lease_room; /* borrowed; NULL: there is always room */
     struct mr_server *servers;
     uint32_t n_servers;
     uint64_t ring_changes; /* ejections and returns that are taken into account */
@@ -39,6 +41,7 @@ struct mr_pool_setup {
     struct mr_server_metrics *server_metrics; /* one for each server */
     struct mr_health *health; /* one for each server, shared by all workers; NULL: of its own */
     struct mr_process_metrics *process;
+    struct mr_lease_room *lease_room; /* NULL: there is always room */
 };
 
 /** Connects at once where the configuration says so. */

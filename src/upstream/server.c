@@ -89,11 +89,10 @@ void mr_server_refused(struct mr_server *server, uint8_t lane, const char *reaso
 
 /* ---- connections ---- */
 
-/* Returns NULL with the slot filled, or why it is not. */
-static const char *connect_slot(struct mr_server *server, uint32_t slot)
+const char *mr_server_connect(struct mr_server *server, struct mr_backend **home, uint8_t lane,
+                              enum mr_backend_kind kind)
 {
     const struct mr_pool *pool = server->pool;
-    const uint8_t lane = (uint8_t)(slot / pool->config->server_connections);
 
     if (pool->closing)
         return mr_pool_reason(ECONNREFUSED);
@@ -108,7 +107,7 @@ static const char *connect_slot(struct mr_server *server, uint32_t slot)
         mr_server_failed(server, EHOSTDOWN, MR_FAILURE_SILENT);
         return mr_pool_reason(EHOSTDOWN);
     }
-    error = mr_backend_connect(&server->slots[slot], server, lane, false);
+    error = mr_backend_connect(home, server, lane, kind);
     if (error == 0)
         return NULL;
     mr_log_limited(MR_LOG_WARN, "server_connect_failed pool=%s server=%s addr=%s reason=\"%s\"",
@@ -117,6 +116,13 @@ static const char *connect_slot(struct mr_server *server, uint32_t slot)
     server->metrics->server_err++;
     mr_server_failed(server, error, MR_FAILURE_SILENT);
     return mr_pool_reason(error);
+}
+
+static const char *connect_slot(struct mr_server *server, uint32_t slot)
+{
+    const uint8_t lane = (uint8_t)(slot / server->pool->config->server_connections);
+
+    return mr_server_connect(server, &server->slots[slot], lane, MR_BACKEND_SHARED);
 }
 
 const char *mr_server_send(struct mr_server *server, uint8_t lane, uint64_t affinity,

@@ -7,6 +7,7 @@
 #include "config/config.h"
 #include "core/metrics.h"
 #include "core/list.h"
+#include "core/timer.h"
 #include "upstream/call.h"
 #include "upstream/health.h"
 
@@ -20,6 +21,14 @@ struct mr_lane {
     uint64_t retry_us;   /* no connect before */
 };
 
+/** Connections that clients have for themselves, see lease.h. */
+struct mr_leases {
+    struct mr_list spare;   /* connections without a user */
+    struct mr_list waiting; /* struct mr_lease, the first to come first */
+    struct mr_timer timer;  /* of the first one that waits */
+    uint32_t n;             /* connections in all */
+};
+
 struct mr_server {
     struct mr_pool *pool;
     const struct mr_server_config *config;
@@ -28,6 +37,7 @@ struct mr_server {
     struct mr_addr addr;       /* len 0 until the name is resolved */
     struct mr_backend **slots; /* server_connections for each lane; NULL where there is none */
     struct mr_list backends;   /* all connections, also those that only finish their work */
+    struct mr_leases leases;
     struct mr_health *health;  /* what all workers know; shared */
     struct mr_backend *prober; /* NULL: not connected */
     struct mr_call probe;

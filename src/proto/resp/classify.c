@@ -150,10 +150,8 @@ static bool find_streams(const struct mr_proto_ctx *ctx, struct mr_msg *msg)
             break;
         if (mr_slice_eq_nocase(word, "group"))
             i += 2; /* names that may be any word */
-        if (mr_slice_eq_nocase(word, "block")) {
-            mr_resp_refuse(ctx, msg, "ERR BLOCK is not supported by this proxy");
-            return false;
-        }
+        if (mr_slice_eq_nocase(word, "block"))
+            msg->step = MR_STEP_BLOCK;
     }
     const uint32_t behind = i < msg->n_args ? msg->n_args - i - 1 : 0;
     if (behind == 0) {
@@ -170,6 +168,8 @@ static bool find_streams(const struct mr_proto_ctx *ctx, struct mr_msg *msg)
     }
     msg->keys = (struct mr_msg_keys){.first = i + 1, .count = behind / 2, .step = 1};
     msg->n_keys = behind / 2;
+    for (i += 1 + behind / 2; i < msg->n_args; i++) /* `$` would be another place later */
+        msg->once |= mr_slice_eq(mr_resp_arg(msg, &walk, i), mr_slice_of("$"));
     return true;
 }
 
@@ -276,6 +276,24 @@ static void route(const struct mr_proto_ctx *ctx, struct mr_msg *msg,
         msg->action = msg->n_keys == 1 ? MR_MSG_BY_KEY : MR_MSG_BY_KEYS;
 }
 
+static void take_step(const struct mr_proto_ctx *ctx, struct mr_msg *msg, enum mr_step step)
+{
+    route(ctx, msg, msg->command);
+    if (msg->action != MR_MSG_REFUSE)
+        msg->step = (uint8_t)step;
+}
+
+/* What the proxy answers and a server would answer likewise. */
+static bool is_queueable(const struct mr_resp_command *cmd)
+{
+    static const char *const NAMES[] = {"echo", "ping", "time"};
+
+    for (size_t i = 0; i < MR_COUNT(NAMES); i++)
+        if (strcmp(cmd->name, NAMES[i]) == 0)
+            return true;
+    return false;
+}
+
 /* Until the password has come only these are served. */
 static bool allowed_before_auth(const struct mr_resp_command *cmd)
 {
@@ -325,6 +343,25 @@ void mr_resp_classify(const struct mr_proto_ctx *ctx, struct mr_msg *msg)
         return;
     case MR_RESP_LOCAL:
         msg->action = MR_MSG_LOCAL;
+        msg->queueable = is_queueable(cmd);
+        return;
+    case MR_RESP_BLOCK:
+        take_step(ctx, msg, MR_STEP_BLOCK);
+        return;
+    case MR_RESP_WATCH:
+        take_step(ctx, msg, MR_STEP_WATCH);
+        return;
+    case MR_RESP_UNWATCH:
+        take_step(ctx, msg, MR_STEP_UNWATCH);
+        return;
+    case MR_RESP_BEGIN:
+        take_step(ctx, msg, MR_STEP_BEGIN);
+        return;
+    case MR_RESP_COMMIT:
+        take_step(ctx, msg, MR_STEP_COMMIT);
+        return;
+    case MR_RESP_DISCARD:
+        take_step(ctx, msg, MR_STEP_DISCARD);
         return;
     case MR_RESP_ANYWHERE:
         msg->action = MR_MSG_ANYWHERE;
@@ -332,14 +369,8 @@ void mr_resp_classify(const struct mr_proto_ctx *ctx, struct mr_msg *msg)
     case MR_RESP_REFUSE_ADMIN:
         refuse_group(ctx, msg, cmd, "it administers one server");
         return;
-    case MR_RESP_REFUSE_BLOCKING:
-        refuse_group(ctx, msg, cmd, "it would block a shared server connection");
-        return;
     case MR_RESP_REFUSE_PUBSUB:
         refuse_group(ctx, msg, cmd, "publish and subscribe need a connection of their own");
-        return;
-    case MR_RESP_REFUSE_TRANSACTION:
-        refuse_group(ctx, msg, cmd, "transactions need a connection of their own");
         return;
     case MR_RESP_REFUSE_WHOLE:
         if (ctx->options->replicated && cmd->class == MR_CLASS_READ) {

@@ -332,7 +332,8 @@ enum mr_result mr_resp_parse(const struct mr_proto_ctx *ctx, struct mr_parse_sta
         mr_buf_consume(ctx->scratch, ctx->slab, mr_buf_len(ctx->scratch));
     msg->action = MR_MSG_LOCAL;
     msg->n_args = 0;
-    msg->edits = msg->to_master = msg->guarded = false;
+    msg->edits = msg->to_master = msg->guarded = msg->once = msg->queueable = false;
+    msg->step = MR_STEP_NONE;
     msg->class = MR_CLASS_OTHER;
     msg->lane = msg->needs = 0;
     msg->part_bytes = 0;

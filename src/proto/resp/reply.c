@@ -87,12 +87,34 @@ static enum mr_result read_element(const char *bytes, const char *end, uint64_t 
     return rc;
 }
 
+/* A bulk string, or none, that is there as a whole: nearly all replies. */
+static inline bool is_whole_bulk(const char *bytes, size_t len, size_t *reply_len)
+{
+    const char *p = bytes + 1;
+    int64_t n;
+
+    if (len < 5 || bytes[0] != '$')
+        return false;
+    if (memcmp(p, "-1\r\n", 4) == 0) {
+        *reply_len = 5;
+        return true;
+    }
+    if (*p == '-' || mr_resp_read_length(&p, bytes + len, &n) != MR_OK || n < 0 ||
+        (size_t)n + 2 > len - (size_t)(p - bytes) || p[n] != '\r' || p[n + 1] != '\n')
+        return false;
+    *reply_len = (size_t)(p - bytes) + (size_t)n + 2;
+    return true;
+}
+
 enum mr_result mr_resp_scan_reply(struct mr_reply_state *state, const char *bytes, size_t len,
                                   size_t *reply_len)
 {
     uint64_t at = state->offset;
-    uint64_t pending = state->pending > 0 ? state->pending : 1;
+    uint64_t pending = state->pending;
 
+    if (MR_LIKELY((at | pending) == 0) && MR_LIKELY(is_whole_bulk(bytes, len, reply_len)))
+        return MR_OK;
+    pending += pending == 0;
     for (;;) {
         if (pending & CRLF_DUE) {
             if (at < len && bytes[at] != '\r')

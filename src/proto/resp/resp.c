@@ -118,6 +118,61 @@ static enum mr_result scan_reply(uint8_t lane, struct mr_reply_state *state, con
     return mr_resp_scan_reply(state, bytes, len, reply_len);
 }
 
+/* ---- leases ---- */
+
+static uint64_t read_id(struct mr_slice reply)
+{
+    uint64_t id = 0;
+
+    if (reply.len < 4 || reply.at[0] != ':' ||
+        !mr_parse_uint((struct mr_slice){reply.at + 1, reply.len - 3}, UINT64_MAX, &id))
+        return 0;
+    return id;
+}
+
+static bool is_reset(struct mr_slice reply)
+{
+    return reply.len > 0 && reply.at[0] == '+';
+}
+
+static void unblock(uint64_t id, struct mr_slab *slab, struct mr_buf *out)
+{
+    char digits[24];
+
+    mr_resp_put_head(out, slab, '*', 4);
+    mr_resp_put_bulk(out, slab, mr_slice_of("CLIENT"));
+    mr_resp_put_bulk(out, slab, mr_slice_of("UNBLOCK"));
+    mr_resp_put_bulk(out, slab, (struct mr_slice){digits, mr_format_uint(digits, id)});
+    mr_resp_put_bulk(out, slab, mr_slice_of("ERROR"));
+}
+
+static bool is_unblocked(struct mr_slice reply)
+{
+    static const char TEXT[] = "-UNBLOCKED ";
+
+    return reply.len >= sizeof(TEXT) - 1 && memcmp(reply.at, TEXT, sizeof(TEXT) - 1) == 0;
+}
+
+static struct mr_slice say(const struct mr_session *session, enum mr_saying saying)
+{
+    static const char *const TEXTS[] = {
+        [MR_SAY_OK] = "+OK\r\n",
+        [MR_SAY_QUEUED] = "+QUEUED\r\n",
+        [MR_SAY_NESTED] = "-ERR MULTI calls can not be nested\r\n",
+        [MR_SAY_COMMIT_ALONE] = "-ERR EXEC without MULTI\r\n",
+        [MR_SAY_DISCARD_ALONE] = "-ERR DISCARD without MULTI\r\n",
+        [MR_SAY_WATCH_INSIDE] = "-ERR WATCH inside MULTI is not allowed\r\n",
+        [MR_SAY_NOT_INSIDE] = "-ERR Command not allowed inside a transaction\r\n",
+        [MR_SAY_TOO_LARGE] = "-ERR the transaction is larger than a request may be\r\n",
+        [MR_SAY_ABORTED] = "-EXECABORT Transaction discarded because of previous errors.\r\n",
+        [MR_SAY_BROKEN] = "*-1\r\n",
+        [MR_SAY_EMPTY] = "*0\r\n",
+    };
+
+    (void)session;
+    return mr_slice_of(TEXTS[saying]);
+}
+
 const struct mr_proto MR_PROTO_RESP = {
     .name = "redis",
     .lanes = 1,
@@ -132,6 +187,13 @@ const struct mr_proto MR_PROTO_RESP = {
     .scan_reply = scan_reply,
     .hello = hello,
     .check_hello = check_hello,
+    .lease = {.introduce = "*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n",
+              .read_id = read_id,
+              .reset = "*1\r\n$7\r\nUNWATCH\r\n",
+              .is_reset = is_reset,
+              .unblock = unblock,
+              .is_unblocked = is_unblocked,
+              .say = say},
     .probe = probe,
     .check_probe = check_probe,
 };

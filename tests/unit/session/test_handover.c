@@ -458,7 +458,7 @@ static struct wire fresh(void)
     const size_t bytes = WIRE_BYTES - HEAD_AT;
 
     return (struct wire){.magic = 0x6d72636cu,
-                         .version = 2,
+                         .version = 3,
                          .total = bytes,
                          .flags = FRESH,
                          .head_bytes = (uint32_t)(bytes - 5),

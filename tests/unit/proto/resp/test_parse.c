@@ -15,6 +15,8 @@ struct outcome {
     char wire[1024];
     uint32_t n_keys;
     bool splittable;
+    enum mr_step step;
+    bool once;
 };
 
 static void record(struct outcome *o, enum mr_result rc, const struct mr_msg *msg)
@@ -35,6 +37,8 @@ static void record(struct outcome *o, enum mr_result rc, const struct mr_msg *ms
         o->n_keys = msg->n_keys;
         o->splittable = msg->splittable;
     }
+    o->step = (enum mr_step)msg->step;
+    o->once = msg->once;
     if (o->action != MR_MSG_SKIP && o->action != MR_MSG_REFUSE)
         memcpy(o->wire, msg->wire.at, msg->wire.len);
 }
@@ -301,7 +305,6 @@ static void refuses(void **state)
         {"xread STREAMS a b 0",
          "-ERR Unbalanced 'xread' list of streams: for each stream key an ID or '$' must be "
          "specified.\r\n"},
-        {"xread BLOCK 0 STREAMS a 0", "-ERR BLOCK is not supported by this proxy\r\n"},
         {"xread COUNT 1 2", "-ERR syntax error\r\n"},
         {"copy a b DB 2", "-ERR DB is not supported by this proxy\r\n"},
         {"copy a b replace db 2", "-ERR DB is not supported by this proxy\r\n"},
@@ -309,10 +312,6 @@ static void refuses(void **state)
                          "one server\r\n"},
         {"memory doctor k", "-ERR command 'memory' is not supported by this proxy: it administers "
                             "one server\r\n"},
-        {"blpop k 0", "-ERR command 'blpop' is not supported by this proxy: it would block a "
-                      "shared server connection\r\n"},
-        {"multi", "-ERR command 'multi' is not supported by this proxy: transactions need a "
-                  "connection of their own\r\n"},
         {"flushall", "-ERR command 'flushall' is not supported by this proxy: it concerns all "
                      "keys of all servers\r\n"},
         {"get aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
@@ -333,6 +332,44 @@ static void refuses(void **state)
     /* what a client sends cannot forge a second reply line */
     assert_string_equal(parsed("*2\r\n$5\r\na\r\n+b\r\n$3\r\n\r\nx\r\n").reply,
                         "-ERR unknown command 'a  +b', with args beginning with: '  x' \r\n");
+}
+
+static void steps_are_told(void **state)
+{
+    static const struct {
+        const char *line;
+        enum mr_step step;
+        enum mr_msg_action action;
+        uint32_t n_keys;
+        bool once;
+    } CASES[] = {
+        {"multi", MR_STEP_BEGIN, MR_MSG_ANYWHERE, 0, false},
+        {"EXEC", MR_STEP_COMMIT, MR_MSG_ANYWHERE, 0, false},
+        {"discard", MR_STEP_DISCARD, MR_MSG_ANYWHERE, 0, false},
+        {"unwatch", MR_STEP_UNWATCH, MR_MSG_ANYWHERE, 0, false},
+        {"watch a", MR_STEP_WATCH, MR_MSG_BY_KEY, 1, false},
+        {"watch a b", MR_STEP_WATCH, MR_MSG_BY_KEYS, 2, false},
+        {"blpop a 0", MR_STEP_BLOCK, MR_MSG_BY_KEY, 1, false},
+        {"bzpopmin a b 1.5", MR_STEP_BLOCK, MR_MSG_BY_KEYS, 2, false},
+        {"blmpop 0 2 a b left", MR_STEP_BLOCK, MR_MSG_BY_KEYS, 2, false},
+        {"blmove a b left right 0", MR_STEP_BLOCK, MR_MSG_BY_KEYS, 2, false},
+        {"xread block 0 streams a 0-1", MR_STEP_BLOCK, MR_MSG_BY_KEY, 1, false},
+        {"xread block 0 streams a b 0 $", MR_STEP_BLOCK, MR_MSG_BY_KEYS, 2, true},
+        {"xread streams a 0-1", MR_STEP_NONE, MR_MSG_BY_KEY, 1, false},
+        {"xreadgroup group block c block 5 streams a >", MR_STEP_BLOCK, MR_MSG_BY_KEY, 1, false},
+        {"xreadgroup group block block streams a >", MR_STEP_NONE, MR_MSG_BY_KEY, 1, false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < MR_COUNT(CASES); i++) {
+        const struct outcome o = request(CASES[i].line);
+        assert_int_equal(o.rc, MR_OK);
+        assert_int_equal(o.step, CASES[i].step);
+        assert_int_equal(o.action, CASES[i].action);
+        assert_int_equal(o.once, CASES[i].once);
+        if (CASES[i].n_keys > 1)
+            assert_int_equal(o.n_keys, CASES[i].n_keys);
+    }
 }
 
 static void nothing_passes_before_auth(void **state)
@@ -433,6 +470,7 @@ int main(void)
         T(routes),
         T(refuses),
         T(walks_all_keys),
+        T(steps_are_told),
         T(nothing_passes_before_auth),
         T(the_last_store_is_a_key),
         T(strangers_say_little),
