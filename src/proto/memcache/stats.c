@@ -95,19 +95,23 @@ static bool next(bool binary, struct mr_slice *left, struct mr_slice *name, stru
 
 enum kind { WHOLE, MILLIONTHS, OTHER };
 
-/* One name, over all servers. */
+/* A statistic of one server. The first of a name stands for it over all servers. */
 struct row {
     struct mr_slice name;
-    struct mr_slice value; /* of the first server that has it */
-    uint64_t sum;          /* of whole numbers, or of millionths */
+    struct mr_slice value;
+    uint64_t sum;  /* of a first one: of whole numbers, or of millionths */
+    uint32_t next; /* one of the same name, from another server; 0 for none */
+    uint32_t last; /* of a first one: the last of the same name */
     enum kind kind;
+    bool first;
     bool differs;
 };
 
+/* All rows in the order of the replies, and where the first one of a name is. */
 struct table {
-    struct row *rows;
-    uint32_t n, capacity;
-    uint32_t hint; /* where the next name is likely to be: servers list them in the same order */
+    struct row *rows; /* row 0 is none */
+    uint32_t *slots;  /* a power of two, half of them empty at least */
+    uint32_t n, n_slots;
 };
 
 /* Numbers that say something about one server each. */
@@ -137,30 +141,43 @@ static enum kind read_number(struct mr_slice value, uint64_t *v)
     return MILLIONTHS;
 }
 
-static struct row *find(struct table *t, struct mr_slice name)
+static uint32_t hash(struct mr_slice name)
 {
-    for (uint32_t k = 0; k < t->n; k++) {
-        const uint32_t i = (t->hint + k) % t->n;
-        if (mr_slice_eq(t->rows[i].name, name)) {
-            t->hint = i + 1;
-            return &t->rows[i];
-        }
+    uint32_t h = 2166136261u;
+
+    for (size_t i = 0; i < name.len; i++)
+        h = (h ^ (uint8_t)name.at[i]) * 16777619u;
+    return h;
+}
+
+/* The slot of the name, an empty one when it is new. */
+static uint32_t *find(const struct table *t, struct mr_slice name)
+{
+    uint32_t i = hash(name);
+
+    for (;; i++) {
+        uint32_t *slot = &t->slots[i & (t->n_slots - 1)];
+        if (*slot == 0 || mr_slice_eq(t->rows[*slot].name, name))
+            return slot;
     }
-    return NULL;
 }
 
 static void add(struct table *t, struct mr_slice name, struct mr_slice value, bool sums)
 {
-    struct row *row = find(t, name);
+    const uint32_t number = t->n++;
+    uint32_t *slot = find(t, name);
     uint64_t v = 0;
     const enum kind kind = !sums || is_single(name) ? OTHER : read_number(value, &v);
 
-    if (row == NULL) {
-        row = &t->rows[t->n++];
-        *row = (struct row){.name = name, .value = value, .sum = v};
-        row->kind = kind;
+    t->rows[number] = (struct row){
+        .name = name, .value = value, .sum = v, .last = number, .kind = kind, .first = *slot == 0};
+    if (*slot == 0) {
+        *slot = number;
         return;
     }
+    struct row *row = &t->rows[*slot];
+    t->rows[row->last].next = number;
+    row->last = number;
     row->differs |= !mr_slice_eq(row->value, value);
     if (row->kind != kind)
         row->kind = OTHER;
@@ -173,31 +190,29 @@ static struct mr_slice reply_of(const struct mr_plan *plan, uint32_t part)
 }
 
 /* Every server's value, where they differ and are no numbers to sum up. */
-static void put_all(const struct mr_plan *plan, bool binary, const struct row *row,
+static void put_all(const struct mr_plan *plan, const struct table *t, const struct row *row,
                     struct mr_slab *slab, struct mr_buf *out)
 {
     struct mr_buf all = {0};
-    struct mr_slice name, value;
 
-    for (uint32_t i = 0; i < plan->n_parts; i++) {
-        struct mr_slice left = reply_of(plan, i);
-        while (plan->parts[i].failure == NULL && next(binary, &left, &name, &value))
-            if (mr_slice_eq(name, row->name))
-                MR_CHECK((mr_buf_empty(&all) || mr_buf_append(&all, slab, ",", 1)) &&
-                         (value.len == 0 || mr_buf_append(&all, slab, value.at, value.len)));
+    for (const struct row *r = row;; r = &t->rows[r->next]) {
+        MR_CHECK(r->value.len == 0 || mr_buf_append(&all, slab, r->value.at, r->value.len));
+        if (r->next == 0)
+            break;
+        MR_CHECK(mr_buf_append(&all, slab, ",", 1));
     }
     mr_mc_put_stat(plan->ticket, row->name, mr_buf_slice(&all), slab, out);
     mr_buf_clear(&all, slab);
 }
 
-static void put_row(const struct mr_plan *plan, bool binary, const struct row *row,
+static void put_row(const struct mr_plan *plan, const struct table *t, const struct row *row,
                     struct mr_slab *slab, struct mr_buf *out)
 {
     char text[48];
     int n;
 
     if (row->kind == OTHER && row->differs && !is_single(row->name)) {
-        put_all(plan, binary, row, slab, out);
+        put_all(plan, t, row, slab, out);
         return;
     }
     if (row->kind == WHOLE)
@@ -246,27 +261,41 @@ static void put_each(const struct mr_plan *plan, bool binary, struct mr_slab *sl
     }
 }
 
-static void put_merged(const struct mr_plan *plan, bool binary, struct mr_slab *slab,
-                       struct mr_buf *out)
+static uint32_t count_rows(const struct mr_plan *plan, bool binary)
 {
-    const bool sums = mr_mc_unpack(plan->ticket).stats != MR_MC_STATS_SETTINGS;
-    struct table t = {0};
     struct mr_slice name, value;
+    uint32_t n = 0;
 
     for (uint32_t i = 0; i < plan->n_parts; i++) {
         struct mr_slice left = reply_of(plan, i);
         while (plan->parts[i].failure == NULL && next(binary, &left, &name, &value))
-            t.capacity++;
+            n++;
     }
-    t.rows = mr_slab_get(slab, (t.capacity + 1) * sizeof(*t.rows));
+    return n;
+}
+
+static void put_merged(const struct mr_plan *plan, bool binary, struct mr_slab *slab,
+                       struct mr_buf *out)
+{
+    const bool sums = mr_mc_unpack(plan->ticket).stats != MR_MC_STATS_SETTINGS;
+    const uint32_t capacity = 1 + count_rows(plan, binary);
+    struct table t = {.n = 1, .n_slots = 2};
+    struct mr_slice name, value;
+
+    while (t.n_slots < 2 * capacity)
+        t.n_slots *= 2;
+    t.rows = mr_slab_get(slab, capacity * sizeof(*t.rows));
+    t.slots = mr_slab_get_zeroed(slab, t.n_slots * sizeof(*t.slots));
     for (uint32_t i = 0; i < plan->n_parts; i++) {
         struct mr_slice left = reply_of(plan, i);
         while (plan->parts[i].failure == NULL && next(binary, &left, &name, &value))
             add(&t, name, value, sums);
     }
-    for (uint32_t i = 0; i < t.n; i++)
-        put_row(plan, binary, &t.rows[i], slab, out);
-    mr_slab_put(slab, t.rows, (t.capacity + 1) * sizeof(*t.rows));
+    for (uint32_t i = 1; i < t.n; i++)
+        if (t.rows[i].first)
+            put_row(plan, &t, &t.rows[i], slab, out);
+    mr_slab_put(slab, t.slots, t.n_slots * sizeof(*t.slots));
+    mr_slab_put(slab, t.rows, capacity * sizeof(*t.rows));
 }
 
 void mr_mc_join_stats(const struct mr_plan *plan, struct mr_slab *slab, struct mr_buf *out)

@@ -8,6 +8,8 @@ static struct mr_proto_options options = {
 #define PROTO   MR_PROTO_MEMCACHE
 #include "unit/proto/splitting.h"
 
+#include <time.h>
+
 static void values_in_the_order_of_the_keys(void **state)
 {
     (void)state;
@@ -135,6 +137,33 @@ static void statistics_are_merged(void **state)
     assert_string_equal(joined(), "SERVER_ERROR Connection refused\r\n");
 }
 
+/* Servers with many statistics of different names must not stop the worker. */
+static void statistics_cost_linear_time(void **state)
+{
+    static char list[1 << 20];
+    struct mr_buf out = {0};
+
+    (void)state;
+    split("stats sizes\r\n", "", 2);
+    for (unsigned i = 0; i < 2; i++) {
+        size_t n = 0;
+        for (unsigned row = 0; row < 30000; row++)
+            n += (size_t)snprintf(list + n, sizeof(list) - n, "STAT %u 1\r\n", 32 * (2 * row + i));
+        strcpy(list + n, "END\r\n");
+        answer(i, list);
+    }
+    const clock_t from = clock();
+    PROTO.join(&plan, &slab, &out);
+    assert_true(clock() - from < 3 * CLOCKS_PER_SEC / 2);
+    assert_int_equal(mr_buf_len(&out),
+                     mr_buf_len(&parts[0].reply) + mr_buf_len(&parts[1].reply) - 5);
+    mr_buf_clear(&out, &slab);
+    for (unsigned i = 0; i < 2; i++) {
+        mr_buf_clear(&parts[i].request, &slab);
+        mr_buf_clear(&parts[i].reply, &slab);
+    }
+}
+
 static void a_flush_is_of_all(void **state)
 {
     (void)state;
@@ -206,6 +235,7 @@ RUN(cmocka_unit_test_setup_teardown(values_in_the_order_of_the_keys, setup, tear
     cmocka_unit_test_setup_teardown(a_reply_of_another_kind_is_not_shown, setup, teardown),
     cmocka_unit_test_setup_teardown(statistics_end_where_they_end, setup, teardown),
     cmocka_unit_test_setup_teardown(statistics_are_merged, setup, teardown),
+    cmocka_unit_test_setup_teardown(statistics_cost_linear_time, setup, teardown),
     cmocka_unit_test_setup_teardown(a_flush_is_of_all, setup, teardown),
     cmocka_unit_test_setup_teardown(replies_end_where_they_end, setup, teardown),
     cmocka_unit_test_setup_teardown(what_is_no_reply, setup, teardown))
