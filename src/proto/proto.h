@@ -81,6 +81,7 @@ enum mr_step {
     MR_STEP_BEGIN,   /* of a transaction */
     MR_STEP_COMMIT,
     MR_STEP_DISCARD,
+    MR_STEP_END, /* LOCAL: nothing of it is left */
 };
 
 /** Replies that the proxy makes for them. */
@@ -124,7 +125,7 @@ struct mr_msg {
     uint64_t ticket;         /* protocol's own: what it must know when the request is answered */
     size_t consumed;         /* bytes of input that this message took */
     struct mr_slice wire;    /* what to forward */
-    struct mr_slice key;     /* BY_KEY: the key; BY_KEYS: the first one */
+    struct mr_slice key;     /* BY_KEY: the key; BY_KEYS: the first one; with a step: or empty */
     struct mr_slice reply;   /* REFUSE: the whole reply */
     const void *command;     /* the protocol's own row */
     struct mr_msg_keys keys; /* BY_KEYS */

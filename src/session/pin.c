@@ -280,6 +280,8 @@ static bool block(struct mr_client *client, const struct mr_msg *msg)
     struct mr_pin *pin = client->pin;
     if (pin == NULL || pin->in_flight == 0)
         return true; /* refused */
+    (void)mr_pin_wait_for_line(
+        client); /* it may have to be asked again: nothing stands behind it */
     pin->blocked = true;
     pin->once =
         msg->once || !mr_buf_append(&pin->kept, slab_of(client), msg->wire.at, msg->wire.len);
@@ -334,6 +336,8 @@ static bool take(struct mr_client *client, const struct mr_proto_ctx *ctx, const
 {
     const bool open = client->pin != NULL && client->pin->open;
 
+    if (msg->step == MR_STEP_END)
+        return mr_transaction_forget(client) && mr_dispatch_plain(client, ctx, msg);
     if (open || msg->step == MR_STEP_BEGIN || msg->step == MR_STEP_COMMIT ||
         msg->step == MR_STEP_DISCARD)
         return mr_transaction_take(client, msg);

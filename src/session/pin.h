@@ -90,4 +90,7 @@ struct mr_server *mr_pin_target(struct mr_client *client, const struct mr_msg *m
 
 /** transaction.c */
 bool mr_transaction_take(struct mr_client *client, const struct mr_msg *msg);
+
+/** Nothing is executed; what was watched is not any more. False for mr_dispatch: it has to wait. */
+bool mr_transaction_forget(struct mr_client *client);
 void mr_transaction_drop(struct mr_pin *pin);

@@ -96,11 +96,12 @@ static bool begin(struct mr_client *client, const struct mr_msg *msg)
 
 /* ---- its end ---- */
 
-/* Nothing is executed; what was watched is not any more. */
-static bool give_up(struct mr_client *client, enum mr_saying saying)
+bool mr_transaction_forget(struct mr_client *client)
 {
     struct mr_pin *pin = client->pin;
 
+    if (pin == NULL)
+        return true;
     if (pin->watching && pin->in_flight > 0)
         return mr_pin_wait_for_line(client);
     mr_transaction_drop(pin);
@@ -108,6 +109,13 @@ static bool give_up(struct mr_client *client, enum mr_saying saying)
     if (pin->watching)
         mr_lease_end(&pin->lease, MR_LEASE_USED);
     pin->watching = false;
+    return true;
+}
+
+static bool give_up(struct mr_client *client, enum mr_saying saying)
+{
+    if (!mr_transaction_forget(client))
+        return false;
     mr_pin_say(client, saying);
     return true;
 }

@@ -90,9 +90,10 @@ static struct verdict parse(const char *bytes, size_t cut, size_t len)
     struct mr_session session = {.authed = true};
     const struct mr_proto_ctx ctx = {&OPTIONS, &session, &slab, &scratch, NULL};
     struct mr_parse_state state = {0};
-    struct mr_msg msg = {0};
     struct mr_buf out = {0};
+    struct mr_msg msg;
 
+    memset(&msg, 0xa5, sizeof(msg)); /* as what was left of another message */
     enum mr_result rc = proto->parse(&ctx, &state, bytes, cut, &msg);
     if (rc == MR_AGAIN && cut < len)
         rc = proto->parse(&ctx, &state, bytes, len, &msg);
@@ -106,7 +107,10 @@ static struct verdict parse(const char *bytes, size_t cut, size_t len)
         if (msg.action == MR_MSG_LOCAL)
             FUZZ_CHECK(proto->answer(&ctx, &msg, &out) == MR_CLOSE_CLIENT || mr_buf_len(&out) > 0);
         if (msg.action == MR_MSG_REFUSE)
-            FUZZ_CHECK(msg.reply.len > 2);
+            FUZZ_CHECK(msg.reply.len > 2 && msg.step == MR_STEP_NONE);
+        if (msg.step != MR_STEP_NONE && msg.action != MR_MSG_LOCAL)
+            FUZZ_CHECK(msg.key.len == 0 || (msg.key.at > msg.wire.at &&
+                                            msg.key.at + msg.key.len < msg.wire.at + msg.wire.len));
     } else if (rc != MR_AGAIN) {
         FUZZ_CHECK(msg.reply.len > 3);
     }

@@ -369,3 +369,43 @@ def test_a_graceful_stop_while_blocked(start, redis1):
         assert c.rest().startswith(b"-UNBLOCKED")
         m.popen.wait(20)
         assert time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize("behind", ["PING", "NOSUCH", "MULTI", "WATCH q", "UNWATCH", "GET a", None])
+def test_nothing_behind_a_blocked_command_is_in_its_way(start, redis1, behind):
+    m = start(Millrace, [redis1.port])
+    with m.raw() as c, Raw(redis1.port) as direct:
+        tail = command(*behind.split()) if behind else b"*1\r\nx\r\n"
+        for each in (direct, c):
+            each.send(command("BLPOP", "q", 0) + tail)
+        wait_for(lambda: b"blocked_clients:2" in redis1.ask("INFO", "clients"))
+        os.kill(m.pid, signal.SIGHUP)
+        wait_for(lambda: "generation_gone" in m.log_text(), 10)
+        wait_for(lambda: b"blocked_clients:2" in redis1.ask("INFO", "clients"))
+        redis1.ask("RPUSH", "q", 1, 2)
+        assert {c.reply()[1], direct.reply()[1]} == {b"1", b"2"}
+        assert c.reply() == direct.reply()
+    assert "child_died" not in m.log_text()
+
+
+def test_a_refused_blocking_command_is_only_refused(start, redis4):
+    m = start(Millrace, [s.port for s in redis4])
+    worker = m.child_pids()
+    for request in (b"XREAD BLOCK 0 STREAMS a", b"XREAD BLOCK 0 COUNT", b"BLMPOP 0 0 LEFT COUNT",
+                    b"BZMPOP 0 0 MIN COUNT", b"XREADGROUP GROUP g c BLOCK 0 STREAMS a"):
+        with m.raw() as c:  # the first message of a connection: there is no key of another one
+            assert c.send(request + b"\r\n").line().startswith(b"-ERR"), request
+            assert c.ask("PING") == b"+PONG"
+    assert m.child_pids() == worker
+
+
+def test_reset_and_quit_end_it_all(both, start, redis1):
+    assert both("MULTI", "SET a 1", "RESET", "GET a", "EXEC") == [
+        b"+OK", b"+QUEUED", b"+RESET", None, b"-ERR EXEC without MULTI"]
+    assert both("MULTI", "NOSUCH", "QUIT")[-1] == b"+OK"
+    m = start(Millrace, [redis1.port])
+    for port in (redis1.port, m.port):
+        with Raw(port) as c, Raw(redis1.port) as other:
+            assert [c.ask("WATCH", "w"), c.ask("RESET"), other.ask("SET", "w", 1), c.ask("MULTI"),
+                    c.ask("SET", "w", 2), c.ask("EXEC")] == [
+                        b"+OK", b"+RESET", b"+OK", b"+OK", b"+QUEUED", [b"+OK"]]

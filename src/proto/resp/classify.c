@@ -270,10 +270,12 @@ static void route(const struct mr_proto_ctx *ctx, struct mr_msg *msg,
         if (!key_fits(ctx, msg, key))
             return;
     walk = (struct mr_key_walk){0};
-    if (!mr_resp_next_key(msg, &walk, &msg->key))
-        msg->action = MR_MSG_ANYWHERE; /* a script without keys, OBJECT HELP */
-    else
+    if (mr_resp_next_key(msg, &walk, &msg->key)) {
         msg->action = msg->n_keys == 1 ? MR_MSG_BY_KEY : MR_MSG_BY_KEYS;
+    } else {
+        msg->action = MR_MSG_ANYWHERE; /* a script without keys, OBJECT HELP */
+        msg->key = (struct mr_slice){NULL, 0};
+    }
 }
 
 static void take_step(const struct mr_proto_ctx *ctx, struct mr_msg *msg, enum mr_step step)
@@ -292,6 +294,12 @@ static bool is_queueable(const struct mr_resp_command *cmd)
         if (strcmp(cmd->name, NAMES[i]) == 0)
             return true;
     return false;
+}
+
+/* What a server does at once in a transaction too, and forgets it. */
+static bool ends_session(const struct mr_resp_command *cmd)
+{
+    return strcmp(cmd->name, "reset") == 0 || strcmp(cmd->name, "quit") == 0;
 }
 
 /* Until the password has come only these are served. */
@@ -344,6 +352,7 @@ void mr_resp_classify(const struct mr_proto_ctx *ctx, struct mr_msg *msg)
     case MR_RESP_LOCAL:
         msg->action = MR_MSG_LOCAL;
         msg->queueable = is_queueable(cmd);
+        msg->step = ends_session(cmd) ? MR_STEP_END : MR_STEP_NONE;
         return;
     case MR_RESP_BLOCK:
         take_step(ctx, msg, MR_STEP_BLOCK);

@@ -68,6 +68,7 @@ void mr_resp_refuse(const struct mr_proto_ctx *ctx, struct mr_msg *msg, const ch
     mr_buf_consume(ctx->scratch, ctx->slab, mr_buf_len(ctx->scratch));
     MR_CHECK(mr_buf_append(ctx->scratch, ctx->slab, text, len + 2));
     msg->action = MR_MSG_REFUSE;
+    msg->step = MR_STEP_NONE;
     msg->reply = mr_buf_slice(ctx->scratch);
 }
 

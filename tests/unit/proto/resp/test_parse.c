@@ -461,6 +461,38 @@ static void the_last_store_is_a_key(void **state)
     }
 }
 
+/* A refusal goes no way but to its client, and what goes anywhere has no key of another message. */
+static void a_refusal_has_no_step(void **state)
+{
+    static const struct {
+        const char *line;
+        enum mr_msg_action action;
+        enum mr_step step;
+    } CASES[] = {
+        {"xread BLOCK 0 STREAMS a\r\n", MR_MSG_REFUSE, MR_STEP_NONE},
+        {"xread BLOCK 0 COUNT\r\n", MR_MSG_REFUSE, MR_STEP_NONE},
+        {"xread BLOCK 0 STREAMS aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa 0\r\n",
+         MR_MSG_REFUSE, MR_STEP_NONE},
+        {"blmpop 0 x a LEFT\r\n", MR_MSG_REFUSE, MR_STEP_NONE},
+        {"blmpop 0 0 LEFT COUNT\r\n", MR_MSG_ANYWHERE, MR_STEP_BLOCK},
+        {"multi\r\n", MR_MSG_ANYWHERE, MR_STEP_BEGIN},
+        {"reset\r\n", MR_MSG_LOCAL, MR_STEP_END},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < MR_COUNT(CASES); i++) {
+        struct mr_parse_state ps = {0};
+        struct mr_msg msg;
+        memset(&msg, 0xa5, sizeof(msg));
+        assert_int_equal(MR_PROTO_RESP.parse(&CTX, &ps, CASES[i].line, strlen(CASES[i].line), &msg),
+                         MR_OK);
+        assert_int_equal(msg.action, CASES[i].action);
+        assert_int_equal(msg.step, CASES[i].step);
+        if (msg.action == MR_MSG_ANYWHERE)
+            assert_int_equal(msg.key.len, 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -474,6 +506,7 @@ int main(void)
         T(nothing_passes_before_auth),
         T(the_last_store_is_a_key),
         T(strangers_say_little),
+        T(a_refusal_has_no_step),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
