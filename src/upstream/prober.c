@@ -122,7 +122,8 @@ static void begin_probe(struct mr_server *server)
     server->probe = (struct mr_call){.ops = &CALL_OPS, .class = MR_CLASS_OTHER};
     server->probing = true;
     server->probe_since_us = now_us(server);
-    config->protocol->probe(&config->options, server->lane, slab, &request);
+    /* in the dialect of the connection: clients may have gone on to another one */
+    config->protocol->probe(&config->options, server->prober->lane, slab, &request);
     (void)mr_backend_send(server->prober, &server->probe, mr_buf_slice(&request));
     mr_buf_clear(&request, slab);
 }

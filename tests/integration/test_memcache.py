@@ -318,6 +318,33 @@ def test_a_silent_server_times_out(start):
         assert read_packet(b)[1:3] == (0x86, 9)
 
 
+def test_probes_keep_to_the_dialect_of_their_connection(start):
+    probes, mixed = [], []
+
+    def serve(conn, server):
+        binary = None
+        while data := server.read(conn):
+            if binary is None:
+                binary = data[0] == 0x80
+            if (data[0] == 0x80) != binary:
+                mixed.append(data)
+            if binary:
+                conn.sendall(b"\x81\x0a" + bytes(22))
+            else:
+                probes.append(data)
+                conn.sendall(b"VERSION 1.6.18\r\n")
+
+    m = start(Millrace, [start(Scripted, serve).port], redis=None, health_checks="always",
+              health_check_interval="50ms")
+    wait_for(lambda: len(probes) >= 2)  # the prober has its connection, in text
+    with m.raw() as b:
+        b.send(packet(0x0b, opaque=0))
+        assert b.exactly(24)[0] == 0x81
+        seen = len(probes)
+        wait_for(lambda: mixed or len(probes) >= seen + 3)
+    assert not mixed
+
+
 def test_a_dialect_that_a_server_does_not_speak(start):
     text_only, binary_only = start(Memcached, "-B", "ascii"), start(Memcached, "-B", "binary")
     one = start(Millrace, [text_only.port], redis=None)  # no timeout: nothing may hang

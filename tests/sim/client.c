@@ -11,6 +11,8 @@
 struct sim_client *sim_clients;
 const char *(*sim_excuse)(struct sim_client *c);
 bool (*sim_allows_error)(const struct sim_expect *e, struct mr_slice reply);
+bool (*sim_may_have_failed)(const struct sim_expect *e);
+bool sim_failure_is_miss;
 bool sim_strict;
 
 static uint32_t n_clients;
@@ -38,6 +40,15 @@ static void pop(struct sim_client *c)
     c->waiting_bytes -= e->reply_bytes;
 }
 
+const struct sim_expect *sim_client_due(const struct sim_client *c)
+{
+    const struct sim_expect *e = c->head;
+
+    while (e != NULL && e->optional)
+        e = e->next;
+    return e;
+}
+
 _Noreturn void sim_wrong(const struct sim_client *c, const struct sim_expect *e,
                          struct mr_slice reply, const char *why)
 {
@@ -53,38 +64,207 @@ _Noreturn void sim_wrong(const struct sim_client *c, const struct sim_expect *e,
 
 size_t sim_some_size(const struct sim_client *c)
 {
-    if (sim_once_in(c->plan.huge))
-        return sim_magnitude(1000, 400000);
-    return sim_below(c->plan.size + 1);
+    const uint32_t most = c->plan.pool != NULL ? c->plan.pool->max_item_bytes : UINT32_MAX;
+    const uint32_t size =
+        sim_once_in(c->plan.huge) ? sim_magnitude(1000, 400000) : sim_below(c->plan.size + 1);
+
+    return size < most ? size : most;
 }
 
-struct mr_slice sim_made_key(struct sim_client *c, size_t *size)
+struct mr_slice sim_made_key(struct sim_client *c, size_t max, size_t *size)
 {
     *size = sim_some_size(c);
+    if (*size > max)
+        *size = max;
     return mr_slice_of(
         sim_text("v%u.%llu.%zu", c->id, (unsigned long long)c->n_sent + sim_below(1000), *size));
 }
 
-struct mr_slice sim_stored_key(struct sim_client *c, struct sim_expect *e)
+void sim_set_keys(struct sim_expect *e, uint32_t n)
+{
+    e->keys = sim_alloc(n * sizeof(*e->keys));
+    e->n_keys = n;
+}
+
+/* Its key: an own one, or one that all write. */
+static void choose_key(struct sim_client *c, struct sim_expect *e)
 {
     const uint32_t i = sim_below(SIM_OWN_KEYS + 1);
 
-    e->shared = i == SIM_OWN_KEYS;
-    e->own = e->shared ? NULL : &c->own[i];
-    e->version = e->own != NULL ? e->own->version : 0;
-    return e->shared ? mr_slice_of(sim_text("h%u", sim_below(HOT_KEYS))) : e->own->name;
+    if (e->n_keys > 0)
+        return; /* it is chosen */
+    sim_set_keys(e, 1);
+    e->own = i < SIM_OWN_KEYS ? &c->own[i] : NULL;
+    e->keys[0] = e->own != NULL ? e->own->name : mr_slice_of(sim_text("h%u", sim_below(HOT_KEYS)));
 }
 
-struct mr_slice sim_next_tag(struct sim_client *c, struct sim_expect *e)
+/* What is known of the own key when all before this one is done. */
+static void remember(struct sim_expect *e)
 {
-    const struct mr_slice key = e->keys[0];
-
     if (e->own == NULL)
-        return mr_slice_of(
-            sim_text("%.*s#%u.%llu", (int)key.len, key.at, c->id, (unsigned long long)c->n_sent));
-    e->own->version = e->version = ++e->own->versions;
-    return mr_slice_of(sim_text("%.*s#%u", (int)key.len, key.at, e->version));
+        return;
+    e->version = e->own->version;
+    e->changes = e->own->changes;
+    e->number = e->own->number;
+    e->size = e->own->size;
 }
+
+void sim_plan_read(struct sim_client *c, struct sim_expect *e)
+{
+    choose_key(c, e);
+    remember(e);
+}
+
+/* ---- changes ---- */
+
+static bool takes_place(const struct sim_own_key *own, enum sim_change change)
+{
+    switch (change) {
+    case SIM_SET:
+        return true;
+    case SIM_ADD:
+        return own->version == 0;
+    case SIM_CAS:
+        return own->version != 0 && own->cas_changes == own->changes;
+    case SIM_REPLACE:
+    case SIM_APPEND:
+    case SIM_DELETE:
+    case SIM_TOUCH:
+        break;
+    }
+    return own->version != 0;
+}
+
+/* The value goes on as it would have, had it been longer. */
+static void add_more(struct sim_client *c, struct sim_own_key *own, struct mr_slice tag,
+                     size_t size)
+{
+    const size_t period = tag.len + 1;
+
+    for (size_t i = own->size; i < own->size + size; i++)
+        sim_bytes_add(&c->value, i % period < tag.len ? tag.at + i % period : "|", 1);
+    own->appended = true;
+}
+
+static void change_own(struct sim_client *c, struct sim_expect *e, enum sim_change change)
+{
+    struct sim_own_key *own = e->own;
+    const size_t size = change == SIM_APPEND ? sim_below(60) : sim_some_size(c);
+    const uint32_t version = change == SIM_APPEND ? own->version : ++own->versions;
+    const struct mr_slice tag =
+        mr_slice_of(sim_text("%.*s#%u", (int)own->name.len, own->name.at, version));
+
+    e->yes = takes_place(own, change);
+    if (change == SIM_APPEND)
+        add_more(c, own, tag, size);
+    else if (change != SIM_DELETE && change != SIM_TOUCH)
+        sim_bytes_add_value(&c->value, tag, size);
+    if (e->yes && change != SIM_TOUCH) {
+        own->changes++;
+        own->size = change == SIM_APPEND ? own->size + size : size;
+        own->version = change == SIM_DELETE ? 0 : version;
+    }
+    remember(e);
+    e->version = version; /* of what was sent */
+}
+
+void sim_plan_change(struct sim_client *c, struct sim_expect *e, enum sim_change change)
+{
+    c->value.start = c->value.end = 0;
+    choose_key(c, e);
+    if (e->own != NULL) {
+        change_own(c, e, change);
+        return;
+    }
+    const struct mr_slice key = e->keys[0];
+    if (change == SIM_DELETE || change == SIM_TOUCH || change == SIM_APPEND)
+        return; /* nothing is added to a value that is not known */
+    const char *tag =
+        sim_text("%.*s#%u.%llu", (int)key.len, key.at, c->id, (unsigned long long)c->n_sent);
+    sim_bytes_add_value(&c->value, mr_slice_of(tag), sim_some_size(c));
+}
+
+bool sim_plan_cas(struct sim_client *c, struct sim_expect *e)
+{
+    struct sim_own_key *own = &c->own[sim_below(SIM_OWN_KEYS)];
+
+    if (own->cas == 0)
+        return false;
+    sim_set_keys(e, 1);
+    e->own = own;
+    e->keys[0] = own->name;
+    sim_plan_change(c, e, SIM_CAS);
+    return true;
+}
+
+static void choose_counter(struct sim_client *c, struct sim_expect *e)
+{
+    sim_set_keys(e, 1);
+    e->own = &c->counter;
+    e->keys[0] = c->counter.name;
+}
+
+void sim_plan_count(struct sim_client *c, struct sim_expect *e, bool down, uint64_t delta,
+                    const uint64_t *initial)
+{
+    struct sim_own_key *own = &c->counter;
+
+    choose_counter(c, e);
+    e->yes = own->version != 0 || initial != NULL;
+    if (own->version != 0)
+        own->number =
+            down ? own->number - (delta < own->number ? delta : own->number) : own->number + delta;
+    else if (initial != NULL)
+        own->number = *initial;
+    own->version = e->yes;
+    remember(e);
+}
+
+void sim_plan_counter(struct sim_client *c, struct sim_expect *e, uint64_t number)
+{
+    choose_counter(c, e);
+    c->counter.number = number;
+    c->counter.version = 1;
+    e->yes = true;
+    remember(e);
+}
+
+bool sim_sure(const struct sim_expect *e)
+{
+    return sim_strict && e->own != NULL && !e->own->uncertain;
+}
+
+/* It may have happened or not. */
+static void doubt(const struct sim_expect *e)
+{
+    if (e->own != NULL && (e->want == SIM_WANT_STORE || e->want == SIM_WANT_COUNT))
+        e->own->uncertain = true;
+}
+
+void sim_check_change(const struct sim_client *c, const struct sim_expect *e, bool changed,
+                      struct mr_slice reply)
+{
+    if (sim_sure(e) && changed != e->yes)
+        sim_wrong(c, e, reply, changed ? "a change that cannot be" : "a change is refused");
+}
+
+void sim_check_count(const struct sim_client *c, const struct sim_expect *e, uint64_t number,
+                     struct mr_slice reply)
+{
+    sim_check_change(c, e, true, reply);
+    if (sim_sure(e) && number != e->number)
+        sim_wrong(c, e, reply, "another number");
+}
+
+void sim_learn_cas(const struct sim_expect *e, uint64_t cas)
+{
+    if (e->own == NULL || cas == 0)
+        return;
+    e->own->cas = cas;
+    e->own->cas_changes = e->changes;
+}
+
+/* ---- what is read ---- */
 
 void sim_check_made(const struct sim_client *c, const struct sim_expect *e, uint32_t i,
                     struct mr_slice value)
@@ -96,17 +276,27 @@ void sim_check_made(const struct sim_client *c, const struct sim_expect *e, uint
         sim_wrong(c, e, value, "another value");
 }
 
+void sim_check_miss(const struct sim_client *c, const struct sim_expect *e, const char *why)
+{
+    if (!sim_failure_is_miss || !sim_may_have_failed(e))
+        sim_wrong(c, e, (struct mr_slice){"nothing", 7}, why);
+}
+
 void sim_check_stored(const struct sim_client *c, const struct sim_expect *e, struct mr_slice value)
 {
     const struct mr_slice key = e->keys[0];
-    const bool sure = sim_strict && e->own != NULL && !e->own->uncertain;
+    const bool sure = sim_sure(e);
     uint32_t version = 0;
 
     if (value.at == NULL) {
         if (sure && e->version != 0)
-            sim_wrong(c, e, value, "a value is lost");
+            sim_check_miss(c, e, "a value is lost");
         return;
     }
+    if (sure && (e->version == 0 || value.len != e->size))
+        sim_wrong(c, e, value, "a value of another size");
+    if (!sure && e->own != NULL && e->own->appended)
+        return; /* more of one value may stand behind another one */
     const struct mr_slice tag = sim_tag_of(value);
     if (!sim_is_value(value, tag))
         sim_wrong(c, e, value, "a value is broken");
@@ -120,6 +310,13 @@ void sim_check_stored(const struct sim_client *c, const struct sim_expect *e, st
         sim_wrong(c, e, value, "not the last value");
     if (e->own != NULL && version > e->own->versions)
         sim_wrong(c, e, value, "a value that was never sent");
+}
+
+void sim_check_flags(const struct sim_client *c, const struct sim_expect *e, uint32_t flags,
+                     struct mr_slice reply)
+{
+    if (e->want == SIM_WANT_STORED && sim_sure(e) && flags != e->version)
+        sim_wrong(c, e, reply, "other flags");
 }
 
 /* ---- the end ---- */
@@ -168,6 +365,35 @@ uint64_t sim_client_silence_us(struct sim_client *c)
     return c->longest_gap_us;
 }
 
+/* The first one has got no reply: it is quiet, and all is in order. */
+static void pass_over(struct sim_client *c)
+{
+    static const struct mr_slice NONE;
+    const struct sim_expect *e = c->head;
+
+    if (e->silent || e->excused) {
+        if (e->excused || sim_may_have_failed(e))
+            doubt(e);
+    } else if (e->want == SIM_WANT_VALUES) {
+        sim_check_miss(c, e, "a value is missing");
+    } else if (e->want == SIM_WANT_STORED) {
+        sim_check_stored(c, e, NONE);
+    } else {
+        sim_check_change(c, e, true, NONE);
+    }
+    pop(c);
+}
+
+/* An error has come in a run of quiet requests, and it does not say whose it is. */
+static void excuse_quiet(struct sim_client *c)
+{
+    for (struct sim_expect *e = c->head; e != NULL && e->optional; e = e->next)
+        if (!e->silent) {
+            e->excused = true;
+            doubt(e);
+        }
+}
+
 static void take_reply(struct sim_client *c, struct mr_slice reply)
 {
     const struct sim_client_proto *proto = c->plan.proto;
@@ -177,16 +403,18 @@ static void take_reply(struct sim_client *c, struct mr_slice reply)
         c->refused = true;
         return;
     }
-    while (c->head != NULL && c->head->optional && !proto->is_for(c->head, reply))
-        pop(c);
+    if (c->head != NULL && c->head->optional && !proto->names_errors && proto->is_error(reply))
+        excuse_quiet(c);
+    while (c->head != NULL && c->head->optional &&
+           (c->head->silent || !proto->is_for(c->head, reply)))
+        pass_over(c);
     SIM_CHECK(c->head != NULL, "client %u: a reply that nobody asked for: %.*s", c->id,
               (int)(reply.len < SHOWN ? reply.len : SHOWN), reply.at);
     struct sim_expect *e = c->head;
     if (proto->is_error(reply) && e->want != SIM_WANT_ERROR) {
         if (!sim_allows_error(e, reply))
             sim_wrong(c, e, reply, "an error for no reason");
-        if (e->own != NULL && e->want == SIM_WANT_STORE)
-            e->own->uncertain = true;
+        doubt(e);
         c->failed_partly = true;
         sim_note("client %u: request %llu fails: %.*s", c->id, (unsigned long long)c->n_answered,
                  (int)(reply.len < SHOWN ? reply.len - 2 : SHOWN), reply.at);
@@ -358,6 +586,7 @@ struct sim_client *sim_client_start(const struct sim_client_plan *plan)
     sim_clients = c;
     for (uint32_t i = 0; i < SIM_OWN_KEYS; i++)
         c->own[i].name = mr_slice_of(sim_text("s%u.%u", c->id, i));
+    c->counter.name = mr_slice_of(sim_text("n%u", c->id));
     c->conn = sim_connect(plan->listener, &OPS, c);
     sim_note("client %u: connection %u: %u requests, depth %u, ending %d", c->id, c->conn->id,
              plan->n_requests, plan->depth, (int)plan->ending);

@@ -13,16 +13,23 @@ enum sim_want {
     SIM_WANT_START,  /* a line that begins with `text` */
     SIM_WANT_VALUES, /* those of the keys, which are made of the keys */
     SIM_WANT_STORED, /* what was stored last for the key, or nothing */
-    SIM_WANT_STORE,  /* yes to a change of the key */
+    SIM_WANT_STORE,  /* yes or no to a change of the key, as `yes` says */
+    SIM_WANT_COUNT,  /* the number that the counter has then, or no */
     SIM_WANT_ERROR,  /* any error */
 };
 
-/** A key that only one client writes. */
+/** A key that only one client writes, as it is once all is done that was sent. */
 struct sim_own_key {
     struct mr_slice name;
-    uint32_t version;  /* of the last value that was sent; 0: none */
+    uint32_t version;  /* of the value, which is also its flags; 0: there is none */
     uint32_t versions; /* ever */
-    bool uncertain;    /* a change has failed: it may have happened or not, now or later */
+    uint64_t changes;  /* ever */
+    uint64_t number;   /* of a counter */
+    size_t size;
+    uint64_t cas,
+        cas_changes; /* what a reply told, and how many changes there were then; 0: none */
+    bool appended;   /* ever */
+    bool uncertain;  /* a change has failed: it may have happened or not, now or later */
 };
 
 /** What one request waits for. */
@@ -30,14 +37,18 @@ struct sim_expect {
     struct sim_expect *next;
     enum sim_want want;
     uint8_t opcode;  /* of the dialects: what was asked */
-    bool optional;   /* a quiet request: what is in order may go unsaid */
-    bool shared;     /* of SIM_WANT_STORED and _STORE: a key that all clients write */
-    uint32_t opaque; /* binary */
+    bool optional;   /* a quiet request: what is in order goes unsaid */
+    bool silent;     /* so does what is not; optional, too */
+    bool excused;    /* of optional ones: an error that came may be its reply */
+    uint32_t opaque; /* of the dialects: in the reply */
     struct mr_slice *keys;
     uint32_t n_keys;
-    struct sim_own_key *own;
-    uint32_t version;
-    const char *text;
+    struct sim_own_key *own; /* NULL: a key that all clients write */
+    bool yes;                /* of SIM_WANT_STORE and _COUNT: the change takes place */
+    uint32_t version;        /* of the own key, like those that follow */
+    uint64_t changes, number;
+    size_t size;
+    const char *text; /* what the reply is, or what was asked */
     uint64_t sent_us;
     uint64_t end;       /* bytes that the client has sent, this request included */
     size_t reply_bytes; /* about */
@@ -64,9 +75,10 @@ struct sim_client_proto {
     void (*garbage)(struct sim_client *c);
     /** Bytes of the reply at the beginning of `in`; 0 when it is not all there. */
     size_t (*length)(struct sim_client *c, struct mr_slice in);
-    /** Whether it may be the reply to this one, of those that may go unsaid. */
+    /** Whether it may be the reply to this one, of those that may go unsaid but are not silent. */
     bool (*is_for)(const struct sim_expect *e, struct mr_slice reply);
     bool (*is_error)(struct mr_slice reply);
+    bool names_errors; /* is_for knows whose error it is */
     /** Fails the run if this is not the right reply. */
     void (*check)(struct sim_client *c, const struct sim_expect *e, struct mr_slice reply);
 };
@@ -87,6 +99,7 @@ struct sim_client_plan {
     uint32_t read_us;    /* between reads */
     uint32_t stops;      /* a read in this many is followed by a long pause */
     bool authorizes;
+    uint32_t meta; /* text: so many of sixteen requests are meta commands */
     enum sim_ending ending;
 };
 
@@ -104,8 +117,8 @@ struct sim_client {
     uint64_t sent_us;        /* the last time */
     uint64_t longest_gap_us; /* between two bytes that it sent or got */
     uint64_t heard_us;       /* when something last came for it */
-    struct sim_bytes in, out;
-    struct sim_own_key own[SIM_OWN_KEYS];
+    struct sim_bytes in, out, value;
+    struct sim_own_key own[SIM_OWN_KEYS], counter;
     struct sim_event act, reading;
     uint32_t opaque;
     uint64_t session_id; /* what CLIENT ID said */
@@ -134,11 +147,20 @@ void sim_client_hurry(struct sim_client *c);
 /** Closes it, if it is open. */
 void sim_client_close(struct sim_client *c);
 
+/** The first of what must be answered; NULL for none. */
+const struct sim_expect *sim_client_due(const struct sim_client *c);
+
 /** Says why this client may have lost its connection; NULL when nothing excuses it. */
 extern const char *(*sim_excuse)(struct sim_client *c);
 
 /** True when this error may be the reply to the request. */
 extern bool (*sim_allows_error)(const struct sim_expect *e, struct mr_slice reply);
+
+/** True when the request may have failed, which nobody has said; for dialects that are quiet. */
+extern bool (*sim_may_have_failed)(const struct sim_expect *e);
+
+/** Reads that fail find nothing. */
+extern bool sim_failure_is_miss;
 
 /** True when nothing but what clients write decides what is stored. */
 extern bool sim_strict;
@@ -150,17 +172,61 @@ void sim_clients_begin(void);
 /** At the end of what the client waits for; fill in the rest. */
 struct sim_expect *sim_expect_add(struct sim_client *c, enum sim_want want);
 
-/** A key of a value that every server makes up, of a size after the plan; *size in bytes. */
-struct mr_slice sim_made_key(struct sim_client *c, size_t *size);
+/** A key of a value that every server makes up, of a size after the plan, up to `max` bytes. */
+struct mr_slice sim_made_key(struct sim_client *c, size_t max, size_t *size);
 size_t sim_some_size(const struct sim_client *c);
 
-/** A key that is stored, and for a write the tag of its next value. */
-struct mr_slice sim_stored_key(struct sim_client *c, struct sim_expect *e);
-struct mr_slice sim_next_tag(struct sim_client *c, struct sim_expect *e);
+/** Gives it room for keys. */
+void sim_set_keys(struct sim_expect *e, uint32_t n);
+
+/** Makes it ask for keys[0], which is stored. */
+void sim_plan_read(struct sim_client *c, struct sim_expect *e);
+
+enum sim_change {
+    SIM_SET,
+    SIM_ADD,
+    SIM_REPLACE,
+    SIM_APPEND,
+    SIM_CAS, /* with own->cas, which is set; see sim_plan_cas */
+    SIM_DELETE,
+    SIM_TOUCH,
+};
+
+/** Makes it a change of keys[0]; the value that goes along is c->value. */
+void sim_plan_change(struct sim_client *c, struct sim_expect *e, enum sim_change change);
+
+/** Makes it a change for which sim_plan_change uses an own key with a cas; false when none has. */
+bool sim_plan_cas(struct sim_client *c, struct sim_expect *e);
+
+/** Makes it a change of the client's counter. `initial` is what makes one; NULL: nothing does. */
+void sim_plan_count(struct sim_client *c, struct sim_expect *e, bool down, uint64_t delta,
+                    const uint64_t *initial);
+
+/** A new value for the counter. */
+void sim_plan_counter(struct sim_client *c, struct sim_expect *e, uint64_t number);
+
+/** True when it is known what the own key holds. */
+bool sim_sure(const struct sim_expect *e);
+
+/** Fails the run unless what is there may not be found. */
+void sim_check_miss(const struct sim_client *c, const struct sim_expect *e, const char *why);
 
 /** Checks a value, or its absence (at NULL), against a SIM_WANT_STORED. */
 void sim_check_stored(const struct sim_client *c, const struct sim_expect *e,
                       struct mr_slice value);
+
+/** Checks what was stored along with the value, where it is there. */
+void sim_check_flags(const struct sim_client *c, const struct sim_expect *e, uint32_t flags,
+                     struct mr_slice reply);
+
+/** What the key's value is told to be: good for the next SIM_CAS. */
+void sim_learn_cas(const struct sim_expect *e, uint64_t cas);
+
+/** Checks whether a change took place, or a counter's number. */
+void sim_check_change(const struct sim_client *c, const struct sim_expect *e, bool changed,
+                      struct mr_slice reply);
+void sim_check_count(const struct sim_client *c, const struct sim_expect *e, uint64_t number,
+                     struct mr_slice reply);
 
 /** Checks the value of key number i of a SIM_WANT_VALUES. */
 void sim_check_made(const struct sim_client *c, const struct sim_expect *e, uint32_t i,

@@ -31,23 +31,17 @@ static void value_arg(struct sim_client *c, struct mr_slice tag, size_t size)
     sim_bytes_add(&c->out, "\r\n", 2);
 }
 
-static void set_keys(struct sim_expect *e, uint32_t n)
-{
-    e->keys = sim_alloc(n * sizeof(*e->keys));
-    e->n_keys = n;
-}
-
 /* GET or MGET of values that every server makes up. */
 static void ask_made(struct sim_client *c, uint32_t n)
 {
     struct sim_expect *e = sim_expect_add(c, SIM_WANT_VALUES);
     size_t size;
 
-    set_keys(e, n);
+    sim_set_keys(e, n);
     begin(c, 1 + n);
     word(c, n == 1 && !sim_once_in(8) ? "GET" : "mget");
     for (uint32_t i = 0; i < n; i++) {
-        e->keys[i] = sim_made_key(c, &size);
+        e->keys[i] = sim_made_key(c, SIZE_MAX, &size);
         e->reply_bytes += size + 20;
         arg(c, e->keys[i]);
     }
@@ -57,8 +51,7 @@ static void ask_stored(struct sim_client *c)
 {
     struct sim_expect *e = sim_expect_add(c, SIM_WANT_STORED);
 
-    set_keys(e, 1);
-    e->keys[0] = sim_stored_key(c, e);
+    sim_plan_read(c, e);
     e->reply_bytes = c->plan.size;
     if (sim_once_in(3)) {
         sim_bytes_addf(&c->out, "get %.*s\r\n", (int)e->keys[0].len, e->keys[0].at);
@@ -73,13 +66,12 @@ static void store(struct sim_client *c)
 {
     struct sim_expect *e = sim_expect_add(c, SIM_WANT_STORE);
 
-    set_keys(e, 1);
-    e->keys[0] = sim_stored_key(c, e);
+    sim_plan_change(c, e, SIM_SET);
     e->reply_bytes = 5;
     begin(c, 3);
     word(c, "SET");
     arg(c, e->keys[0]);
-    value_arg(c, sim_next_tag(c, e), sim_some_size(c));
+    arg(c, sim_bytes_slice(&c->value));
 }
 
 static void want_text(struct sim_client *c, const char *text)
@@ -309,6 +301,8 @@ static void check(struct sim_client *c, const struct sim_expect *e, struct mr_sl
     case SIM_WANT_STORE:
         if (!mr_slice_eq(reply, mr_slice_of("+OK\r\n")))
             sim_wrong(c, e, reply, "another reply");
+        break;
+    case SIM_WANT_COUNT:
         break;
     case SIM_WANT_ERROR:
         if (!is_error(reply))

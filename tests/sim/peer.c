@@ -124,6 +124,40 @@ bool sim_key_size(struct mr_slice key, size_t *size)
     return true;
 }
 
+static const char BASE64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+struct mr_slice sim_to_base64(struct mr_slice bytes)
+{
+    char *text = sim_alloc((bytes.len + 2) / 3 * 4 + 1);
+    size_t n = 0;
+
+    for (size_t i = 0; i < bytes.len; i += 3) {
+        uint32_t bits = 0;
+        for (size_t k = 0; k < 3; k++)
+            bits = bits << 8 | (i + k < bytes.len ? (uint8_t)bytes.at[i + k] : 0);
+        for (size_t k = 0; k < 4; k++)
+            text[n++] = i + k <= bytes.len ? BASE64[bits >> (18 - 6 * k) & 63] : '=';
+    }
+    return (struct mr_slice){text, n};
+}
+
+struct mr_slice sim_from_base64(struct mr_slice text)
+{
+    char *bytes = sim_alloc(text.len + 1);
+    uint32_t bits = 0;
+    size_t n = 0;
+
+    SIM_CHECK(text.len % 4 == 0, "base64 text of %zu digits", text.len);
+    for (size_t i = 0; i < text.len && text.at[i] != '='; i++) {
+        const char *digit = strchr(BASE64, text.at[i]);
+        SIM_CHECK(digit != NULL, "a bad digit of base64: %c", text.at[i]);
+        bits = bits << 6 | (uint32_t)(digit - BASE64);
+        if (i % 4 > 0)
+            bytes[n++] = (char)(bits >> (6 - 2 * (i % 4)));
+    }
+    return (struct mr_slice){bytes, n};
+}
+
 /* ---- what has gone wrong ---- */
 
 void sim_trouble(const char *fmt, ...)

@@ -46,6 +46,10 @@ struct mr_slice sim_tag_of(struct mr_slice value);
  */
 bool sim_key_size(struct mr_slice key, size_t *size);
 
+/** Memory of the run. */
+struct mr_slice sim_to_base64(struct mr_slice bytes);
+struct mr_slice sim_from_base64(struct mr_slice text);
+
 /* ---- what has gone wrong ---- */
 
 /** Something happened, a server's death for instance, for which requests may fail. */

@@ -47,6 +47,7 @@ struct sim_server {
     uint16_t port;
     bool down;
     bool is_master; /* of a replicated pool */
+    bool is_old;    /* a memcached without meta commands */
     uint64_t cas;
     struct sim_server_conn *conns;
     struct sim_stored *stored[SIM_STORED_BUCKETS];

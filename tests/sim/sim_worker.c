@@ -32,6 +32,8 @@ static struct {
     int channel[2];
     int listener;
     bool held;
+    bool is_redis;       /* else memcached */
+    bool is_old;         /* memcacheds without meta commands */
     bool huge;           /* there are values that may be larger than a small limit of output */
     uint64_t stopped_us; /* when the worker was told to end; 0: not yet */
     struct sim_event next;
@@ -51,6 +53,14 @@ static const char *one_of(const char *a, const char *b, const char *c)
     return all[sim_below(3)];
 }
 
+static void configure_memcache(struct sim_bytes *text)
+{
+    if (sim_once_in(3))
+        sim_bytes_addf(text, "  on_server_failure: miss\n");
+    if (sim_once_in(3))
+        sim_bytes_addf(text, "  max_item_size: %u\n", sim_magnitude(1024, 300000));
+}
+
 static void configure(bool auth)
 {
     static const char *const TIMEOUTS[] = {"0", "300", "2000", "10000"};
@@ -60,8 +70,8 @@ static void configure(bool auth)
     w.n_servers = sim_between(1, SERVERS_MAX);
     sim_bytes_addf(&text,
                    "global: {worker_shutdown_timeout: %ums}\np:\n  listen: 127.0.0.1:1\n"
-                   "  redis: true\n  hash: murmur\n",
-                   LIMIT_MS);
+                   "  redis: %s\n  hash: murmur\n",
+                   LIMIT_MS, w.is_redis ? "true" : "false");
     sim_bytes_addf(&text, "  distribution: %s\n  timeout: %s\n",
                    sim_once_in(2) ? "ketama" : "modula", TIMEOUTS[sim_below(MR_COUNT(TIMEOUTS))]);
     sim_bytes_addf(&text, "  coalesce: %s\n  server_connections: %u\n  preconnect: %s\n",
@@ -79,6 +89,8 @@ static void configure(bool auth)
         sim_bytes_addf(&text, "  client_idle_timeout: %ums\n", sim_between(500, 5000));
     if (auth)
         sim_bytes_addf(&text, "  redis_auth: secret\n");
+    if (!w.is_redis)
+        configure_memcache(&text);
     sim_bytes_addf(&text, "  servers:\n");
     for (uint32_t i = 0; i < w.n_servers; i++)
         sim_bytes_addf(&text, "   - 127.0.0.1:%u:1\n", SERVER_PORT + i);
@@ -121,12 +133,20 @@ static void set_habits(void)
     sim_aftermath_us = 5 * SECOND_US + 4000 * (uint64_t)pool_config()->timeout_ms +
                        1000 * (uint64_t)pool_config()->server_retry_timeout_ms;
     sim_strict = !pool_config()->auto_eject_hosts;
+    sim_failure_is_miss = pool_config()->options.failure_is_miss;
+}
+
+static const struct sim_client_proto *some_proto(void)
+{
+    if (w.is_redis)
+        return &SIM_CLIENT_RESP;
+    return sim_once_in(2) ? &SIM_CLIENT_TEXT : &SIM_CLIENT_BINARY;
 }
 
 static struct sim_client_plan new_plan(bool auth)
 {
     struct sim_client_plan plan = {
-        .proto = &SIM_CLIENT_RESP,
+        .proto = some_proto(),
         .pool = pool_config(),
         .listener = w.listener,
         .n_requests = sim_magnitude(1, 400),
@@ -136,6 +156,7 @@ static struct sim_client_plan new_plan(bool auth)
         .size = sim_magnitude(0, 3000),
         .huge = sim_once_in(3) ? sim_magnitude(5, 200) : 0,
         .authorizes = auth,
+        .meta = 8 * sim_below(3),
         .ending = (enum sim_ending)sim_below(SIM_END_RESET + 1),
     };
 
@@ -191,22 +212,25 @@ static bool may_be_ended(const struct sim_client *c)
         return false;
     if (!c->conn->accepted)
         return true;
-    return c->head == NULL || c->head->end > c->arrived_at_stop ||
+    const struct sim_expect *due = sim_client_due(c);
+    return due == NULL || due->end > c->arrived_at_stop ||
            sim_now_us - w.stopped_us >= LIMIT_MS * UINT64_C(1000);
 }
 
 static const char *excuse(struct sim_client *c)
 {
+    const struct sim_expect *due = sim_client_due(c);
+
     if (sim_was_killed(w.worker))
         return "its worker was killed";
     if (may_be_ended(c))
         return "the worker ends";
     if (was_idle(c))
         return "it was idle";
-    if (c->head != NULL && (c->most_waiting_bytes >= pool_config()->client_output_limit / 2 ||
-                            (w.huge && pool_config()->client_output_limit < 1000000)))
+    if (due != NULL && (c->most_waiting_bytes >= pool_config()->client_output_limit / 2 ||
+                        (w.huge && pool_config()->client_output_limit < 1000000)))
         return "it waits for more than may pile up";
-    if (c->head != NULL && sim_may_fail(c->head->sent_us))
+    if (due != NULL && sim_may_fail(due->sent_us))
         return "trouble";
     return NULL;
 }
@@ -217,12 +241,23 @@ static bool says(struct mr_slice reply, const char *text)
 }
 
 /* A slow network, or a long queue, may let a request be late without anybody's fault. */
-static bool allows_error(const struct sim_expect *e, struct mr_slice reply)
+static bool is_late(const struct sim_expect *e)
 {
     const uint64_t timeout_us = pool_config()->timeout_ms * UINT64_C(1000);
 
-    return sim_may_fail(e->sent_us) ||
-           (timeout_us > 0 && says(reply, "timed out") && sim_now_us - e->sent_us >= timeout_us);
+    return timeout_us > 0 && sim_now_us - e->sent_us >= timeout_us;
+}
+
+static bool may_have_failed(const struct sim_expect *e)
+{
+    return sim_may_fail(e->sent_us) || is_late(e);
+}
+
+static bool allows_error(const struct sim_expect *e, struct mr_slice reply)
+{
+    if (w.is_old && (says(reply, "ms needs a server") || says(reply, "does not know meta")))
+        return true;
+    return sim_may_fail(e->sent_us) || (is_late(e) && says(reply, "timed out"));
 }
 
 /* ---- the worker ---- */
@@ -336,7 +371,9 @@ static void end_worker(void)
 
 static void run(void)
 {
-    const bool auth = sim_once_in(6);
+    w.is_redis = sim_once_in(2);
+    w.is_old = sim_once_in(8);
+    const bool auth = w.is_redis && sim_once_in(6);
 
     sim_kernel_begin();
     sim_clients_begin();
@@ -345,12 +382,15 @@ static void run(void)
     w.huge = false;
     configure(auth);
     for (uint32_t i = 0; i < w.n_servers; i++) {
-        w.servers[i] = sim_server_new(&SIM_SERVER_RESP, (uint16_t)(SERVER_PORT + i));
+        w.servers[i] = sim_server_new(w.is_redis ? &SIM_SERVER_RESP : &SIM_SERVER_MEMCACHE,
+                                      (uint16_t)(SERVER_PORT + i));
         w.servers[i]->password = auth ? "secret" : NULL;
+        w.servers[i]->is_old = w.is_old;
     }
     sim_on_connect = sim_server_connect;
     sim_excuse = excuse;
     sim_allows_error = allows_error;
+    sim_may_have_failed = may_have_failed;
     sim_habits = (struct sim_server_habits){0};
     start_worker();
     set_environment();
