@@ -10,7 +10,6 @@
 #include <string.h>
 
 #define INFLIGHT_BYTES (1u << 20) /* of requests; reading pauses beyond */
-#define AHEAD          65536u /* bytes that are read while a client waits, so that its end shows */
 #define OUTPUT_PAUSE   (1u << 20) /* bytes of replies piled up; reading pauses beyond */
 #define UNKNOWN_AHEAD  64u        /* requests in flight while the size of replies is not known */
 #define KNOWN_AFTER    16u        /* replies that make it known */
@@ -87,8 +86,25 @@ static inline unsigned reasons(const struct mr_client *client, unsigned paused)
 }
 
 /*
+ * A client that waits for what may take any time is still read from, so that its end shows: what it
+ * has there must not be taken from others by somebody who is gone. The limit is that of a request.
+ */
+static void read_ahead(struct mr_client *client, size_t unused)
+{
+    const uint32_t limit = client->service->config->max_request_bytes;
+
+    if (unused < limit) {
+        mr_stream_want(&client->stream, limit);
+        return;
+    }
+    mr_log_limited(MR_LOG_WARN, "client_cut pool=%s reason=input_limit bytes=%zu limit=%u",
+                   client->service->config->name, unused, limit);
+    mr_client_cut(client, ENOBUFS);
+}
+
+/*
  * Not to be called for a closed stream: nothing happens to it any more. `unused` bytes of input are
- * here. A client that waits for what may take any time is still read from, within a limit.
+ * here.
  */
 static void pause_for(struct mr_client *client, unsigned found, size_t unused)
 {
@@ -99,11 +115,10 @@ static void pause_for(struct mr_client *client, unsigned found, size_t unused)
     if (found & MR_PAUSE_OUTPUT)
         MR_CHECK(mr_stream_await_room(&client->stream, output_pause(client) / 2));
     client->pauses = found;
-    if (found & ~(unsigned)(MR_PAUSE_LINE | MR_PAUSE_LEASE) || unused >= AHEAD ||
-        !mr_pin_waits(client))
+    if (found & (MR_PAUSE_HELD | MR_PAUSE_OUTPUT) || !mr_pin_waits(client))
         mr_stream_pause(&client->stream);
     else
-        mr_stream_want(&client->stream, unused + AHEAD);
+        read_ahead(client, unused);
 }
 
 void mr_client_reconsider(struct mr_client *client)

@@ -1,5 +1,6 @@
 """MULTI, WATCH and what goes with them: as a server does it, over one or several servers."""
 
+import contextlib
 import os
 import re
 import signal
@@ -369,6 +370,38 @@ def test_a_graceful_stop_while_blocked(start, redis1):
         assert c.rest().startswith(b"-UNBLOCKED")
         m.popen.wait(20)
         assert time.monotonic() - began < 15
+
+
+def test_a_blocked_client_that_leaves_much_unread_is_noticed(start, redis1):
+    m = start(Millrace, [redis1.port], server_leases=2)
+    leaving = [m.raw() for _ in range(2)]
+    for c in leaving:
+        c.send(command("BLPOP", "q", 0) + b"PING\r\n" * 30000)
+    wait_for(lambda: b"blocked_clients:2" in redis1.ask("INFO", "clients"))
+    for c in leaving:
+        c.close()
+    with m.raw() as stays:
+        stays.send(command("BLPOP", "other", 0))
+        wait_for(lambda: b"blocked_clients:1" in redis1.ask("INFO", "clients"), 10)
+        redis1.ask("RPUSH", "q", "v")
+        redis1.ask("RPUSH", "other", "w")
+        assert stays.reply() == [b"other", b"w"]
+    assert redis1.ask("LLEN", "q") == 1, "nothing is taken for clients that are gone"
+
+
+def test_what_a_blocked_client_sends_has_a_limit(start, redis1):
+    m = start(Millrace, [redis1.port], max_request_size="100kb")
+    with m.raw() as c:
+        c.send(command("BLPOP", "q", 0) + b"PING\r\n" * 15000)
+        wait_for(lambda: b"blocked_clients:1" in redis1.ask("INFO", "clients"))
+        redis1.ask("RPUSH", "q", "v")
+        assert c.reply() == [b"q", b"v"]
+        for _ in range(15000):
+            assert c.reply() == b"+PONG"
+        with contextlib.suppress(ConnectionError):
+            c.send(command("BLPOP", "q", 0) + b"PING\r\n" * 150000)
+        wait_for(lambda: m.pool()["client_connections"] == 0)
+    assert "client_cut pool=alpha reason=input_limit" in m.log_text()
 
 
 @pytest.mark.parametrize("behind", ["PING", "NOSUCH", "MULTI", "WATCH q", "UNWATCH", "GET a", None])
