@@ -216,6 +216,16 @@ static bool have_lease(struct mr_client *client, struct mr_server *server, uint8
     return false;
 }
 
+/* Where keys may be anywhere, the server that the client has begun with; NULL for none yet. */
+static struct mr_server *chosen_at_random(const struct mr_client *client)
+{
+    const struct mr_pin *pin = client->pin;
+
+    if (pin != NULL && pin->watching)
+        return pin->lease.server;
+    return pin != NULL && pin->open ? pin->server : NULL;
+}
+
 struct mr_server *mr_pin_target(struct mr_client *client, const struct mr_msg *msg,
                                 const char **reason)
 {
@@ -225,6 +235,10 @@ struct mr_server *mr_pin_target(struct mr_client *client, const struct mr_msg *m
     const struct mr_target first = mr_pool_route(pool, msg->key, MR_TO_MASTER, NULL);
 
     *reason = first.reason;
+    if (client->service->config->distribution == MR_DIST_RANDOM) {
+        struct mr_server *chosen = chosen_at_random(client);
+        return chosen != NULL ? chosen : first.server;
+    }
     if (msg->action != MR_MSG_BY_KEYS || pool->topology->keys_together || first.server == NULL)
         return first.server;
     while (protocol_of(client)->next_key(msg, &walk, &key))

@@ -164,6 +164,21 @@ def test_keys_of_one_transaction_live_together(start, redis4):
         assert [c.ask("GET", k) for k in apart] == [k.encode() for k in apart]
 
 
+def test_with_servers_at_random_one_transaction_has_one_server(start, redis4):
+    m = start(Millrace, [s.port for s in redis4], distribution="random")
+    with m.raw() as c:
+        for _ in range(30):
+            assert c.ask("WATCH", "a", "b") == b"+OK"
+            c.ask("GET", "a")
+            assert c.ask("MULTI") == b"+OK"
+            assert c.ask("SET", "a", 1) == b"+QUEUED"
+            assert c.ask("MSET", "b", 2, "c", 3) == b"+QUEUED"
+            assert c.ask("EXEC") == [b"+OK", b"+OK"]
+            assert c.ask("MULTI") == b"+OK"
+            assert [c.ask("SET", k, 1) for k in "abc"] == [b"+QUEUED"] * 3
+            assert c.ask("EXEC") == [b"+OK"] * 3
+
+
 def test_a_client_that_leaves_leaves_nothing_behind(start, redis1):
     m = start(Proxy, [redis1.port], server_leases=1, lease_timeout="10s")
     for _ in range(5):
