@@ -1,6 +1,8 @@
 /* config.c - from a file or text to a checked snapshot: the two layouts. */
 #include "config/internal.h"
 
+#include "config/value.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -48,6 +50,10 @@ static enum mr_result read_pool(const struct mr_config_reader *r, const struct m
         return mr_config_fail(r, node->key,
                               "a pool has a name of %zu bytes, at most %u are allowed", name_bytes,
                               MR_NAME_BYTES);
+    }
+    if (mr_value_has_control(node->key->text)) {
+        config->n_pools--;
+        return mr_config_fail(r, node->key, "a pool has a name with a control character");
     }
     pool->name = strdup(node->key->text);
     MR_CHECK(pool->name != NULL);

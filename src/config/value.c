@@ -14,6 +14,14 @@ struct unit {
     uint64_t factor;
 };
 
+bool mr_value_has_control(const char *text)
+{
+    for (; *text != '\0'; text++)
+        if ((unsigned char)*text < 0x20 || *text == 0x7f)
+            return true;
+    return false;
+}
+
 static bool with_unit(const char *text, const struct unit *units, size_t n, uint64_t *out)
 {
     const size_t digits = strspn(text, "0123456789");
@@ -174,6 +182,8 @@ enum mr_result mr_value_server(struct mr_server_config *out, const char *text, s
     uint64_t weight;
 
     *out = (struct mr_server_config){0};
+    if (mr_value_has_control(text))
+        return bad_server(err, "a control character");
     if (cut_last(&rest, ' ', &name) && name.len == 0)
         return bad_server(err, "an empty name");
     if (name.len > MR_NAME_BYTES)

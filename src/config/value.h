@@ -3,6 +3,10 @@
 
 #include "config/config.h"
 
+/** True for text that would end a line, or worse, where it is shown: in a reply, the log, a page.
+ */
+bool mr_value_has_control(const char *text);
+
 /** Digits with a unit: ms, s, m, h. False for anything else or an overflow. */
 bool mr_value_time_ms(const char *text, uint64_t *ms);
 

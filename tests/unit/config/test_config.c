@@ -287,6 +287,17 @@ static void names_have_a_limit(void **state)
     }
 }
 
+/* They are shown in lines of replies and of the log. */
+static void names_end_no_line(void **state)
+{
+    (void)state;
+    assert_int_not_equal(load("\"a\\r\\nEND\":\n  listen: 127.0.0.1:1\n  redis: true\n" SERVERS),
+                         MR_OK);
+    assert_string_equal(err.text, "f.yml:1:1: a pool has a name with a control character");
+    assert_int_not_equal(load(POOL "  servers:\n   - \"127.0.0.1:1:1 a\\r\\nEND\"\n"), MR_OK);
+    assert_non_null(strstr(err.text, "a control character"));
+}
+
 static void warnings(void **state)
 {
     (void)state;
@@ -325,4 +336,4 @@ static void files(void **state)
 }
 
 RUN(T(defaults), T(every_key), T(sorts_as_the_original), T(meitus_layout), T(masters),
-    T(complaints), T(names_have_a_limit), T(warnings), T(files))
+    T(complaints), T(names_have_a_limit), T(names_end_no_line), T(warnings), T(files))

@@ -24,6 +24,8 @@ static void servers(void **state)
         const char *line, *error;
     } BAD[] = {
         {"127.0.0.1:6379:1 ", "an empty name"},
+        {"127.0.0.1:6379:1 a\nb", "a control character"},
+        {"/tmp/a\x7f.sock:1", "a control character"},
         {"127.0.0.1:6379", "format string"},
         {"127.0.0.1:6379:0", "a zero weight"},
         {"127.0.0.1:6379:x", "an invalid weight"},
