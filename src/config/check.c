@@ -23,6 +23,9 @@ static enum mr_result check_ring(const struct mr_config_reader *r, const struct 
     struct mr_ring_member *members = mr_config_ring_members(pool);
     struct mr_ring ring;
     struct mr_error why;
+
+    if (pool->follow_roles && pool->master != MR_NO_MASTER)
+        members[pool->master].live = true; /* any of them may be the master */
     const enum mr_result rc =
         mr_ring_build(&ring, pool->distribution, members, pool->servers.n, &why);
 

@@ -25,7 +25,7 @@ static void init(struct mr_pool *pool)
     if (pool->config->master != MR_NO_MASTER)
         r->master = &pool->servers[pool->config->master];
     if (pool->config->meitu_compat)
-        r->by_key = mr_shards_new(pool);
+        r->by_key = mr_shards_new(pool, r->master);
 }
 
 static void fini(struct mr_pool *pool)
@@ -37,7 +37,7 @@ static void fini(struct mr_pool *pool)
 static void changed(struct mr_pool *pool)
 {
     if (of(pool)->by_key != NULL)
-        mr_shards_rebuild(of(pool)->by_key);
+        mr_shards_rebuild(of(pool)->by_key, of(pool)->master);
 }
 
 /* ---- who takes a request ---- */
@@ -225,6 +225,7 @@ static void look_around(struct mr_pool *pool)
     mr_log(MR_LOG_NOTICE, "master_changed pool=%s old=%s new=%s", pool->config->name,
            r->master == NULL ? "none" : r->master->config->name, found->config->name);
     r->master = found;
+    changed(pool); /* keys are spread over the others */
 }
 
 /* A master cannot be replaced by another server, so it is never ejected. */

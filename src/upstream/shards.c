@@ -16,7 +16,7 @@ struct mr_shards {
     uint32_t random;                /* state of the generator for `distribution: random` */
 };
 
-struct mr_shards *mr_shards_new(struct mr_pool *pool)
+struct mr_shards *mr_shards_new(struct mr_pool *pool, const struct mr_server *except)
 {
     struct mr_shards *s = calloc(1, sizeof(*s));
 
@@ -25,7 +25,7 @@ struct mr_shards *mr_shards_new(struct mr_pool *pool)
     s->hash = mr_hash_function(pool->config->hash);
     s->members = mr_config_ring_members(pool->config);
     s->random = (uint32_t)mr_clock_wall_us() | 1u;
-    mr_shards_rebuild(s);
+    mr_shards_rebuild(s, except);
     return s;
 }
 
@@ -39,7 +39,7 @@ void mr_shards_free(struct mr_shards *s)
 }
 
 /* With every server ejected the old ring stays, but nothing is picked from it. */
-void mr_shards_rebuild(struct mr_shards *s)
+void mr_shards_rebuild(struct mr_shards *s, const struct mr_server *except)
 {
     const struct mr_pool *pool = s->pool;
     struct mr_ring ring;
@@ -48,7 +48,7 @@ void mr_shards_rebuild(struct mr_shards *s)
     s->n_live = 0;
     for (uint32_t i = 0; i < pool->n_servers; i++) {
         s->members[i].live =
-            !mr_health_ejected(pool->servers[i].health) && i != pool->config->master;
+            !mr_health_ejected(pool->servers[i].health) && &pool->servers[i] != except;
         s->n_live += s->members[i].live;
     }
     if (s->n_live == 0)
@@ -88,7 +88,7 @@ struct mr_server *mr_shards_pick(struct mr_shards *s, struct mr_slice key)
 
 static void init(struct mr_pool *pool)
 {
-    pool->map = mr_shards_new(pool);
+    pool->map = mr_shards_new(pool, NULL);
 }
 
 static void fini(struct mr_pool *pool)
@@ -109,7 +109,7 @@ static struct mr_target route(struct mr_pool *pool, struct mr_slice key, unsigne
 
 static void changed(struct mr_pool *pool)
 {
-    mr_shards_rebuild(pool->map);
+    mr_shards_rebuild(pool->map, NULL);
 }
 
 static bool may_eject(const struct mr_server *server)

@@ -245,10 +245,7 @@ def test_roles_are_followed_within_a_second(start, trio, named):
     with m.raw() as c:
         wait_for(lambda: c.ask("SET", "a", 1) == b"+OK")
         wait_for(lambda: trio[1].ask("GET", "a") == b"1")
-        # by hand: the second server becomes the master of the others
-        assert trio[1].ask("REPLICAOF", "NO", "ONE") == b"+OK"
-        assert trio[0].ask("REPLICAOF", "127.0.0.1", trio[1].port) == b"+OK"
-        assert trio[2].ask("REPLICAOF", "127.0.0.1", trio[1].port) == b"+OK"
+        promote(trio, 1)
         began = time.monotonic()
         wait_for(lambda: c.ask("SET", "a", 2) == b"+OK", 5, "write to the new master")
         took = time.monotonic() - began
@@ -264,6 +261,27 @@ def test_roles_are_followed_within_a_second(start, trio, named):
             with m.raw() as c:
                 assert c.ask("SET", "b", 1) == b"+OK"
         wait_for(lambda: "generation_gone" in m.log_text() and len(m.child_pids()) == 2, 10)
+
+
+def promote(trio, number):
+    """Makes this one the master of the others, by hand."""
+    assert trio[number].ask("REPLICAOF", "NO", "ONE") == b"+OK"
+    for s in trio:
+        if s is not trio[number]:
+            assert s.ask("REPLICAOF", "127.0.0.1", trio[number].port) == b"+OK"
+
+
+def test_keys_of_a_promoted_replica_are_read_from_the_others(start, trio):
+    m = pool(start, trio, meitu_compat="true", follow_roles="true", read_fallback="none")
+    with m.raw() as c:
+        assert c.ask("SET", "k0", 1) == b"+OK"
+        wait_for(lambda: c.ask("GET", "k0") == b"1")
+        promote(trio, 1)
+        wait_for(lambda: c.ask("SET", "k0", 2) == b"+OK", 5, "write to the new master")
+        wait_for(lambda: all(s.ask("ROLE")[3] == b"connected" for s in (trio[0], trio[2])), 20)
+        reset(trio)
+        wait_for(lambda: {c.ask("GET", f"k{i}") for i in range(40)} == {b"2", None}, 5)
+        assert count(trio[1], "GET") == 0 and min(count(trio[0], "GET"), count(trio[2], "GET")) > 0
 
 
 def test_no_master_is_known(start, trio):

@@ -14,6 +14,7 @@ bool (*sim_allows_error)(const struct sim_expect *e, struct mr_slice reply);
 bool (*sim_may_have_failed)(const struct sim_expect *e);
 bool sim_failure_is_miss;
 bool sim_strict;
+bool sim_one_memory;
 
 static uint32_t n_clients;
 
@@ -107,6 +108,7 @@ static void remember(struct sim_expect *e)
     e->changes = e->own->changes;
     e->number = e->own->number;
     e->size = e->own->size;
+    e->acknowledged = e->own->acknowledged;
 }
 
 void sim_plan_read(struct sim_client *c, struct sim_expect *e)
@@ -155,6 +157,7 @@ static void change_own(struct sim_client *c, struct sim_expect *e, enum sim_chan
         mr_slice_of(sim_text("%.*s#%u", (int)own->name.len, own->name.at, version));
 
     e->yes = takes_place(own, change);
+    own->deleted |= change == SIM_DELETE;
     if (change == SIM_APPEND)
         add_more(c, own, tag, size);
     else if (change != SIM_DELETE && change != SIM_TOUCH)
@@ -246,6 +249,16 @@ void sim_check_change(const struct sim_client *c, const struct sim_expect *e, bo
 {
     if (sim_sure(e) && changed != e->yes)
         sim_wrong(c, e, reply, changed ? "a change that cannot be" : "a change is refused");
+    if (changed && e->own != NULL)
+        e->own->acknowledged = e->version;
+}
+
+/* The version that a read has to find at least; 0: nothing has to be there. */
+static uint32_t least_version(const struct sim_expect *e)
+{
+    const struct sim_own_key *own = e->own;
+
+    return sim_one_memory && own != NULL && !own->uncertain && !own->deleted ? e->acknowledged : 0;
 }
 
 void sim_check_count(const struct sim_client *c, const struct sim_expect *e, uint64_t number,
@@ -289,7 +302,7 @@ void sim_check_stored(const struct sim_client *c, const struct sim_expect *e, st
     uint32_t version = 0;
 
     if (value.at == NULL) {
-        if (sure && e->version != 0)
+        if ((sure && e->version != 0) || least_version(e) > 0)
             sim_check_miss(c, e, "a value is lost");
         return;
     }
@@ -308,6 +321,8 @@ void sim_check_stored(const struct sim_client *c, const struct sim_expect *e, st
         version = version * 10 + (uint32_t)(tag.at[i] - '0');
     if (sure && version != e->version)
         sim_wrong(c, e, value, "not the last value");
+    if (version < least_version(e))
+        sim_wrong(c, e, value, "an old value");
     if (e->own != NULL && version > e->own->versions)
         sim_wrong(c, e, value, "a value that was never sent");
 }

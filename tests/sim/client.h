@@ -27,9 +27,10 @@ struct sim_own_key {
     uint64_t number;   /* of a counter */
     size_t size;
     uint64_t cas,
-        cas_changes; /* what a reply told, and how many changes there were then; 0: none */
-    bool appended;   /* ever */
-    bool uncertain;  /* a change has failed: it may have happened or not, now or later */
+        cas_changes;        /* what a reply told, and how many changes there were then; 0: none */
+    uint32_t acknowledged;  /* the last version whose change was answered */
+    bool appended, deleted; /* ever */
+    bool uncertain;         /* a change has failed: it may have happened or not, now or later */
 };
 
 /** What one request waits for. */
@@ -46,6 +47,7 @@ struct sim_expect {
     struct sim_own_key *own; /* NULL: a key that all clients write */
     bool yes;                /* of SIM_WANT_STORE and _COUNT: the change takes place */
     uint32_t version;        /* of the own key, like those that follow */
+    uint32_t acknowledged;
     uint64_t changes, number;
     size_t size;
     const char *text; /* what the reply is, or what was asked */
@@ -162,8 +164,11 @@ extern bool (*sim_may_have_failed)(const struct sim_expect *e);
 /** Reads that fail find nothing. */
 extern bool sim_failure_is_miss;
 
-/** True when nothing but what clients write decides what is stored. */
+/** True when nothing but what clients write decides what is stored, in the order they write. */
 extern bool sim_strict;
+
+/** All servers have the same memory: what was acknowledged is found wherever it is read. */
+extern bool sim_one_memory;
 
 void sim_clients_begin(void);
 

@@ -301,6 +301,7 @@ static void check(struct sim_client *c, const struct sim_expect *e, struct mr_sl
     case SIM_WANT_STORE:
         if (!mr_slice_eq(reply, mr_slice_of("+OK\r\n")))
             sim_wrong(c, e, reply, "another reply");
+        sim_check_change(c, e, true, reply);
         break;
     case SIM_WANT_COUNT:
         break;

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #define KEYS_MAX  12u
-#define KEYS_MANY 1500u
+#define KEYS_MANY 4000u
 #define LONG_LINE 20000u
 #define BAD_KEY   251u
 #define CHANGES   (SIM_TOUCH + 1u)

@@ -42,6 +42,7 @@ struct sim_process {
 
 struct sim_settings sim_env;
 void (*sim_on_exit)(struct sim_process *p);
+void (*sim_on_refusal)(const char *what);
 void (*sim_after_step)(void);
 
 static struct sim_process host = {.name = "host"};
@@ -165,6 +166,8 @@ int sim_fd_install(struct sim_file *f, bool may_fail)
 {
     if (current->killed || (may_fail && current != &host && sim_once_in(sim_env.no_descriptor))) {
         sim_note("%s: no descriptor left", current->name);
+        if (sim_on_refusal != NULL)
+            sim_on_refusal("no descriptor");
         sim_file_put(f);
         errno = EMFILE;
         return -1;
@@ -521,6 +524,7 @@ void sim_kernel_end(void)
 {
     sim_after_step = NULL;
     sim_on_exit = NULL;
+    sim_on_refusal = NULL;
     for (uint32_t i = 1; i < n_processes; i++) {
         sim_kill(processes[i]);
         if (!processes[i]->returned)

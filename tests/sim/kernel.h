@@ -68,6 +68,9 @@ uint64_t sim_turns(const struct sim_process *p);
 /** Of each process, when it has ended by itself, and when it was killed. May be NULL. */
 extern void (*sim_on_exit)(struct sim_process *p);
 
+/** A process has been refused a descriptor, or memory. May be NULL. */
+extern void (*sim_on_refusal)(const char *what);
+
 /* ---- the scheduler ---- */
 
 /** One step: a process that can run, or an event. False when nothing is left to happen. */

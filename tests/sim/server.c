@@ -90,6 +90,11 @@ static bool answer(struct sim_server_conn *sc, struct sim_bytes *out)
         out->start = out->end = 0;
     }
     sim_bytes_send(out, sc->conn);
+    if (sim_once_in(sim_habits.shuts)) {
+        sim_trouble("%s shuts its side of a connection", sc->server->name);
+        sc->silent = true;
+        sim_shut(sc->conn);
+    }
     return true;
 }
 
@@ -226,6 +231,8 @@ static struct sim_stored **bucket(struct sim_server *s, struct mr_slice key)
 {
     uint32_t h = 5381;
 
+    if (s->memory != NULL)
+        s = s->memory;
     for (size_t i = 0; i < key.len; i++)
         h = h * 33 ^ (uint8_t)key.at[i];
     return &s->stored[h % SIM_STORED_BUCKETS];

@@ -11,6 +11,7 @@ struct sim_server_habits {
     uint32_t slow;        /* a request in this many takes up to a second */
     uint32_t silent;      /* ... is never answered, nor any behind it */
     uint32_t dies;        /* ... is answered in part, or not, by the end of the connection */
+    uint32_t shuts;       /* ... is the last one: the server says no more, and goes on reading */
     uint32_t wrong;       /* ... is answered with an error */
     uint32_t refuses;     /* a connect in this many is refused */
     uint32_t unreachable; /* ... gets no answer */
@@ -46,8 +47,9 @@ struct sim_server {
     uint32_t pool;        /* the world's number */
     uint16_t port;
     bool down;
-    bool is_master; /* of a replicated pool */
-    bool is_old;    /* a memcached without meta commands */
+    bool is_master;            /* of a replicated pool */
+    struct sim_server *memory; /* of a replicated pool: whose all of them have; NULL: its own */
+    bool is_old;               /* a memcached without meta commands */
     uint64_t cas;
     struct sim_server_conn *conns;
     struct sim_stored *stored[SIM_STORED_BUCKETS];

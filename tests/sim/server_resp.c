@@ -65,6 +65,15 @@ static void write_key(struct sim_server_conn *sc, struct mr_slice key)
         sim_on_write(sc, key);
 }
 
+/* What only a master takes; a replica is asked by whoever has not heard yet that it is one. */
+static bool is_read_only(const struct sim_server_conn *sc, struct sim_bytes *out)
+{
+    if (sc->server->memory == NULL || sc->server->is_master)
+        return false;
+    sim_bytes_addf(out, "-READONLY You can't write against a read only replica.\r\n");
+    return true;
+}
+
 static bool is(struct mr_slice word, const char *name)
 {
     return mr_slice_eq_nocase(word, name);
@@ -73,10 +82,12 @@ static bool is(struct mr_slice word, const char *name)
 static void set(struct sim_server_conn *sc, const struct mr_slice *args, uint32_t n,
                 struct sim_bytes *out)
 {
-    for (uint32_t i = 1; i + 1 < n; i += 2) {
+    for (uint32_t i = 1; i + 1 < n; i += 2)
         write_key(sc, args[i]);
+    if (is_read_only(sc, out))
+        return;
+    for (uint32_t i = 1; i + 1 < n; i += 2)
         sim_server_store(sc->server, args[i], args[i + 1], 0);
-    }
     sim_bytes_add(out, "+OK\r\n", 5);
 }
 
@@ -85,10 +96,12 @@ static void delete (struct sim_server_conn *sc, const struct mr_slice *args, uin
 {
     uint32_t gone = 0;
 
-    for (uint32_t i = 1; i < n; i++) {
+    for (uint32_t i = 1; i < n; i++)
         write_key(sc, args[i]);
+    if (is_read_only(sc, out))
+        return;
+    for (uint32_t i = 1; i < n; i++)
         gone += sim_server_delete(sc->server, args[i]);
-    }
     sim_bytes_addf(out, ":%u\r\n", gone);
 }
 

@@ -32,8 +32,10 @@ static struct {
     int channel[2];
     int listener;
     bool held;
-    bool is_redis;       /* else memcached */
-    bool is_old;         /* memcacheds without meta commands */
+    bool is_redis;      /* else memcached */
+    bool is_old;        /* memcacheds without meta commands */
+    bool is_replicated; /* a master and replicas */
+    uint32_t max_clients;
     bool huge;           /* there are values that may be larger than a small limit of output */
     uint64_t stopped_us; /* when the worker was told to end; 0: not yet */
     struct sim_event next;
@@ -61,13 +63,29 @@ static void configure_memcache(struct sim_bytes *text)
         sim_bytes_addf(text, "  max_item_size: %u\n", sim_magnitude(1024, 300000));
 }
 
+static void configure_replicas(struct sim_bytes *text)
+{
+    sim_bytes_addf(text,
+                   "  topology: replicated\n  read_from: %s\n  read_fallback: %s\n"
+                   "  follow_roles: %s\n  health_check_interval: %ums\n",
+                   one_of("master", "prefer_replica", "nearest"),
+                   one_of("master", "master", "none"), sim_once_in(2) ? "true" : "false",
+                   sim_between(50, 1000));
+    if (sim_once_in(3))
+        sim_bytes_addf(text, "  stickiness: %ums\n", sim_between(1, 1000));
+    if (sim_once_in(3))
+        sim_bytes_addf(text, "  max_replica_lag: %ums\n", sim_between(500, 3000));
+    if (sim_once_in(6))
+        sim_bytes_addf(text, "  meitu_compat: true\n");
+}
+
 static void configure(bool auth)
 {
     static const char *const TIMEOUTS[] = {"0", "300", "2000", "10000"};
     struct sim_bytes text = {0};
     struct mr_error err;
 
-    w.n_servers = sim_between(1, SERVERS_MAX);
+    w.n_servers = sim_between(1 + w.is_replicated, SERVERS_MAX);
     sim_bytes_addf(&text,
                    "global: {worker_shutdown_timeout: %ums}\np:\n  listen: 127.0.0.1:1\n"
                    "  redis: %s\n  hash: murmur\n",
@@ -84,16 +102,20 @@ static void configure(bool auth)
         sim_bytes_addf(&text,
                        "  auto_eject_hosts: true\n  server_failure_limit: %u\n"
                        "  server_retry_timeout: %u\n  health_checks: %s\n",
-                       sim_between(1, 3), sim_between(200, 3000), one_of("auto", "off", "always"));
+                       sim_between(1, 3), sim_between(200, 3000),
+                       one_of("auto", w.is_replicated ? "auto" : "off", "always"));
     if (sim_once_in(8))
         sim_bytes_addf(&text, "  client_idle_timeout: %ums\n", sim_between(500, 5000));
     if (auth)
         sim_bytes_addf(&text, "  redis_auth: secret\n");
     if (!w.is_redis)
         configure_memcache(&text);
+    if (w.is_replicated)
+        configure_replicas(&text);
     sim_bytes_addf(&text, "  servers:\n");
     for (uint32_t i = 0; i < w.n_servers; i++)
-        sim_bytes_addf(&text, "   - 127.0.0.1:%u:1\n", SERVER_PORT + i);
+        sim_bytes_addf(&text, "   - 127.0.0.1:%u:1%s\n", SERVER_PORT + i,
+                       i > 0 || !w.is_replicated ? "" : " master");
     sim_note("%.*s", (int)(text.end - text.start), text.memory + text.start);
     SIM_CHECK(mr_config_parse(&w.config, "sim", sim_bytes_slice(&text), 1000, &err) == MR_OK, "%s",
               err.text);
@@ -108,6 +130,7 @@ static void set_environment(void)
     sim_env.socket_bytes = sim_once_in(2) ? 65536 : sim_magnitude(1000, 200000);
     sim_env.partial = sim_once_in(2) ? 0 : sim_magnitude(2, 100);
     sim_env.interrupted = sim_once_in(4) ? sim_magnitude(2, 100) : 0;
+    sim_env.no_descriptor = sim_once_in(8) ? sim_magnitude(3, 300) : 0;
     sim_env.ring_entries = sim_once_in(4) ? sim_magnitude(16, 512) : 8192;
 }
 
@@ -125,6 +148,7 @@ static void set_habits(void)
         .slow = rarely(4),
         .silent = times_out ? rarely(6) : 0,
         .dies = rarely(4),
+        .shuts = rarely(6),
         .wrong = rarely(4),
         .refuses = rarely(6),
         .unreachable = times_out ? rarely(10) : 0,
@@ -133,6 +157,10 @@ static void set_habits(void)
     sim_aftermath_us = 5 * SECOND_US + 4000 * (uint64_t)pool_config()->timeout_ms +
                        1000 * (uint64_t)pool_config()->server_retry_timeout_ms;
     sim_strict = !pool_config()->auto_eject_hosts;
+    sim_one_memory = w.is_replicated;
+    if (w.is_replicated) /* replies of a replica may overtake the writes to the master */
+        sim_strict = pool_config()->read_from == MR_READ_MASTER && !pool_config()->meitu_compat &&
+                     !pool_config()->follow_roles;
     sim_failure_is_miss = pool_config()->options.failure_is_miss;
 }
 
@@ -169,12 +197,21 @@ static struct sim_client_plan new_plan(bool auth)
     return plan;
 }
 
+static void change_master(struct sim_server *to)
+{
+    if (!w.is_replicated || !pool_config()->follow_roles)
+        return;
+    for (uint32_t i = 0; i < w.n_servers; i++)
+        w.servers[i]->is_master = w.servers[i] == to;
+    sim_trouble("%s is the master now", to->name);
+}
+
 static void change_world(void *arg)
 {
     struct sim_server *s = w.servers[sim_below(w.n_servers)];
 
     (void)arg;
-    switch (sim_below(4)) {
+    switch (sim_below(5)) {
     case 0:
         sim_server_down(s);
         break;
@@ -182,6 +219,9 @@ static void change_world(void *arg)
         sim_server_up(s);
         break;
     case 2:
+        change_master(s);
+        break;
+    case 3:
         if (!sim_is_over(w.worker)) {
             const uint32_t us = sim_magnitude(1000, 3000000);
             sim_stall(w.worker, us);
@@ -197,6 +237,17 @@ static void change_world(void *arg)
 }
 
 /* ---- what may happen to a client ---- */
+
+static void on_write(struct sim_server_conn *sc, struct mr_slice key)
+{
+    SIM_CHECK(!w.is_replicated || sc->server->is_master || sim_may_fail(sim_now_us),
+              "%.*s is written at %s, which is a replica", (int)key.len, key.at, sc->server->name);
+}
+
+static void on_refusal(const char *what)
+{
+    sim_trouble("%s for the worker", what);
+}
 
 static bool was_idle(struct sim_client *c)
 {
@@ -225,6 +276,8 @@ static const char *excuse(struct sim_client *c)
         return "its worker was killed";
     if (may_be_ended(c))
         return "the worker ends";
+    if (w.max_clients < CLIENTS_MAX && c->n_answered == 0)
+        return "there are too many";
     if (was_idle(c))
         return "it was idle";
     if (due != NULL && (c->most_waiting_bytes >= pool_config()->client_output_limit / 2 ||
@@ -290,7 +343,7 @@ static void start_worker(void)
         .n_slots = 1,
         .held = &w.held,
         .engine = sim_once_in(2) ? "epoll" : "io_uring",
-        .max_clients = 100,
+        .max_clients = w.max_clients,
         .accept_burst = 10,
         .addresses = sim_alloc(w.n_servers * sizeof(struct mr_addr)),
         .health = sim_alloc(w.n_servers * sizeof(struct mr_health)),
@@ -324,6 +377,7 @@ static void come_to_rest(void)
 {
     sim_event_cancel(&w.next);
     sim_servers_calm();
+    sim_env.no_descriptor = 0;
     for (struct sim_client *c = sim_clients; c != NULL; c = c->next) {
         sim_client_finish(c);
         sim_client_hurry(c);
@@ -340,6 +394,36 @@ static void come_to_rest(void)
     for (const struct sim_client *c = sim_clients; c != NULL; c = c->next)
         SIM_CHECK(c->over || c->n_waiting == 0 || may_be_ended(c),
                   "client %u: %u requests are never answered", c->id, c->n_waiting);
+}
+
+/* Long after the last trouble nothing fails any more. */
+static void check_well(bool auth)
+{
+    struct sim_client_plan plan = new_plan(auth);
+
+    if (w.stopped_us != 0 || sim_once_in(2))
+        return;
+    sim_run_until(sim_now_us + sim_aftermath_us + SECOND_US);
+    plan.n_requests = 20;
+    plan.huge = plan.read_us = plan.stops = 0;
+    plan.think_us = 10000;
+    plan.ending = SIM_END_CLOSE;
+    const struct sim_client *c = sim_client_start(&plan);
+    sim_run_until(sim_now_us + REST_US);
+    SIM_CHECK(c->over, "client %u: %u requests are not answered, though all is well", c->id,
+              c->n_waiting);
+}
+
+/* Who has been silent for longer than may be is gone. */
+static void check_idle(void)
+{
+    const uint64_t limit_us = pool_config()->client_idle_timeout_ms * UINT64_C(1000);
+
+    if (limit_us == 0 || w.stopped_us != 0)
+        return;
+    sim_run_until(sim_now_us + 2 * limit_us + 5 * SECOND_US);
+    for (const struct sim_client *c = sim_clients; c != NULL; c = c->next)
+        SIM_CHECK(c->over || !c->conn->accepted, "client %u: idle, and still there", c->id);
 }
 
 static void end_worker(void)
@@ -373,6 +457,8 @@ static void run(void)
 {
     w.is_redis = sim_once_in(2);
     w.is_old = sim_once_in(8);
+    w.is_replicated = w.is_redis && sim_once_in(3);
+    w.max_clients = sim_once_in(6) ? sim_between(1, CLIENTS_MAX - 1) : 100;
     const bool auth = w.is_redis && sim_once_in(6);
 
     sim_kernel_begin();
@@ -386,13 +472,17 @@ static void run(void)
                                       (uint16_t)(SERVER_PORT + i));
         w.servers[i]->password = auth ? "secret" : NULL;
         w.servers[i]->is_old = w.is_old;
+        w.servers[i]->is_master = i == 0;
+        w.servers[i]->memory = w.is_replicated ? w.servers[0] : NULL;
     }
     sim_on_connect = sim_server_connect;
+    sim_on_write = on_write;
     sim_excuse = excuse;
     sim_allows_error = allows_error;
     sim_may_have_failed = may_have_failed;
     sim_habits = (struct sim_server_habits){0};
     start_worker();
+    sim_on_refusal = on_refusal;
     set_environment();
     set_habits();
     const uint32_t n_clients = sim_between(1, CLIENTS_MAX);
@@ -408,6 +498,8 @@ static void run(void)
     if (sim_once_in(3))
         stop_worker();
     come_to_rest();
+    check_well(auth);
+    check_idle();
     end_worker();
     (void)close(w.channel[0]);
     (void)close(w.listener);

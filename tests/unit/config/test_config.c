@@ -218,6 +218,10 @@ static void complaints(void **state)
         {POOL "  distribution: modula\n  servers:\n   - a:1:2147483647\n   - b:1:2147483647\n   - "
               "c:1:2147483647\n",
          "sum of the weights"},
+        {POOL
+         "  distribution: modula\n  topology: replicated\n  follow_roles: true\n  servers:\n   - "
+         "a:1:2147483647 master\n   - b:1:2147483647\n   - c:1:2147483647\n",
+         "sum of the weights"}, /* without the master it is not, and the next one may be another */
         {"global:\n  worker_processes: -1\n" POOL SERVERS, "is not a number"},
         {"global:\n  worker_procesess: 1\n" POOL SERVERS, "did you mean \"worker_processes\"?"},
         {"global:\n  worker_shutdown_timeout: soon\n" POOL SERVERS, "is not a time"},
