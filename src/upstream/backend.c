@@ -31,10 +31,12 @@ static bool is_probing(const struct mr_backend *b)
     return b->kind == MR_BACKEND_PROBE;
 }
 
+/* For good: the home's owner may free it from now on. */
 static void leave_home(struct mr_backend *b)
 {
     if (b->home != NULL && *b->home == b)
         *b->home = NULL;
+    b->home = NULL;
 }
 
 static struct mr_backend *of_stream(struct mr_stream *s)

@@ -1,6 +1,8 @@
 /* test_pool.c - routing, ejection and time-outs against a scripted server. */
 #include "core/clock.h"
 #include "unit/test.h"
+#include "upstream/backend.h"
+#include "upstream/lease.h"
 #include "upstream/pool.h"
 
 #include <errno.h>
@@ -356,8 +358,28 @@ static void a_new_address_lets_old_work_finish(void **state)
     close_pool();
 }
 
+/* A connection that has closed knows nothing of its lease any more: that may be freed. */
+static void a_lost_connection_forgets_its_lease(void **state)
+{
+    struct mr_lease lease = {0};
+
+    (void)state;
+    open_pool("");
+    assert_true(mr_lease_take(&lease, &pool.servers[0], 0));
+    struct mr_backend *b = lease.backend;
+    assert_non_null(b);
+    mr_backend_close(b, ECONNRESET);
+    assert_false(mr_lease_holds(&lease));
+    mr_lease_end(&lease, MR_LEASE_CLEAN);
+    lease.backend = b; /* whatever is in that memory by now */
+    turns(10);
+    assert_ptr_equal(lease.backend, b);
+    close_pool();
+}
+
 RUN(T(replies_go_to_their_calls_in_order), T(a_timeout_spares_the_neighbours),
     T(a_silent_server_loses_the_connection), T(ejects_after_the_limit_and_comes_back),
     T(an_idle_close_is_no_failure), T(backs_off_from_a_dead_server),
     T(a_reply_that_nobody_asked_for_closes), T(garbage_fails_what_is_in_flight),
-    T(waits_for_the_hello), T(a_new_address_lets_old_work_finish))
+    T(waits_for_the_hello), T(a_new_address_lets_old_work_finish),
+    T(a_lost_connection_forgets_its_lease))
