@@ -9,7 +9,7 @@ static bool grow(struct mr_buf *b, struct mr_slab *slab, size_t n)
 {
     const size_t len = mr_buf_len(b);
 
-    if (n > MR_BUF_MAX - len)
+    if (n > MR_BUF_MAX - len || b->failed)
         return false;
     size_t want = len + n;
     if (want < (size_t)b->cap * 2) /* doubling keeps the cost of copying constant per byte */
@@ -65,6 +65,20 @@ bool mr_buf_append(struct mr_buf *b, struct mr_slab *slab, const char *bytes, si
     return true;
 }
 
+void mr_buf_fail(struct mr_buf *b, struct mr_slab *slab)
+{
+    mr_buf_clear(b, slab);
+    b->failed = true;
+}
+
+void mr_buf_put(struct mr_buf *b, struct mr_slab *slab, const char *bytes, size_t n)
+{
+    if (MR_LIKELY(mr_buf_append(b, slab, bytes, n)) || b->failed)
+        return;
+    MR_CHECK(mr_buf_len(b) + n > MR_BUF_SMALL);
+    mr_buf_fail(b, slab);
+}
+
 void mr_buf_consume(struct mr_buf *b, struct mr_slab *slab, size_t n)
 {
     MR_CHECK(n <= mr_buf_len(b));
@@ -88,5 +102,5 @@ void mr_buf_printf(struct mr_buf *b, struct mr_slab *slab, const char *fmt, ...)
     const int n = vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
     MR_CHECK(n >= 0 && (size_t)n < sizeof(text));
-    MR_CHECK(mr_buf_append(b, slab, text, (size_t)n));
+    mr_buf_put(b, slab, text, (size_t)n);
 }

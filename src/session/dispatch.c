@@ -2,6 +2,7 @@
 #include "session/client.h"
 #include "session/pin.h"
 
+#include <errno.h>
 #include <stddef.h>
 
 #define KEYLESS "placeholder" /* the key that twemproxy takes for requests without one */
@@ -197,7 +198,10 @@ static void answer(struct mr_client *client, const struct mr_proto_ctx *ctx,
         client->closing = true;
         client->quit = true;
     }
-    mr_client_answer(client, mr_buf_slice(out));
+    if (mr_buf_failed(out))
+        mr_client_fail(add_request(client, msg), mr_pool_reason(ENOMEM));
+    else
+        mr_client_answer(client, mr_buf_slice(out));
     mr_buf_clear(out, &service->loop->slab);
 }
 

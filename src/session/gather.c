@@ -29,7 +29,7 @@ static void free_gather(struct gather *g)
 {
     struct mr_slab *slab = slab_of(g);
 
-    for (uint32_t i = 0; i < g->plan.n_parts; i++) {
+    for (uint32_t i = 0; i < g->plan.n_parts && g->plan.parts != NULL; i++) {
         mr_buf_clear(&g->plan.parts[i].request, slab);
         mr_buf_clear(&g->plan.parts[i].reply, slab);
     }
@@ -66,7 +66,10 @@ static void complete(struct gather *g)
         return;
     }
     const struct mr_slice text = mr_buf_slice(&reply);
-    mr_client_reply(r, text.at, text.len, true);
+    if (mr_buf_failed(&reply))
+        mr_client_fail(r, mr_pool_reason(ENOMEM));
+    else
+        mr_client_reply(r, text.at, text.len, true);
     mr_buf_clear(&reply, slab);
 }
 
@@ -135,14 +138,19 @@ static const char *plan_parts(struct mr_service *service, const struct mr_msg *m
     return NULL;
 }
 
-static void make_parts(struct gather *g, const struct mr_msg *msg, const uint32_t *servers)
+/* False when memory is short. */
+static bool make_parts(struct gather *g, const struct mr_msg *msg, const uint32_t *servers)
 {
     const struct mr_service *service = g->request->service;
     struct mr_plan *plan = &g->plan;
     struct mr_slab *slab = slab_of(g);
 
-    plan->parts = mr_slab_get_zeroed(slab, plan->n_parts * sizeof(*plan->parts));
-    g->calls = mr_slab_get(slab, plan->n_parts * sizeof(*g->calls));
+    plan->parts = mr_slab_try(slab, plan->n_parts * sizeof(*plan->parts));
+    g->calls = mr_slab_try(slab, plan->n_parts * sizeof(*g->calls));
+    if (plan->parts != NULL)
+        memset(plan->parts, 0, plan->n_parts * sizeof(*plan->parts));
+    if (plan->parts == NULL || g->calls == NULL)
+        return false;
     for (uint32_t i = 0; i < plan->n_parts; i++) {
         plan->parts[i].server = servers[i];
         plan->parts[i].name = service->config->servers.at[servers[i]].name;
@@ -155,6 +163,17 @@ static void make_parts(struct gather *g, const struct mr_msg *msg, const uint32_
     }
     for (uint32_t k = 0; k < plan->n_keys; k++)
         plan->parts[plan->part_of_key[k]].n_keys++;
+    return true;
+}
+
+/* Whether memory was enough for all of them, and for what the join must know. */
+static bool requests_are_whole(const struct mr_plan *plan)
+{
+    bool whole = !mr_buf_failed(&plan->notes);
+
+    for (uint32_t i = 0; i < plan->n_parts && whole; i++)
+        whole = !mr_buf_failed(&plan->parts[i].request);
+    return whole;
 }
 
 static void send_parts(struct gather *g, uint8_t lane, uint64_t affinity)
@@ -187,13 +206,29 @@ static struct gather *start(struct mr_client *client, const struct mr_msg *msg)
     return g;
 }
 
-static void split_and_send(struct gather *g, const struct mr_msg *msg, const uint32_t *servers)
+/* Returns why nothing was sent, or NULL. */
+static const char *split_and_send(struct gather *g, const struct mr_msg *msg,
+                                  const uint32_t *servers)
 {
     struct mr_service *service = g->request->service;
 
-    make_parts(g, msg, servers);
+    if (!make_parts(g, msg, servers))
+        return mr_pool_reason(ENOMEM);
     service->config->protocol->split(msg, &g->plan, &service->loop->slab);
+    if (!requests_are_whole(&g->plan))
+        return mr_pool_reason(ENOMEM);
     send_parts(g, msg->lane, g->request->client->session.id);
+    return NULL;
+}
+
+/* Before anything was sent. */
+static void give_up(struct gather *g, const struct mr_msg *msg, const char *reason)
+{
+    struct mr_request *r = g->request;
+
+    g->plan.n_keys = msg->n_keys; /* as it was allocated */
+    free_gather(g);
+    mr_client_fail(r, reason);
 }
 
 void mr_gather(struct mr_client *client, const struct mr_msg *msg)
@@ -203,20 +238,17 @@ void mr_gather(struct mr_client *client, const struct mr_msg *msg)
     const size_t filled_bytes = service->pool.n_servers * sizeof(uint32_t);
     const size_t servers_bytes = msg->n_keys * sizeof(uint32_t);
     uint32_t *filled = mr_slab_get_zeroed(slab, filled_bytes);
-    uint32_t *servers = mr_slab_get(slab, servers_bytes);
+    uint32_t *servers = mr_slab_try(slab, servers_bytes);
     struct gather *g = start(client, msg);
+    const char *reason = mr_pool_reason(ENOMEM);
 
-    g->plan.part_of_key = mr_slab_get(slab, msg->n_keys * sizeof(uint32_t));
-    const char *nowhere = plan_parts(service, msg, &g->plan, servers, filled);
-    if (nowhere == NULL) {
-        split_and_send(g, msg, servers);
-    } else {
-        struct mr_request *r = g->request;
-        g->plan.n_keys = msg->n_keys; /* as it was allocated */
-        g->plan.n_parts = 0;
-        free_gather(g);
-        mr_client_fail(r, nowhere);
-    }
+    g->plan.part_of_key = mr_slab_try(slab, servers_bytes);
+    if (servers != NULL && g->plan.part_of_key != NULL)
+        reason = plan_parts(service, msg, &g->plan, servers, filled);
+    if (reason == NULL)
+        reason = split_and_send(g, msg, servers);
+    if (reason != NULL)
+        give_up(g, msg, reason);
     mr_slab_put(slab, servers, servers_bytes);
     mr_slab_put(slab, filled, filled_bytes);
 }
@@ -229,5 +261,7 @@ void mr_gather_all(struct mr_client *client, const struct mr_msg *msg)
     g->plan.n_parts = service->pool.n_servers;
     for (uint32_t i = 0; i < g->plan.n_parts; i++)
         service->part_of[i] = i;
-    split_and_send(g, msg, service->part_of);
+    const char *reason = split_and_send(g, msg, service->part_of);
+    if (reason != NULL)
+        give_up(g, msg, reason);
 }

@@ -1,6 +1,7 @@
 /* kernel.c - processes, descriptors, and who runs when. */
 #include "kernel_internal.h"
 
+#include "core/slab.h"
 #include "fiber.h"
 
 #include <errno.h>
@@ -11,12 +12,13 @@
 #include <string.h>
 #include <unistd.h>
 
-#define PROCESSES   64u
-#define FIRST_PID   1000
-#define CPU_US      10u   /* a step takes up to this long */
-#define LATE_US     2000u /* a sleeper may wake up this late */
-#define UNWIND_MAX  100000u
-#define SIGNALS_MAX 64
+#define PROCESSES    64u
+#define FIRST_PID    1000
+#define CPU_US       10u   /* a step takes up to this long */
+#define LATE_US      2000u /* a sleeper may wake up this late */
+#define UNWIND_MAX   100000u
+#define SIGNALS_MAX  64
+#define SMALL_MEMORY 8192u /* up to here it is always to be had */
 
 struct descriptor {
     struct sim_file *file; /* NULL: not open */
@@ -400,6 +402,31 @@ int __wrap_mr_next_signal(int fd)
     const int signo = __builtin_ctzll(current->signals);
     current->signals &= current->signals - 1;
     return signo;
+}
+
+/* ---- memory of a size that a peer controls ---- */
+
+static bool memory_is_short(size_t size)
+{
+    if (current == &host || current->killed || size <= SMALL_MEMORY ||
+        !sim_once_in(sim_env.no_memory))
+        return false;
+    sim_note("%s: no memory for %zu bytes", current->name, size);
+    if (sim_on_refusal != NULL)
+        sim_on_refusal("no memory");
+    return true;
+}
+
+void *__real_mr_slab_try(struct mr_slab *slab, size_t size);
+void *__wrap_mr_slab_try(struct mr_slab *slab, size_t size)
+{
+    return memory_is_short(size) ? NULL : __real_mr_slab_try(slab, size);
+}
+
+void *__real_mr_slab_regrow(struct mr_slab *slab, void *block, size_t old_size, size_t size);
+void *__wrap_mr_slab_regrow(struct mr_slab *slab, void *block, size_t old_size, size_t size)
+{
+    return memory_is_short(size) ? NULL : __real_mr_slab_regrow(slab, block, old_size, size);
 }
 
 /* ---- the scheduler ---- */

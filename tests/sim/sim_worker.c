@@ -131,6 +131,7 @@ static void set_environment(void)
     sim_env.partial = sim_once_in(2) ? 0 : sim_magnitude(2, 100);
     sim_env.interrupted = sim_once_in(4) ? sim_magnitude(2, 100) : 0;
     sim_env.no_descriptor = sim_once_in(8) ? sim_magnitude(3, 300) : 0;
+    sim_env.no_memory = sim_once_in(8) ? sim_magnitude(2, 300) : 0;
     sim_env.ring_entries = sim_once_in(4) ? sim_magnitude(16, 512) : 8192;
 }
 
@@ -377,7 +378,7 @@ static void come_to_rest(void)
 {
     sim_event_cancel(&w.next);
     sim_servers_calm();
-    sim_env.no_descriptor = 0;
+    sim_env.no_descriptor = sim_env.no_memory = 0;
     for (struct sim_client *c = sim_clients; c != NULL; c = c->next) {
         sim_client_finish(c);
         sim_client_hurry(c);

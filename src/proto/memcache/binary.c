@@ -112,9 +112,9 @@ void mr_mc_put_packet(struct mr_buf *out, struct mr_slab *slab, uint8_t opcode, 
     memcpy(header + 6, &wire_status, 2);
     memcpy(header + 8, &body_len, 4);
     memcpy(header + 12, &opaque, 4);
-    MR_CHECK(mr_buf_append(out, slab, header, sizeof(header)) &&
-             (key.len == 0 || mr_buf_append(out, slab, key.at, key.len)) &&
-             (value.len == 0 || mr_buf_append(out, slab, value.at, value.len)));
+    mr_buf_put(out, slab, header, sizeof(header));
+    mr_buf_put(out, slab, key.at, key.len);
+    mr_buf_put(out, slab, value.at, value.len);
 }
 
 /* A reply of our own to this packet. */
@@ -174,7 +174,7 @@ static void ask_without_key(const struct mr_proto_ctx *ctx, struct mr_msg *msg)
     memcpy(header, msg->wire.at, MR_MC_HEADER);
     memset(header + 2, 0, 2); /* length of the key, and of the body */
     memset(header + 8, 0, 4);
-    MR_CHECK(mr_buf_append(ctx->scratch, ctx->slab, header, MR_MC_HEADER));
+    mr_buf_put(ctx->scratch, ctx->slab, header, MR_MC_HEADER);
     msg->wire = mr_buf_slice(ctx->scratch);
 }
 
@@ -223,7 +223,11 @@ static enum mr_result classify(const struct mr_proto_ctx *ctx, const struct mr_m
     }
     msg->ticket = mr_mc_pack(ticket);
     if (msg->edits) { /* servers are asked aloud, see meta.c */
-        MR_CHECK(mr_buf_append(ctx->scratch, ctx->slab, msg->wire.at, msg->wire.len));
+        mr_buf_put(ctx->scratch, ctx->slab, msg->wire.at, msg->wire.len);
+        if (mr_buf_failed(ctx->scratch)) {
+            mr_buf_clear(ctx->scratch, ctx->slab);
+            return reply(ctx, h, MR_MC_NO_MEMORY, "Out of memory", msg);
+        }
         ctx->scratch->mem[ctx->scratch->start + 1] = (char)c->aloud;
         msg->wire = mr_buf_slice(ctx->scratch);
     }

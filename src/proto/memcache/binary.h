@@ -55,6 +55,7 @@ enum mr_mc_status {
     MR_MC_INVALID = 0x04,
     MR_MC_AUTH_ERROR = 0x20,
     MR_MC_UNKNOWN = 0x81,
+    MR_MC_NO_MEMORY = 0x82,
     MR_MC_FAILED = 0x86, /* for the time being */
 };
 

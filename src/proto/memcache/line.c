@@ -148,7 +148,7 @@ enum mr_result mr_mc_value(const struct mr_proto_ctx *ctx, struct mr_parse_state
 
 static void append(const struct mr_proto_ctx *ctx, struct mr_slice bytes)
 {
-    MR_CHECK(mr_buf_append(ctx->scratch, ctx->slab, bytes.at, bytes.len));
+    mr_buf_put(ctx->scratch, ctx->slab, bytes.at, bytes.len);
 }
 
 void mr_mc_rewrite(const struct mr_proto_ctx *ctx, const struct mr_mc_line *line,
@@ -169,7 +169,11 @@ void mr_mc_rewrite(const struct mr_proto_ctx *ctx, const struct mr_mc_line *line
         (void)mr_mc_refuse(msg, MR_MC_LONG_LINE);
         return;
     }
-    if (value.len > 0)
-        append(ctx, value);
+    append(ctx, value);
+    if (mr_buf_failed(ctx->scratch)) {
+        mr_buf_clear(ctx->scratch, ctx->slab);
+        (void)mr_mc_refuse(msg, "SERVER_ERROR out of memory\r\n");
+        return;
+    }
     msg->wire = mr_buf_slice(ctx->scratch);
 }

@@ -72,7 +72,7 @@ static void answer_stats(const struct mr_proto_ctx *ctx, uint64_t ticket, struct
     if (t.reply == MR_MC_PACKET || dump)
         mr_mc_end_stats(ticket, ctx->slab, out);
     else
-        MR_CHECK(mr_buf_append(out, ctx->slab, "OK\r\n", 4));
+        mr_buf_put(out, ctx->slab, "OK\r\n", 4);
 }
 
 static void put_greeting(uint8_t lane, struct mr_slab *slab, struct mr_buf *out)
@@ -81,8 +81,7 @@ static void put_greeting(uint8_t lane, struct mr_slab *slab, struct mr_buf *out)
     static const char VERSION[] = "version                   \r\n";
     const bool binary = lane == MR_MC_BINARY_LANE;
 
-    MR_CHECK(mr_buf_append(out, slab, binary ? NOOP : VERSION,
-                           binary ? sizeof(NOOP) : sizeof(VERSION) - 1));
+    mr_buf_put(out, slab, binary ? NOOP : VERSION, binary ? sizeof(NOOP) : sizeof(VERSION) - 1);
 }
 
 /* Local are the statistics of the proxy, and the end. */

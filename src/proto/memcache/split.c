@@ -4,7 +4,7 @@
 
 static void append(struct mr_buf *out, struct mr_slab *slab, struct mr_slice bytes)
 {
-    MR_CHECK(mr_buf_append(out, slab, bytes.at, bytes.len));
+    mr_buf_put(out, slab, bytes.at, bytes.len);
 }
 
 /* The keys stand behind `skip` words of a line that ends in CR LF. */
@@ -131,7 +131,11 @@ static void join_retrieval(const struct mr_plan *plan, struct mr_slab *slab, str
 
     if (!plan->options->failure_is_miss && join_error(plan, "END\r\n", slab, out))
         return;
-    at = mr_slab_get(slab, plan->n_parts * sizeof(*at)); /* each part's next value */
+    at = mr_slab_try(slab, plan->n_parts * sizeof(*at)); /* each part's next value */
+    if (at == NULL) {
+        mr_buf_fail(out, slab);
+        return;
+    }
     for (uint32_t i = 0; i < plan->n_parts; i++)
         at[i] = mr_buf_slice(&plan->parts[i].reply).at;
     for (uint32_t k = 0; k < plan->n_keys; k++) {

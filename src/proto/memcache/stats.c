@@ -49,10 +49,11 @@ void mr_mc_put_stat(uint64_t ticket, struct mr_slice name, struct mr_slice value
         mr_mc_put_packet(out, slab, t.verb, MR_MC_OK, t.opaque, name, value);
         return;
     }
-    MR_CHECK(mr_buf_append(out, slab, "STAT ", 5) && mr_buf_append(out, slab, name.at, name.len) &&
-             mr_buf_append(out, slab, " ", 1) &&
-             (value.len == 0 || mr_buf_append(out, slab, value.at, value.len)) &&
-             mr_buf_append(out, slab, "\r\n", 2));
+    mr_buf_put(out, slab, "STAT ", 5);
+    mr_buf_put(out, slab, name.at, name.len);
+    mr_buf_put(out, slab, " ", 1);
+    mr_buf_put(out, slab, value.at, value.len);
+    mr_buf_put(out, slab, "\r\n", 2);
 }
 
 void mr_mc_end_stats(uint64_t ticket, struct mr_slab *slab, struct mr_buf *out)
@@ -63,7 +64,7 @@ void mr_mc_end_stats(uint64_t ticket, struct mr_slab *slab, struct mr_buf *out)
     if (t.reply == MR_MC_PACKET)
         mr_mc_put_packet(out, slab, t.verb, MR_MC_OK, t.opaque, none, none);
     else
-        MR_CHECK(mr_buf_append(out, slab, "END\r\n", 5));
+        mr_buf_put(out, slab, "END\r\n", 5);
 }
 
 /* Walks the statistics of one server's reply, which has been scanned when it came. */
@@ -196,12 +197,15 @@ static void put_all(const struct mr_plan *plan, const struct table *t, const str
     struct mr_buf all = {0};
 
     for (const struct row *r = row;; r = &t->rows[r->next]) {
-        MR_CHECK(r->value.len == 0 || mr_buf_append(&all, slab, r->value.at, r->value.len));
+        mr_buf_put(&all, slab, r->value.at, r->value.len);
         if (r->next == 0)
             break;
-        MR_CHECK(mr_buf_append(&all, slab, ",", 1));
+        mr_buf_put(&all, slab, ",", 1);
     }
-    mr_mc_put_stat(plan->ticket, row->name, mr_buf_slice(&all), slab, out);
+    if (mr_buf_failed(&all))
+        mr_buf_fail(out, slab);
+    else
+        mr_mc_put_stat(plan->ticket, row->name, mr_buf_slice(&all), slab, out);
     mr_buf_clear(&all, slab);
 }
 
@@ -236,7 +240,7 @@ static bool put_other(const struct mr_plan *plan, bool binary, struct mr_slab *s
                                        mr_mc_unpack(plan->ticket).stats != MR_MC_STATS_RESET
                                  : mr_mc_starts(r, "STAT ") || mr_mc_starts(r, "END\r\n");
         if (!list) {
-            MR_CHECK(mr_buf_append(out, slab, r.at, r.len));
+            mr_buf_put(out, slab, r.at, r.len);
             return true;
         }
     }
@@ -284,8 +288,13 @@ static void put_merged(const struct mr_plan *plan, bool binary, struct mr_slab *
 
     while (t.n_slots < 2 * capacity)
         t.n_slots *= 2;
-    t.rows = mr_slab_get(slab, capacity * sizeof(*t.rows));
-    t.slots = mr_slab_get_zeroed(slab, t.n_slots * sizeof(*t.slots));
+    t.rows = mr_slab_try(slab, capacity * sizeof(*t.rows));
+    t.slots = mr_slab_try(slab, t.n_slots * sizeof(*t.slots));
+    if (t.rows == NULL || t.slots == NULL) {
+        mr_buf_fail(out, slab);
+        goto put;
+    }
+    memset(t.slots, 0, t.n_slots * sizeof(*t.slots));
     for (uint32_t i = 0; i < plan->n_parts; i++) {
         struct mr_slice left = reply_of(plan, i);
         while (plan->parts[i].failure == NULL && next(binary, &left, &name, &value))
@@ -294,6 +303,7 @@ static void put_merged(const struct mr_plan *plan, bool binary, struct mr_slab *
     for (uint32_t i = 1; i < t.n; i++)
         if (t.rows[i].first)
             put_row(plan, &t, &t.rows[i], slab, out);
+put:
     mr_slab_put(slab, t.slots, t.n_slots * sizeof(*t.slots));
     mr_slab_put(slab, t.rows, capacity * sizeof(*t.rows));
 }

@@ -65,8 +65,8 @@ void mr_resp_refuse(const struct mr_proto_ctx *ctx, struct mr_msg *msg, const ch
         if (text[i] == '\r' || text[i] == '\n')
             text[i] = ' ';
     memcpy(text + len, "\r\n", 2);
-    mr_buf_consume(ctx->scratch, ctx->slab, mr_buf_len(ctx->scratch));
-    MR_CHECK(mr_buf_append(ctx->scratch, ctx->slab, text, len + 2));
+    mr_buf_clear(ctx->scratch, ctx->slab);
+    mr_buf_put(ctx->scratch, ctx->slab, text, len + 2);
     msg->action = MR_MSG_REFUSE;
     msg->step = MR_STEP_NONE;
     msg->reply = mr_buf_slice(ctx->scratch);
@@ -310,7 +310,12 @@ static enum mr_result parse_inline(const struct mr_proto_ctx *ctx, struct mr_par
     if (words > 0) {
         mr_resp_put_head(ctx->scratch, ctx->slab, '*', (uint64_t)words);
         const struct mr_slice b = mr_buf_slice(&body);
-        MR_CHECK(mr_buf_append(ctx->scratch, ctx->slab, b.at, b.len));
+        mr_buf_put(ctx->scratch, ctx->slab, b.at, b.len);
+        if (mr_buf_failed(&body) || mr_buf_failed(ctx->scratch)) {
+            mr_buf_clear(&body, ctx->slab);
+            mr_resp_refuse(ctx, msg, "ERR out of memory");
+            return MR_OK;
+        }
         msg->wire = mr_buf_slice(ctx->scratch);
         mr_resp_collect(msg);
     } else {

@@ -15,14 +15,14 @@ void mr_resp_put_head(struct mr_buf *out, struct mr_slab *slab, char type, uint6
     head[0] = type;
     len += mr_format_uint(head + 1, n);
     memcpy(head + len, "\r\n", 2);
-    MR_CHECK(mr_buf_append(out, slab, head, len + 2));
+    mr_buf_put(out, slab, head, len + 2);
 }
 
 void mr_resp_put_bulk(struct mr_buf *out, struct mr_slab *slab, struct mr_slice bytes)
 {
     mr_resp_put_head(out, slab, '$', bytes.len);
-    MR_CHECK(mr_buf_append(out, slab, bytes.at, bytes.len));
-    MR_CHECK(mr_buf_append(out, slab, "\r\n", 2));
+    mr_buf_put(out, slab, bytes.at, bytes.len);
+    mr_buf_put(out, slab, "\r\n", 2);
 }
 
 /* A line from p; its length with CRLF in *n. */

@@ -48,7 +48,7 @@ static bool join_error(const struct mr_plan *plan, char wanted, struct mr_slab *
     for (uint32_t i = 0; i < plan->n_parts && failure == NULL; i++) {
         const struct mr_slice reply = reply_of(plan, i);
         if (reply.at[0] == '-') {
-            MR_CHECK(mr_buf_append(out, slab, reply.at, reply.len));
+            mr_buf_put(out, slab, reply.at, reply.len);
             return true;
         }
         if (reply.at[0] != wanted)
@@ -78,7 +78,7 @@ static void join_sum(const struct mr_plan *plan, struct mr_slab *slab, struct mr
 static void join_mset(const struct mr_plan *plan, struct mr_slab *slab, struct mr_buf *out)
 {
     if (!join_error(plan, '+', slab, out))
-        MR_CHECK(mr_buf_append(out, slab, "+OK\r\n", 5));
+        mr_buf_put(out, slab, "+OK\r\n", 5);
 }
 
 /* Checks that part i answered with one element for each of its keys; *at is the first one. */
@@ -98,7 +98,11 @@ static void join_mget(const struct mr_plan *plan, struct mr_slab *slab, struct m
 
     if (join_error(plan, '*', slab, out))
         return;
-    at = mr_slab_get(slab, plan->n_parts * sizeof(*at)); /* each part's next element */
+    at = mr_slab_try(slab, plan->n_parts * sizeof(*at)); /* each part's next element */
+    if (at == NULL) {
+        mr_buf_fail(out, slab);
+        return;
+    }
     for (uint32_t i = 0; i < plan->n_parts; i++)
         if (!array_matches(plan, i, &at[i])) {
             mr_buf_printf(out, slab, "-ERR Invalid argument\r\n");
@@ -112,7 +116,7 @@ static void join_mget(const struct mr_plan *plan, struct mr_slab *slab, struct m
         size_t n = 0;
         MR_CHECK(mr_resp_scan_reply(&state, at[i], (size_t)(reply.at + reply.len - at[i]), &n) ==
                  MR_OK); /* the whole reply was scanned when it came */
-        MR_CHECK(mr_buf_append(out, slab, at[i], n));
+        mr_buf_put(out, slab, at[i], n);
         at[i] += n;
     }
 put_at:

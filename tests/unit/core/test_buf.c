@@ -74,4 +74,27 @@ static void refuses_what_cannot_be(void **state)
     mr_slab_fini(&slab);
 }
 
-RUN(T(appends_and_consumes), T(matches_a_model), T(refuses_what_cannot_be))
+static void fails_once_for_all(void **state)
+{
+    struct mr_slab slab;
+    struct mr_buf b = {0};
+
+    (void)state;
+    mr_slab_init(&slab);
+    mr_buf_put(&b, &slab, "beginning", 9);
+    assert_false(mr_buf_failed(&b));
+    mr_buf_put(&b, &slab, "x", MR_BUF_MAX); /* not looked at: there cannot be room */
+    assert_true(mr_buf_failed(&b));
+    assert_true(mr_buf_empty(&b));
+    assert_int_equal(slab.used_bytes, 0);
+    mr_buf_put(&b, &slab, "end", 3);
+    assert_false(mr_buf_append(&b, &slab, "end", 3));
+    assert_true(mr_buf_failed(&b) && mr_buf_empty(&b));
+    mr_buf_clear(&b, &slab);
+    mr_buf_put(&b, &slab, "again", 5);
+    assert_int_equal(mr_buf_len(&b), 5);
+    mr_buf_clear(&b, &slab);
+    mr_slab_fini(&slab);
+}
+
+RUN(T(appends_and_consumes), T(matches_a_model), T(refuses_what_cannot_be), T(fails_once_for_all))
