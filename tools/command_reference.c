@@ -27,11 +27,13 @@ static const struct {
     {MR_RESP_WATCH, "Watching keys",
      "All keys must live on one server; the client gets a connection to it until EXEC, DISCARD or "
      "UNWATCH."},
-    {MR_RESP_UNWATCH, "No more watching", NULL},
+    {MR_RESP_UNWATCH, "No more watching",
+     "What was watched before has no effect on EXEC any more."},
     {MR_RESP_BEGIN, "Begin of a transaction",
      "Its commands are collected, and sent as one run with EXEC."},
     {MR_RESP_COMMIT, "End of a transaction", "All keys of one must live on one server."},
-    {MR_RESP_DISCARD, "End of a transaction that is not executed", NULL},
+    {MR_RESP_DISCARD, "End of a transaction that is not executed",
+     "What was collected is forgotten, watched keys too."},
     {MR_RESP_REFUSE_ADMIN, "Refused: administration", "Ask the server itself."},
 };
 
