@@ -164,9 +164,15 @@ static int lowest_free(struct sim_process *p)
     return (int)i;
 }
 
+/* Of descriptors and memory. */
+static bool is_short(void)
+{
+    return current != &host && (sim_env.refused == NULL || sim_env.refused == current);
+}
+
 int sim_fd_install(struct sim_file *f, bool may_fail)
 {
-    if (current->killed || (may_fail && current != &host && sim_once_in(sim_env.no_descriptor))) {
+    if (current->killed || (may_fail && is_short() && sim_once_in(sim_env.no_descriptor))) {
         sim_note("%s: no descriptor left", current->name);
         if (sim_on_refusal != NULL)
             sim_on_refusal("no descriptor");
@@ -408,8 +414,7 @@ int __wrap_mr_next_signal(int fd)
 
 static bool memory_is_short(size_t size)
 {
-    if (current == &host || current->killed || size <= SMALL_MEMORY ||
-        !sim_once_in(sim_env.no_memory))
+    if (!is_short() || current->killed || size <= SMALL_MEMORY || !sim_once_in(sim_env.no_memory))
         return false;
     sim_note("%s: no memory for %zu bytes", current->name, size);
     if (sim_on_refusal != NULL)

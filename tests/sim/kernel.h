@@ -21,6 +21,8 @@
 
 /* ---- how hard the environment is; set for each run ---- */
 
+struct sim_process;
+
 struct sim_settings {
     uint32_t latency_us;    /* of the network, at most */
     uint32_t cut_bytes;     /* arrivals have at most about this many bytes; 0: as they were sent */
@@ -30,13 +32,12 @@ struct sim_settings {
     uint32_t interrupted;   /* a call in this many says EINTR; 0: never */
     uint32_t no_descriptor; /* a new descriptor in this many cannot be had; 0: never */
     uint32_t no_memory;     /* the same of memory of a size that a peer controls */
-    uint32_t ring_entries;  /* largest size of an io_uring */
+    const struct sim_process *refused; /* the only one for which both are so; NULL: all are */
+    uint32_t ring_entries;             /* largest size of an io_uring */
 };
 extern struct sim_settings sim_env;
 
 /* ---- processes ---- */
-
-struct sim_process;
 
 /** A new process with the descriptors of `parent` (NULL: the host, which is the test itself). */
 struct sim_process *sim_fork(const char *name, struct sim_process *parent, int (*body)(void *arg),

@@ -1,14 +1,11 @@
 /*
- * sim_worker.c - one worker as it is, over scripted clients and servers, in a world that does its
- * worst; this file plays the master. What is checked: see docs/ARCHITECTURE.md, "Tests".
+ * sim_worker.c - a worker as it is, and those that it hands its clients over to, over scripted
+ * clients and servers in a world that does its worst. What is checked: see docs/ARCHITECTURE.md,
+ * "Tests".
  */
 #include "client.h"
 #include "server.h"
-
-#include "core/metrics.h"
-#include "proc/channel.h"
-#include "proc/worker.h"
-#include "upstream/health.h"
+#include "workers.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -23,22 +20,17 @@
 
 static struct {
     struct mr_config *config;
-    struct mr_metrics metrics;
-    struct mr_runtime runtime;
-    struct mr_worker_setup setup;
-    struct sim_process *worker;
     struct sim_server *servers[SERVERS_MAX];
     uint32_t n_servers;
-    int channel[2];
     int listener;
-    bool held;
     bool is_redis;      /* else memcached */
     bool is_old;        /* memcacheds without meta commands */
     bool is_replicated; /* a master and replicas */
+    bool refused;       /* a worker has had too little of something */
     uint32_t max_clients;
     bool huge;           /* there are values that may be larger than a small limit of output */
     uint64_t stopped_us; /* when the worker was told to end; 0: not yet */
-    struct sim_event next;
+    struct sim_event next, succession;
 } w;
 
 static const struct mr_pool_config *pool_config(void)
@@ -223,9 +215,9 @@ static void change_world(void *arg)
         change_master(s);
         break;
     case 3:
-        if (!sim_is_over(w.worker)) {
+        if (!sim_workers_are_over()) {
             const uint32_t us = sim_magnitude(1000, 3000000);
-            sim_stall(w.worker, us);
+            sim_stall(sim_workers[sim_below(sim_n_workers)].process, us);
             if (us > 100000)
                 sim_trouble("the worker stands still");
         }
@@ -248,6 +240,7 @@ static void on_write(struct sim_server_conn *sc, struct mr_slice key)
 static void on_refusal(const char *what)
 {
     sim_trouble("%s for the worker", what);
+    w.refused = true;
 }
 
 static bool was_idle(struct sim_client *c)
@@ -273,10 +266,10 @@ static const char *excuse(struct sim_client *c)
 {
     const struct sim_expect *due = sim_client_due(c);
 
-    if (sim_was_killed(w.worker))
-        return "its worker was killed";
     if (may_be_ended(c))
         return "the worker ends";
+    if (w.refused && sim_n_workers > 1)
+        return "lost on its way";
     if (w.max_clients < CLIENTS_MAX && c->n_answered == 0)
         return "there are too many";
     if (was_idle(c))
@@ -314,50 +307,23 @@ static bool allows_error(const struct sim_expect *e, struct mr_slice reply)
     return sim_may_fail(e->sent_us) || (is_late(e) && says(reply, "timed out"));
 }
 
-/* ---- the worker ---- */
-
-static void ready(void *arg)
-{
-    mr_channel_tell(*(int *)arg, MR_MSG_READY_TYPE);
-}
-
-static int body(void *arg)
-{
-    const int keep[] = {w.channel[1], w.listener};
-
-    (void)arg;
-    sim_keep_fds(keep, MR_COUNT(keep));
-    return mr_worker_run(&w.setup);
-}
+/* ---- the worker, and those that follow it ---- */
 
 static void start_worker(void)
 {
-    struct mr_error err;
-
-    MR_CHECK(mr_metrics_open(&w.metrics, 1, w.n_servers, &err) == MR_OK);
     w.listener = sim_listen(sim_once_in(4));
-    w.held = false;
-    w.runtime = (struct mr_runtime){
-        .config = w.config,
-        .generation = 1,
-        .slots = &w.metrics,
-        .n_slots = 1,
-        .held = &w.held,
-        .engine = sim_once_in(2) ? "epoll" : "io_uring",
-        .max_clients = w.max_clients,
-        .accept_burst = 10,
-        .addresses = sim_alloc(w.n_servers * sizeof(struct mr_addr)),
-        .health = sim_alloc(w.n_servers * sizeof(struct mr_health)),
-    };
-    MR_CHECK(mr_channel_open(w.channel, &err) == MR_OK);
-    w.setup = (struct mr_worker_setup){.runtime = &w.runtime,
-                                       .listen_fds = &w.listener,
-                                       .channel = w.channel[1],
-                                       .on_ready = ready,
-                                       .on_ready_arg = &w.channel[1]};
-    w.worker = sim_fork("worker", NULL, body, NULL);
-    (void)close(w.channel[1]);
+    sim_workers_begin(w.config, w.listener, w.max_clients);
     sim_run_until(sim_now_us + SECOND_US);
+}
+
+static void succeed(void *arg)
+{
+    (void)arg;
+    if (w.stopped_us != 0)
+        return;
+    sim_workers_succeed();
+    sim_env.refused = sim_worker_last()->process;
+    sim_event_set(&w.succession, sim_magnitude(1000, 5000000), succeed, NULL);
 }
 
 static void stop_worker(void)
@@ -365,10 +331,8 @@ static void stop_worker(void)
     for (struct sim_client *c = sim_clients; c != NULL; c = c->next)
         c->arrived_at_stop = sim_arrived(c->conn);
     w.stopped_us = sim_now_us;
-    struct mr_message msg = {.type = MR_MSG_TERMINATE_TYPE};
-    struct mr_error err;
-    sim_note("the worker is told to end");
-    SIM_CHECK(mr_channel_send(w.channel[0], &msg, -1, &err) == MR_OK, "%s", err.text);
+    sim_event_cancel(&w.succession);
+    sim_workers_stop();
 }
 
 /* ---- a run ---- */
@@ -377,6 +341,7 @@ static void stop_worker(void)
 static void come_to_rest(void)
 {
     sim_event_cancel(&w.next);
+    sim_event_cancel(&w.succession);
     sim_servers_calm();
     sim_env.no_descriptor = sim_env.no_memory = 0;
     for (struct sim_client *c = sim_clients; c != NULL; c = c->next) {
@@ -432,23 +397,12 @@ static void end_worker(void)
     if (w.stopped_us == 0)
         stop_worker();
     sim_run_until(sim_now_us + (LIMIT_MS + 5000) * UINT64_C(1000));
-    for (const struct sim_client *c = sim_clients; c != NULL && !sim_is_over(w.worker); c = c->next)
+    for (const struct sim_client *c = sim_clients; c != NULL && !sim_workers_are_over();
+         c = c->next)
         if (!c->over)
             sim_note("client %u is still there: %u unanswered, said last %d, accepted %d", c->id,
                      c->n_waiting, c->said_last, c->conn->accepted);
-    SIM_CHECK(
-        sim_is_over(w.worker),
-        "the worker does not end, waiting %d, turns %llu, now %.6f, connections %llu, clients %llu",
-        sim_is_waiting(w.worker), (unsigned long long)sim_turns(w.worker),
-        (double)(sim_now_us) / 1e6 - 1000,
-        (unsigned long long)w.metrics.servers[0].server_connections,
-        (unsigned long long)w.metrics.head->clients);
-    SIM_CHECK(sim_status(w.worker) == 0, "the worker ends with status %d", sim_status(w.worker));
-    SIM_CHECK(w.metrics.head->clients == 0, "clients are counted when there is none");
-    for (uint32_t i = 0; i < w.n_servers; i++)
-        SIM_CHECK(w.metrics.servers[i].in_queue == 0 && w.metrics.servers[i].out_queue == 0 &&
-                      w.metrics.servers[i].server_connections == 0,
-                  "requests or connections of server %u are counted when there is none", i);
+    sim_workers_check();
     for (struct sim_client *c = sim_clients; c != NULL; c = c->next)
         sim_client_close(c);
     sim_run_until(sim_now_us + SECOND_US);
@@ -466,7 +420,7 @@ static void run(void)
     sim_clients_begin();
     sim_trouble_begin();
     w.stopped_us = 0;
-    w.huge = false;
+    w.huge = w.refused = false;
     configure(auth);
     for (uint32_t i = 0; i < w.n_servers; i++) {
         w.servers[i] = sim_server_new(w.is_redis ? &SIM_SERVER_RESP : &SIM_SERVER_MEMCACHE,
@@ -495,6 +449,8 @@ static void run(void)
     }
     if (sim_once_in(2))
         sim_event_set(&w.next, sim_magnitude(1000, 3000000), change_world, NULL);
+    if (sim_once_in(3))
+        sim_event_set(&w.succession, sim_magnitude(1000, 3000000), succeed, NULL);
     sim_run_until(sim_now_us + sim_magnitude(10000, 20000000));
     if (sim_once_in(3))
         stop_worker();
@@ -502,11 +458,10 @@ static void run(void)
     check_well(auth);
     check_idle();
     end_worker();
-    (void)close(w.channel[0]);
     (void)close(w.listener);
     sim_kernel_end();
     sim_servers_end();
-    mr_metrics_close(&w.metrics);
+    sim_workers_end();
     mr_config_free(w.config);
 }
 
