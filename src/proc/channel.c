@@ -4,8 +4,10 @@
 #include "net/fdpass.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -29,6 +31,13 @@ enum mr_result mr_channel_open(int ends[2], struct mr_error *err)
 void mr_channel_close(int fd)
 {
     (void)close(fd);
+}
+
+size_t mr_channel_queued(int fd)
+{
+    int n = 0;
+
+    return ioctl(fd, SIOCOUTQ, &n) < 0 || n < 0 ? 0 : (size_t)n;
 }
 
 const char *mr_message_name(enum mr_message_type type)

@@ -68,6 +68,9 @@ void mr_channel_close(int fd);
 enum mr_result mr_channel_send(int fd, struct mr_message *msg, int pass_fd,
                                struct mr_error *err) MR_MUST_USE;
 
+/** Bytes that the other side has not read, with the kernel's own for each message. */
+size_t mr_channel_queued(int fd);
+
 const char *mr_message_name(enum mr_message_type type);
 
 /** Sends a message without a payload; a channel that fails is about to be closed anyway. */

@@ -29,7 +29,9 @@ struct mr_child {
     struct mr_timer respawn;
     uint64_t started_us;
     uint32_t quick_deaths;
-    uint32_t missed; /* pings in a row without an answer */
+    uint32_t missed;      /* pings in a row without an answer */
+    bool log_due;         /* it has to be told where and what to log */
+    uint32_t address_due; /* and the addresses of the servers from this one on */
 };
 
 const char *mr_child_kind_name(enum mr_child_kind kind);

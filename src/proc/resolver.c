@@ -6,6 +6,7 @@
 #include "proc/channel.h"
 #include "upstream/health.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,6 +49,16 @@ const struct mr_addr *mr_resolver_choose(const struct mr_addr *answers, uint32_t
     return next != NULL ? next : first;
 }
 
+/* A master that is busy or stands still reads later: there is nothing else to do here. */
+static void tell(int channel, struct mr_message *msg)
+{
+    struct pollfd p = {.fd = channel, .events = POLLOUT};
+    struct mr_error err;
+
+    while (mr_channel_send(channel, msg, -1, &err) != MR_OK && err.sys == EAGAIN)
+        (void)poll(&p, 1, -1);
+}
+
 /* Looks one name up; tells when the address is to be another one than before. */
 static void look_up(const struct mr_server_config *server, uint32_t index,
                     const struct mr_health *health, struct mr_addr *known, int channel)
@@ -68,12 +79,14 @@ static void look_up(const struct mr_server_config *server, uint32_t index,
     if (mr_addr_eq(chosen, known))
         return;
     msg.body.ADDRESS = (struct mr_address_payload){.server = index, .addr = *chosen};
-    if (mr_channel_send(channel, &msg, -1, &err) == MR_OK)
-        *known = *chosen; /* else the next round tells it again */
+    tell(channel, &msg);
+    *known = *chosen;
 }
 
 static void one_round(const struct mr_runtime *rt, struct mr_addr *known, int channel)
 {
+    struct mr_message done = {.type = MR_MSG_ROUND_DONE_TYPE};
+
     for (uint32_t p = 0; p < rt->config->n_pools; p++) {
         const struct mr_pool_config *pool = &rt->config->pools[p];
         for (uint32_t i = 0; i < pool->servers.n; i++) {
@@ -82,7 +95,7 @@ static void one_round(const struct mr_runtime *rt, struct mr_addr *known, int ch
                 look_up(&pool->servers.at[i], index, &rt->health[index], &known[index], channel);
         }
     }
-    mr_channel_tell(channel, MR_MSG_ROUND_DONE_TYPE);
+    tell(channel, &done);
 }
 
 /* Waits for the next round; false when the other side is gone. Takes a new log descriptor. */
@@ -98,7 +111,7 @@ static bool wait_for_round(uint64_t until_us, int channel)
         struct mr_message msg;
         struct mr_error err;
         const enum mr_result rc = mr_channel_recv(channel, &msg, &err);
-        if (rc == MR_ESYS || (rc == MR_OK && msg.type == MR_MSG_QUIT_TYPE))
+        if (rc == MR_ESYS)
             return false;
         if (rc == MR_OK && msg.type == MR_MSG_LOG_FD_TYPE && msg.fd >= 0)
             mr_log_take_fd(msg.fd);

@@ -14,8 +14,10 @@
 #define QUICK_DEATHS     5u       /* in a row, before its restarts slow down */
 #define BACKOFF_FIRST_MS 100u
 #define BACKOFF_MAX_MS   10000u
-#define PINGS            4u    /* without an answer: the process hangs */
-#define RESOLVE_WAIT_MS  2000u /* workers start without addresses after this */
+#define PINGS            4u     /* without an answer: the process hangs */
+#define RESOLVE_WAIT_MS  2000u  /* workers start without addresses after this */
+#define NEWS_BYTES       98304u /* of a channel at most: there is always room for a command */
+#define NEWS_AGAIN_MS    10u
 
 static struct mr_team *of_side(const struct mr_side *side)
 {
@@ -46,7 +48,7 @@ static struct mr_child *helper(struct mr_team *team, enum mr_child_kind kind)
     return NULL;
 }
 
-/* ---- messages ---- */
+/* ---- telling children ---- */
 
 bool mr_child_tell(struct mr_child *c, struct mr_message *msg, int fd)
 {
@@ -56,8 +58,8 @@ bool mr_child_tell(struct mr_child *c, struct mr_message *msg, int fd)
         return false;
     if (mr_channel_send(c->channel.fd, msg, fd, &err) == MR_OK)
         return true;
-    mr_log(MR_LOG_WARN, "channel_send_failed child=%s/%u error=\"%s\"", mr_child_kind_name(c->kind),
-           c->index, err.text);
+    mr_log_limited(MR_LOG_WARN, "channel_send_failed child=%s/%u error=\"%s\"",
+                   mr_child_kind_name(c->kind), c->index, err.text);
     return false;
 }
 
@@ -70,30 +72,97 @@ void mr_child_command(struct mr_child *c, struct mr_message *msg, int fd)
     mr_child_kill(c);
 }
 
-void mr_team_tell(struct mr_team *team, struct mr_message *msg, int fd, int kind)
+/* ---- what children have to know: none of it is lost when a channel is full ---- */
+
+static bool has_room(const struct mr_child *c)
 {
-    for (uint32_t i = 0; i < team->n_children; i++)
-        if (kind < 0 || (int)team->children[i].kind == kind)
-            (void)mr_child_tell(&team->children[i], msg, fd);
+    return mr_channel_queued(c->channel.fd) < NEWS_BYTES;
 }
 
-void mr_team_share_log(struct mr_team *team)
+static bool tell_log(struct mr_child *c)
 {
     struct mr_message file = {.type = MR_MSG_LOG_FD_TYPE};
     struct mr_message level = {.type = MR_MSG_LOG_LEVEL_TYPE};
 
     level.body.LOG_LEVEL.level = mr_log_level();
-    mr_team_tell(team, &file, mr_log_fd(), -1);
-    mr_team_tell(team, &level, -1, -1);
+    return has_room(c) && mr_child_tell(c, &file, mr_log_fd()) && mr_child_tell(c, &level, -1);
 }
 
-static void command(struct mr_team *team, enum mr_message_type type, int kind)
+static bool tell_address(struct mr_child *c, uint32_t server)
+{
+    struct mr_message msg = {.type = MR_MSG_ADDRESS_TYPE};
+
+    msg.body.ADDRESS = (struct mr_address_payload){
+        .server = server, .addr = c->team->generation.runtime.addresses[server]};
+    return msg.body.ADDRESS.addr.len == 0 || (has_room(c) && mr_child_tell(c, &msg, -1));
+}
+
+/* True when the child knows all. One that is started later is born with it. */
+static bool catch_up(struct mr_child *c)
+{
+    const uint32_t n_servers = c->team->generation.config->n_servers;
+
+    if (c->pid == 0)
+        return true;
+    c->log_due = c->log_due && !tell_log(c);
+    while (c->address_due < n_servers && tell_address(c, c->address_due))
+        c->address_due++;
+    return !c->log_due && c->address_due == n_servers;
+}
+
+static void tell_news(struct mr_timer *timer)
+{
+    struct mr_team *team = MR_CONTAINER_OF(timer, struct mr_team, news);
+    bool all = true;
+
+    for (uint32_t i = 0; i < team->n_children; i++)
+        all &= catch_up(&team->children[i]);
+    if (!all)
+        mr_loop_timer(team->loop, timer, NEWS_AGAIN_MS);
+}
+
+void mr_team_share_log(struct mr_team *team)
+{
+    for (uint32_t i = 0; i < team->n_children; i++)
+        team->children[i].log_due = true;
+    tell_news(&team->news);
+}
+
+void mr_team_share_address(struct mr_team *team, uint32_t server, const struct mr_addr *addr)
+{
+    team->generation.runtime.addresses[server] = *addr;
+    for (uint32_t i = 0; i < team->n_children; i++) {
+        struct mr_child *c = &team->children[i];
+        if (c->kind != MR_WORKER || c->pid == 0 || c->address_due <= server ||
+            tell_address(c, server))
+            continue;
+        if (c->address_due == team->generation.config->n_servers)
+            mr_log(MR_LOG_INFO, "child_behind child=%s/%u pid=%d reason=channel_full",
+                   mr_child_kind_name(c->kind), c->index, (int)c->pid);
+        c->address_due = server;
+        if (!mr_timer_is_set(&team->news))
+            mr_loop_timer(team->loop, &team->news, NEWS_AGAIN_MS);
+    }
+}
+
+/* ---- messages ---- */
+
+static void command(struct mr_team *team, enum mr_message_type type, enum mr_child_kind kind)
 {
     struct mr_message msg = {.type = (uint16_t)type};
 
     for (uint32_t i = 0; i < team->n_children; i++)
-        if (kind < 0 || (int)team->children[i].kind == kind)
+        if (team->children[i].kind == kind)
             mr_child_command(&team->children[i], &msg, -1);
+}
+
+/* It has nothing to finish, and cannot listen while it looks a name up: that may take minutes. */
+static void end_resolver(struct mr_team *team)
+{
+    const struct mr_child *resolver = helper(team, MR_RESOLVER);
+
+    if (resolver != NULL)
+        mr_child_kill(resolver);
 }
 
 static void start_workers(struct mr_team *team);
@@ -115,10 +184,8 @@ static void handle_message(struct mr_child *c, struct mr_message *msg)
             c->state = MR_CHILD_QUIESCED;
         break;
     case MR_MSG_ADDRESS_TYPE:
-        if (msg->body.ADDRESS.server >= team->generation.config->n_servers)
-            break;
-        team->generation.runtime.addresses[msg->body.ADDRESS.server] = msg->body.ADDRESS.addr;
-        mr_team_tell(team, msg, -1, MR_WORKER);
+        if (msg->body.ADDRESS.server < team->generation.config->n_servers)
+            mr_team_share_address(team, msg->body.ADDRESS.server, &msg->body.ADDRESS.addr);
         break;
     case MR_MSG_RELOAD_TYPE:
         team->hooks->on_reload_asked(team->hooks->arg);
@@ -152,6 +219,8 @@ static void spawn(struct mr_child *c)
     struct mr_error err;
 
     c->missed = 0;
+    c->log_due = false;
+    c->address_due = c->team->generation.config->n_servers;
     c->started_us = loop->now_us;
     if (mr_child_fork(c, &err) != MR_OK) {
         mr_log(MR_LOG_ERR, "spawn_failed child=%s/%u error=\"%s\"", mr_child_kind_name(c->kind),
@@ -239,9 +308,10 @@ static void resolve_wait_over(struct mr_timer *timer)
 static void log_death(const struct mr_child *c, int status)
 {
     const bool expected = !replaces(c->team);
+    const enum mr_log_level usual = c->kind == MR_RESOLVER ? MR_LOG_INFO : MR_LOG_NOTICE;
 
     if (WIFSIGNALED(status))
-        mr_log(expected ? MR_LOG_NOTICE : MR_LOG_ERR, "child_died child=%s/%u pid=%d signal=%d",
+        mr_log(expected ? usual : MR_LOG_ERR, "child_died child=%s/%u pid=%d signal=%d",
                mr_child_kind_name(c->kind), c->index, (int)c->pid, WTERMSIG(status));
     else
         mr_log(expected ? MR_LOG_INFO : MR_LOG_ERR, "child_exited child=%s/%u pid=%d status=%d",
@@ -421,7 +491,7 @@ static void abort_requests(struct mr_side *side)
 static void retire(struct mr_side *side)
 {
     command(of_side(side), MR_MSG_QUIT_TYPE, MR_ADMIN);
-    command(of_side(side), MR_MSG_QUIT_TYPE, MR_RESOLVER);
+    end_resolver(of_side(side));
 }
 
 static void dismiss(struct mr_side *side)
@@ -464,7 +534,9 @@ static void drop(struct mr_side *side)
 void mr_team_quit(struct mr_team *team)
 {
     stop_replacing(team, MR_TEAM_QUITTING);
-    command(team, MR_MSG_QUIT_TYPE, -1);
+    command(team, MR_MSG_QUIT_TYPE, MR_WORKER);
+    command(team, MR_MSG_QUIT_TYPE, MR_ADMIN);
+    end_resolver(team);
 }
 
 static void kill_all(struct mr_side *side)
@@ -509,6 +581,7 @@ struct mr_team *mr_team_new(const struct mr_generation *generation, struct mr_lo
     team->loop = loop;
     team->resolve_wait.fire = resolve_wait_over;
     const struct mr_runtime *rt = &team->generation.runtime;
+    team->news.fire = tell_news;
     team->children = calloc(rt->n_slots + 2, sizeof(*team->children));
     MR_CHECK(team->children != NULL);
     for (uint32_t i = 0; i < rt->n_slots; i++)
@@ -543,6 +616,7 @@ void mr_team_free(struct mr_team *team, const struct mr_generation *heir)
         return;
     stop_replacing(team, MR_TEAM_QUITTING);
     mr_timer_cancel(&team->pulse);
+    mr_timer_cancel(&team->news);
     mr_ways_close(&team->ways_in);
     mr_generation_close(&team->generation, heir);
     free(team->children);

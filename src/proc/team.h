@@ -37,6 +37,7 @@ struct mr_team {
     uint32_t n_children;
     struct mr_timer resolve_wait;
     struct mr_timer pulse;  /* between two pings */
+    struct mr_timer news;   /* while a child's channel is too full for what it has to know */
     struct mr_ways ways_in; /* where clients of the team before come in */
     uint32_t transition;    /* in which it hands over */
     bool workers_started;
@@ -62,11 +63,14 @@ void mr_team_kill(struct mr_team *team);
 /** After the last child is gone. `heir` as in mr_generation_close; NULL is fine. */
 void mr_team_free(struct mr_team *team, const struct mr_generation *heir);
 
-/** Sends to every running child, or to those of a kind (-1: all). */
-void mr_team_tell(struct mr_team *team, struct mr_message *msg, int fd, int kind);
-
-/** Gives every running child the log's descriptor and level, after either has changed. */
+/**
+ * Gives every running child the log's descriptor and level, after either has changed. Like what
+ * follows, a child that does not read its channel is told once it does.
+ */
 void mr_team_share_log(struct mr_team *team);
+
+/** Gives every running worker the address of a server. */
+void mr_team_share_address(struct mr_team *team, uint32_t server, const struct mr_addr *addr);
 
 /** The child with this pid has ended; false when it is not of this team. */
 bool mr_team_bury(struct mr_team *team, pid_t pid, int status);

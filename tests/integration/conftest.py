@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-from harness import Millrace, Redis, Scripted  # noqa: E402
+from harness import BINARY, Millrace, Names, Redis, Scripted  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +29,13 @@ def redis4(shared_redis):
 @pytest.fixture
 def redis1(redis4):
     return redis4[0]
+
+
+@pytest.fixture
+def names(tmp_path):
+    if "asan" in BINARY:
+        pytest.skip("a preloaded library does not go with the address sanitizer")
+    return Names(tmp_path)
 
 
 @pytest.fixture

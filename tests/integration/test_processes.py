@@ -690,6 +690,58 @@ def test_a_worker_that_hangs_is_replaced(start, redis1):
     assert m.pool()["client_connections"] == 20
 
 
+def test_a_worker_that_stood_still_learns_every_address(start, names):
+    """More of them than its channel holds."""
+    n = 400
+    names.are("127.0.0.2")
+    servers = "".join(f"   - s{i}.test:1:1 s{i}\n" for i in range(n))
+    m = start(Millrace, env=names.env, conf="""
+global: {resolve_interval: 100ms, worker_hang_timeout: 0s}
+alpha:
+  listen: 127.0.0.1:@PORT@
+  redis: true
+  servers:
+""" + servers)
+    worker, = m.child_pids()
+    os.kill(worker, signal.SIGSTOP)
+    wait_for(lambda: process_state(worker) == "T", what="a worker that stands still")
+    names.are("127.0.0.3")
+    wait_for(lambda: "child_behind child=worker/0" in m.log_text(), what="a full channel")
+    os.kill(worker, signal.SIGCONT)
+
+    def learnt():
+        return set(re.findall(r"server=(s\d+) old=127.0.0.2:1 new=127.0.0.3:1", m.log_text()))
+
+    wait_for(lambda: len(learnt()) == n, what="all addresses in the worker")
+    assert m.child_pids() == [worker]
+
+
+def test_a_worker_that_stood_still_writes_to_the_last_log(start, redis1):
+    """The log was rotated more often than its channel holds messages."""
+    m = start(Millrace, [redis1.port], workers=2, conf=f"""
+global: {{worker_hang_timeout: 0s}}
+{pool_yaml("alpha", "127.0.0.1:@PORT@", [f"127.0.0.1:{redis1.port}:1"])}""")
+    workers = m.child_pids()
+    os.kill(workers[0], signal.SIGSTOP)
+    wait_for(lambda: process_state(workers[0]) == "T", what="a worker that stands still")
+    for _ in range(150):
+        m.log.rename(m.dir / "rotated")
+        os.kill(m.pid, signal.SIGUSR1)
+        wait_for(lambda: "log_reopened" in m.log_text(), what="the new log")
+    os.kill(workers[0], signal.SIGCONT)
+
+    def logs_of(pid):
+        links = []
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):  # closed meanwhile
+                links.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+        return [link for link in links if link.startswith((str(m.log), str(m.dir / "rotated")))]
+
+    for pid in workers:
+        wait_for(lambda: logs_of(pid) == [str(m.log)], what="the last log in a worker")
+    assert m.child_pids() == workers
+
+
 def test_workers_keep_to_their_cpus(start, redis1):
     allowed = sorted(os.sched_getaffinity(0))
     text = pool_yaml("alpha", "127.0.0.1:@PORT@", [f"127.0.0.1:{redis1.port}:1"])

@@ -631,6 +631,24 @@ def test_workers_that_die_during_a_reload(start, redis1):
         wait_for(lambda: len(m.child_pids()) == 2, 10)
 
 
+def test_a_lookup_that_hangs_holds_nothing_up(start, names, redis1):
+    """Neither the next reload nor the end: the helper has nothing to finish."""
+    names.are("127.0.0.1")
+    m = start(Millrace, env=names.env, conf=f"""
+global: {{resolve_interval: 100ms, worker_shutdown_timeout: 0}}
+{pool_yaml("alpha", "127.0.0.1:@PORT@", [f"cache.test:{redis1.port}:1"])}""")
+    names.are("hang")
+    helper, = m.child_pids("resolver")
+    wait_for(names.hang, what="a lookup that hangs")
+    reload(m)
+    settled(m)
+    assert helper not in m.child_pids("resolver")
+    reload(m)
+    with m.raw() as c:
+        assert c.ask("SET", "a", 1) == b"+OK"
+    assert m.stop() == 0
+
+
 def test_ten_thousand_clients_move_in_a_moment(start, redis1):
     import resource
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

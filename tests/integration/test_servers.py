@@ -4,6 +4,7 @@ import os
 import pathlib
 import signal
 import socket
+import subprocess
 import threading
 import time
 
@@ -169,58 +170,22 @@ def test_retries_connect_without_hammering(start):
     assert m.pool()[f"127.0.0.1:{port}"]["server_err"] < 200
 
 
-def test_names_are_resolved_again(start, tmp_path):
+def test_names_are_resolved_again(start, names):
     """The address behind a name changes while running: clients go on, on the new server."""
-    hosts = tmp_path / "hosts"
-    lib = tmp_path / "fake.so"
-    source = tmp_path / "fake.c"
-    # a resolver of our own: the address of cache.test is read from a file
-    source.write_text(r"""
-        #define _GNU_SOURCE
-        #include <dlfcn.h>
-        #include <netdb.h>
-        #include <stdio.h>
-        #include <stdlib.h>
-        #include <string.h>
-        int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints,
-                        struct addrinfo **res)
-        {
-            int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **) =
-                (__typeof__(real))dlsym(RTLD_NEXT, "getaddrinfo");
-            char addr[64] = "";
-            if (node != NULL && strcmp(node, "cache.test") == 0) {
-                FILE *f = fopen(getenv("FAKE_HOSTS"), "r");
-                if (hints->ai_flags & AI_NUMERICHOST || f == NULL || fscanf(f, "%63s", addr) != 1) {
-                    if (f) fclose(f);
-                    return EAI_NONAME;
-                }
-                fclose(f);
-                node = addr;
-            }
-            return real(node, service, hints, res);
-        }
-    """)
-    import subprocess
-    subprocess.check_call(["cc", "-shared", "-fPIC", "-o", lib, source, "-ldl"])
     port = free_port()
     servers = [subprocess.Popen(["redis-server", "--bind", ip, "--port", str(port), "--save", ""],
                                 stdout=subprocess.DEVNULL) for ip in ("127.0.0.2", "127.0.0.3")]
     try:
-        hosts.write_text("127.0.0.2")
-        preload = ":".join(filter(None, [os.environ.get("LD_PRELOAD", ""), str(lib)]))
-        if "asan" in os.environ.get("MILLRACE", ""):
-            pytest.skip("a preloaded library does not go with the address sanitizer")
-        m = start(Millrace, workers=2,
-                  env={"LD_PRELOAD": preload, "FAKE_HOSTS": str(hosts)},
-                  conf="global: {resolve_interval: 100ms}\n" + pool_yaml(
+        names.are("127.0.0.2")
+        m = start(Millrace, workers=2, env=names.env, conf="global: {resolve_interval: 100ms}\n" + pool_yaml(
                       "alpha", "127.0.0.1:@PORT@", [f"cache.test:{port}:1"]))
         with m.raw() as c:
             wait_for(lambda: c.ask("SET", "a", "old") == b"+OK", what="first address")
-            hosts.write_text("127.0.0.3")
+            names.are("127.0.0.3")
             wait_for(lambda: "new=127.0.0.3" in m.log_text(), what="new address")
             assert c.ask("GET", "a") is None
             assert c.ask("SET", "a", "new") == b"+OK"
-            hosts.write_text("")  # the name is gone: the last address stays
+            names.are("")  # the name is gone: the last address stays
             time.sleep(0.3)
             assert c.ask("GET", "a") == b"new"
         with Raw(("127.0.0.2", port)) as old:
