@@ -5,7 +5,7 @@
 #include <string.h>
 
 #define HOT_KEYS 4u
-#define STOP_US  4000000u /* longest pause in reading */
+#define STOP_US  8000000u /* longest pause in reading */
 #define SHOWN    100
 
 struct sim_client *sim_clients;
@@ -471,7 +471,10 @@ static void read_some(struct sim_client *c)
         return;
     }
     if (sim_once_in(c->plan.stops))
-        sim_event_set(&c->reading, sim_magnitude(1000, STOP_US), read_on, c);
+        sim_event_set(&c->reading,
+                      c->plan.long_stops ? sim_between(STOP_US / 8, STOP_US)
+                                         : sim_magnitude(1000, STOP_US),
+                      read_on, c);
     else if (c->plan.read_us > 0 || sim_readable(c->conn) > 0)
         sim_event_set(&c->reading, sim_below(c->plan.read_us + 1), read_on, c);
 }
@@ -589,6 +592,26 @@ static void on_open(struct sim_conn *conn)
 }
 
 static const struct sim_conn_ops OPS = {.on_open = on_open, .on_bytes = on_bytes};
+
+void sim_client_stop_reading(struct sim_client *c)
+{
+    if (!c->over && c->plan.stops > 0)
+        sim_event_set(&c->reading, sim_between(STOP_US / 4, STOP_US), read_on, c);
+}
+
+void sim_plan_slow_reader(struct sim_client_plan *plan)
+{
+    plan->n_requests = sim_between(300, 1500);
+    plan->depth = plan->burst = plan->n_requests;
+    plan->think_us = 0;
+    plan->size = sim_between(2000, 8000);
+    plan->huge = 0;
+    plan->read_bytes = sim_between(10000, 400000);
+    plan->read_us = sim_between(100, 50000);
+    plan->stops = sim_between(2, 20);
+    plan->long_stops = true;
+    plan->ending = SIM_END_CLOSE;
+}
 
 struct sim_client *sim_client_start(const struct sim_client_plan *plan)
 {

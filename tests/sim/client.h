@@ -100,6 +100,7 @@ struct sim_client_plan {
     uint32_t read_bytes; /* at once; 0: all */
     uint32_t read_us;    /* between reads */
     uint32_t stops;      /* a read in this many is followed by a long pause */
+    bool long_stops;     /* of seconds */
     bool authorizes;
     uint32_t meta; /* text: so many of sixteen requests are meta commands */
     enum sim_ending ending;
@@ -145,6 +146,12 @@ void sim_client_finish(struct sim_client *c);
 
 /** It reads on, whatever its habits are. */
 void sim_client_hurry(struct sim_client *c);
+
+/** One that reads slowly takes nothing for some seconds. */
+void sim_client_stop_reading(struct sim_client *c);
+
+/** Makes it one that sends all it has to say, and takes the replies with long pauses. */
+void sim_plan_slow_reader(struct sim_client_plan *plan);
 
 /** Closes it, if it is open. */
 void sim_client_close(struct sim_client *c);

@@ -56,8 +56,11 @@ static void expect_work(struct sim_server_conn *sc)
     uint32_t us = sim_below(sim_habits.delay_us + 1);
 
     if (sim_once_in(sim_habits.slow)) {
-        us = sim_between(1, SLOW_US);
-        sim_trouble("%s takes %u us", sc->server->name, us);
+        us = sim_between(1, sim_habits.slow_us > 0 ? sim_habits.slow_us : SLOW_US);
+        if (sim_habits.slow_us > 0)
+            sim_note("%s takes %u us", sc->server->name, us);
+        else
+            sim_trouble("%s takes %u us", sc->server->name, us);
     }
     if (sc->work.place == 0)
         sim_event_set(&sc->work, us, work, sc);

@@ -9,6 +9,7 @@
 struct sim_server_habits {
     uint32_t delay_us;    /* before a request is served, at most */
     uint32_t slow;        /* a request in this many takes up to a second */
+    uint32_t slow_us;     /* that takes so long at most, which is nobody's trouble; 0: it is */
     uint32_t silent;      /* ... is never answered, nor any behind it */
     uint32_t dies;        /* ... is answered in part, or not, by the end of the connection */
     uint32_t shuts;       /* ... is the last one: the server says no more, and goes on reading */

@@ -15,6 +15,7 @@
 #include "proc/process.h"
 #include "proc/team.h"
 #include "proc/transition.h"
+#include "proc/upgrade.h"
 #include "proc/worker.h"
 
 #include <errno.h>
@@ -24,7 +25,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define CLIENTS_MAX 10u
+#define CLIENTS_MAX 40u
+#define FIRST_MAX   10u /* of them, at the start */
 #define SERVERS_MAX 4u
 #define SLOTS_MAX   4u
 #define TEAMS_MAX   64u
@@ -34,6 +36,7 @@
          */
 #define SERVER_PORT 7000u
 #define SECOND_US   UINT64_C(1000000)
+#define PATIENCE_US 1500000u /* a server that takes no longer is not the cause of anything */
 #define REST_US     (150 * SECOND_US)
 #define LIMIT_MS    20000u /* worker_shutdown_timeout */
 
@@ -69,9 +72,15 @@ static struct {
     uint32_t transition;          /* number of the one that is watched */
     uint64_t killed_us;           /* when a worker last was */
     uint64_t stopped_us, stalled_us;
-    bool at_once; /* told to stop at once */
+    bool at_once;  /* told to stop at once */
+    bool kills;    /* workers are killed */
+    bool upgrades; /* are tried, and fail */
     uint32_t client_idle_ms;
     struct sim_event disturbance;
+    struct sim_event aimed;   /* at the middle of a transition */
+    struct sim_event arrival; /* of a client */
+    uint32_t n_clients;
+    enum mr_transition_step step;
 } w;
 
 /* ---- the configuration ---- */
@@ -123,7 +132,7 @@ static void write_file(bool may_be_bad)
     struct sim_bytes text = {0};
     const uint32_t first = sim_below(w.n_servers);
 
-    w.text_timeout_ms = TIMEOUTS[sim_below(3)];
+    w.text_timeout_ms = w.upgrades ? 0 : TIMEOUTS[sim_below(3)];
     sim_bytes_addf(&text,
                    "global:\n  worker_processes: %u\n  worker_shutdown_timeout: %ums\n"
                    "  engine: %s\n  accept_balance: %s\n  accept: %s\n",
@@ -381,7 +390,7 @@ static void kill_worker(struct sim_process *p)
 {
     if (sim_is_over(p))
         return;
-    if (strncmp(sim_name(p), "worker", 6) == 0) {
+    if (strncmp(sim_name(p), "admin", 5) != 0) {
         sim_trouble("%s is killed", sim_name(p));
         w.killed_us = sim_now_us;
     }
@@ -395,15 +404,77 @@ void __wrap_mr_child_kill(const struct mr_child *child)
         kill_worker(process_of(child->pid));
 }
 
+/* ---- a new master that fails ---- */
+
+struct successor {
+    int link;
+    struct mr_ways ways_in;
+    bool hurries; /* dies before it has asked for the clients */
+};
+
+/* Asks for the clients, and dies before the old master's workers are all at rest, or right then. */
+static int successor_body(void *arg)
+{
+    struct successor *s = arg;
+    struct mr_message msg = {.type = MR_MSG_TAKEOVER_TYPE};
+    struct mr_error err;
+    int keep[1 + SLOTS_MAX];
+
+    keep[0] = s->link;
+    memcpy(keep + 1, s->ways_in.fds, s->ways_in.n * sizeof(int));
+    sim_keep_fds(keep, 1 + s->ways_in.n);
+    (void)usleep(sim_magnitude(1000, 500000));
+    if (s->hurries)
+        return 1;
+    msg.body.TAKEOVER.slots = s->ways_in.n;
+    memset(msg.body.TAKEOVER.moves, 0xff, sizeof(msg.body.TAKEOVER.moves));
+    if (mr_channel_send(s->link, &msg, -1, &err) != MR_OK)
+        return 1;
+    for (uint32_t ms = sim_magnitude(1, 3000); ms > 0; ms--) {
+        (void)usleep(1000);
+        if (mr_channel_recv(s->link, &msg, &err) != MR_AGAIN)
+            break;
+    }
+    w.killed_us = sim_now_us; /* with it go the clients that it was given */
+    return 1;
+}
+
+enum mr_result __wrap_mr_upgrade_start(const struct mr_upgrade *u, const struct mr_generation *g,
+                                       const struct mr_ways *ways_in, pid_t *pid, int *link,
+                                       struct mr_error *err);
+enum mr_result __wrap_mr_upgrade_start(const struct mr_upgrade *u, const struct mr_generation *g,
+                                       const struct mr_ways *ways_in, pid_t *pid, int *link,
+                                       struct mr_error *err)
+{
+    struct successor *s = sim_alloc(sizeof(*s));
+    int ends[2];
+
+    (void)u;
+    (void)g;
+    if (w.n_processes >= CALM_AT)
+        return mr_fail(err, MR_ESYS, "no more processes");
+    const enum mr_result rc = mr_channel_open(ends, err);
+    if (rc != MR_OK)
+        return rc;
+    *s = (struct successor){.link = ends[1], .ways_in.n = ways_in->n, .hurries = sim_once_in(4)};
+    s->ways_in.fds = sim_alloc(ways_in->n * sizeof(int));
+    memcpy(s->ways_in.fds, ways_in->fds, ways_in->n * sizeof(int));
+    struct sim_process *p = sim_fork("successor", sim_self(), successor_body, s);
+    mr_channel_close(ends[1]);
+    w.processes[w.n_processes++] = p;
+    *pid = sim_pid(p);
+    *link = ends[0];
+    return MR_OK;
+}
+
 static void on_exit_of(struct sim_process *p)
 {
-    if (p == w.master)
+    if (p == w.master || sim_is_over(w.master))
         return;
     MR_CHECK(w.n_deaths < DEATHS_MAX);
     w.deaths[w.n_deaths].pid = sim_pid(p);
     w.deaths[w.n_deaths++].status = sim_was_killed(p) ? SIGKILL : sim_status(p) << 8;
-    if (!sim_is_over(w.master))
-        sim_signal(w.master, SIGCHLD);
+    sim_signal(w.master, SIGCHLD);
 }
 
 pid_t __wrap_mr_reap(int *status);
@@ -462,7 +533,7 @@ static void ask_reload(bool may_be_bad)
 
 static void stop(int signo)
 {
-    for (struct sim_client *c = sim_clients; c != NULL; c = c->next)
+    for (struct sim_client *c = sim_clients; c != NULL && w.stopped_us == 0; c = c->next)
         c->arrived_at_stop = sim_arrived(c->conn);
     if (w.stopped_us == 0)
         w.stopped_us = sim_now_us;
@@ -515,7 +586,7 @@ static void disturb(void *arg)
         return;
     switch (sim_below(12)) {
     case 0:
-        if (p != NULL)
+        if (p != NULL && w.kills)
             kill_worker(p);
         break;
     case 1:
@@ -534,12 +605,63 @@ static void disturb(void *arg)
     case 6:
         set_environment();
         break;
+    case 7:
+        if (!sim_is_over(w.master) && w.upgrades) {
+            sim_note("USR2");
+            sim_signal(w.master, SIGUSR2);
+        }
+        break;
     default:
         if (!sim_is_over(w.master))
             ask_reload(true);
         break;
     }
     sim_event_set(&w.disturbance, sim_magnitude(1000, 3000000), disturb, NULL);
+}
+
+/* Something in the middle of a transition. */
+static void aim(void *arg)
+{
+    struct sim_process *p = some_worker();
+
+    (void)arg;
+    if (sim_is_over(w.master))
+        return;
+    switch (sim_below(4)) {
+    case 0:
+        stop(SIGTERM);
+        break;
+    case 1:
+        ask_reload(true);
+        break;
+    case 2:
+        stand_still(w.master);
+        break;
+    default:
+        if (p != NULL)
+            sim_stall(p, sim_between(900000, 3000000));
+        break;
+    }
+}
+
+/* Those that have just started stand still while clients come to them. */
+static void stall_newcomers(uint32_t n_slots)
+{
+    for (uint32_t i = w.n_processes, n = 0; i > 0 && n < n_slots; i--) {
+        struct sim_process *p = w.processes[i - 1];
+        if (strncmp(sim_name(p), "worker", 6) != 0)
+            continue;
+        n++;
+        if (!sim_is_over(p))
+            sim_stall(p, sim_between(1100000, 3000000));
+    }
+}
+
+static void reload_soon(void *arg)
+{
+    (void)arg;
+    if (!sim_is_over(w.master))
+        ask_reload(false);
 }
 
 static uint32_t rarely(uint32_t in)
@@ -550,7 +672,8 @@ static uint32_t rarely(uint32_t in)
 static void set_habits(void)
 {
     sim_habits = (struct sim_server_habits){.delay_us = sim_magnitude(0, 50000),
-                                            .slow = rarely(3),
+                                            .slow = w.upgrades ? sim_magnitude(3, 100) : rarely(3),
+                                            .slow_us = w.upgrades ? PATIENCE_US : 0,
                                             .dies = rarely(6),
                                             .wrong = rarely(6),
                                             .blocked = rarely(8)};
@@ -577,7 +700,21 @@ static struct sim_client_plan new_plan(void)
         plan.read_us = sim_magnitude(0, 10000);
         plan.stops = sim_once_in(2) ? sim_magnitude(3, 100) : 0;
     }
+    if (sim_once_in(20))
+        sim_plan_slow_reader(&plan);
     return plan;
+}
+
+static void arrive(void *arg)
+{
+    const struct sim_client_plan plan = new_plan();
+
+    (void)arg;
+    if (w.n_clients == CLIENTS_MAX || w.stopped_us != 0 || sim_is_over(w.master))
+        return;
+    w.n_clients++;
+    (void)sim_client_start(&plan);
+    sim_event_set(&w.arrival, sim_magnitude(100, 1000000), arrive, NULL);
 }
 
 /* ---- what is allowed ---- */
@@ -589,6 +726,15 @@ static void watch_transition(void)
 
     if (t == NULL || t->number < 2) /* the start */
         return;
+    if (t->step != w.step && t->step != MR_TRANSITION_REST && sim_once_in(6))
+        sim_event_set(&w.aimed, sim_magnitude(1, 300000), aim, NULL);
+    if (t->step != w.step && t->step == MR_TRANSITION_DRAINING && sim_once_in(4))
+        stall_newcomers(SLOTS_MAX);
+    if (t->step != w.step && t->step == MR_TRANSITION_FAILING && sim_once_in(2))
+        sim_event_set(&w.aimed, sim_magnitude(10, 300000), reload_soon, NULL);
+    if (t->step != w.step && t->step == MR_TRANSITION_ABORTING)
+        sim_trouble("what is in flight is failed");
+    w.step = t->step;
     if (t->number != w.transition) {
         w.transition = t->number;
         move_map(&w.next, &w.loaded);
@@ -649,6 +795,8 @@ static bool allows_error(const struct sim_expect *e, struct mr_slice reply)
 static void come_to_rest(void)
 {
     sim_event_cancel(&w.disturbance);
+    sim_event_cancel(&w.aimed);
+    sim_event_cancel(&w.arrival);
     sim_servers_calm();
     for (struct sim_client *c = sim_clients; c != NULL; c = c->next) {
         sim_client_finish(c);
@@ -677,6 +825,8 @@ static void end_master(void)
     SIM_CHECK(sim_is_over(w.master), "the master does not end");
     SIM_CHECK(sim_status(w.master) == 0 || w.at_once, "the master ends with status %d",
               sim_status(w.master));
+    if (w.upgrades) /* a successor may outlive the master it has taken over from */
+        sim_run_until(sim_now_us + 5 * SECOND_US);
     for (uint32_t i = 0; i < w.n_processes; i++)
         SIM_CHECK(sim_is_over(w.processes[i]), "%s is left over", sim_name(w.processes[i]));
     SIM_CHECK(w.n_deaths == 0, "nobody has asked how process %d ended", w.deaths[0].pid);
@@ -705,6 +855,8 @@ static void run(void)
     memset(&w, 0, sizeof(w));
     sim_on_exit = on_exit_of;
     sim_after_step = watch_transition;
+    w.kills = sim_once_in(2);
+    w.upgrades = sim_once_in(4);
     w.n_servers = sim_between(1, SERVERS_MAX);
     for (uint32_t i = 0; i < w.n_servers; i++)
         w.servers[i] = sim_server_new(&SIM_SERVER_RESP, (uint16_t)(SERVER_PORT + i));
@@ -716,7 +868,7 @@ static void run(void)
     start_master();
     set_environment();
     set_habits();
-    const uint32_t n_clients = sim_between(1, CLIENTS_MAX);
+    const uint32_t n_clients = w.n_clients = sim_between(1, FIRST_MAX);
     if (sim_once_in(4) == false)
         sim_event_set(&w.disturbance, sim_magnitude(1000, 3000000), disturb, NULL);
     for (uint32_t i = 0; i < n_clients; i++) {
@@ -725,6 +877,8 @@ static void run(void)
         if (sim_once_in(2))
             sim_run_until(sim_now_us + sim_magnitude(1, 1000000));
     }
+    if (sim_once_in(2))
+        arrive(NULL);
     sim_run_until(sim_now_us + sim_magnitude(10000, 20000000));
     if (sim_once_in(2))
         stop(sim_once_in(6) ? SIGINT : SIGTERM);

@@ -28,6 +28,7 @@ static struct {
     bool is_replicated; /* a master and replicas */
     bool refused;       /* a worker has had too little of something */
     uint32_t max_clients;
+    bool slow_reader;    /* there is one: the worker is to end while it takes its replies */
     bool huge;           /* there are values that may be larger than a small limit of output */
     uint64_t stopped_us; /* when the worker was told to end; 0: not yet */
     struct sim_event next, succession;
@@ -187,6 +188,10 @@ static struct sim_client_plan new_plan(bool auth)
         plan.read_us = sim_magnitude(0, 10000);
         plan.stops = sim_once_in(2) ? sim_magnitude(3, 100) : 0;
     }
+    if (sim_once_in(20)) {
+        sim_plan_slow_reader(&plan);
+        w.slow_reader = true;
+    }
     return plan;
 }
 
@@ -328,8 +333,11 @@ static void succeed(void *arg)
 
 static void stop_worker(void)
 {
-    for (struct sim_client *c = sim_clients; c != NULL; c = c->next)
+    for (struct sim_client *c = sim_clients; c != NULL; c = c->next) {
         c->arrived_at_stop = sim_arrived(c->conn);
+        if (sim_once_in(2))
+            sim_client_stop_reading(c);
+    }
     w.stopped_us = sim_now_us;
     sim_event_cancel(&w.succession);
     sim_workers_stop();
@@ -420,7 +428,7 @@ static void run(void)
     sim_clients_begin();
     sim_trouble_begin();
     w.stopped_us = 0;
-    w.huge = w.refused = false;
+    w.huge = w.refused = w.slow_reader = false;
     configure(auth);
     for (uint32_t i = 0; i < w.n_servers; i++) {
         w.servers[i] = sim_server_new(w.is_redis ? &SIM_SERVER_RESP : &SIM_SERVER_MEMCACHE,
@@ -451,9 +459,13 @@ static void run(void)
         sim_event_set(&w.next, sim_magnitude(1000, 3000000), change_world, NULL);
     if (sim_once_in(3))
         sim_event_set(&w.succession, sim_magnitude(1000, 3000000), succeed, NULL);
-    sim_run_until(sim_now_us + sim_magnitude(10000, 20000000));
-    if (sim_once_in(3))
+    sim_run_until(sim_now_us +
+                  (w.slow_reader ? sim_between(100000, 5000000) : sim_magnitude(10000, 20000000)));
+    if (w.slow_reader || sim_once_in(3)) {
         stop_worker();
+        if (sim_once_in(2))
+            sim_run_until(sim_now_us + sim_magnitude(1000, 20000000));
+    }
     come_to_rest();
     check_well(auth);
     check_idle();
