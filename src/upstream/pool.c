@@ -36,32 +36,34 @@ static void count_ejected(struct mr_pool *pool)
         mr_prober_start(pool); /* whoever ejected it may be gone before it is back */
 }
 
-/* What any worker has ejected or taken back. */
-static void follow_changes(struct mr_pool *pool)
+/* What any worker has ejected or taken back; true when there was something. */
+static bool follow_changes(struct mr_pool *pool)
 {
     if (MR_LIKELY(mr_health_ring_changes(pool->servers[0].health) == pool->ring_changes))
-        return;
+        return false;
     count_ejected(pool);
     pool->topology->changed(pool);
+    return true;
 }
 
 static void restore(struct mr_pool *pool)
 {
     for (uint32_t i = 0; i < pool->n_servers; i++)
         mr_server_restore(&pool->servers[i]);
-    follow_changes(pool);
+    (void)follow_changes(pool);
 }
 
 void mr_pool_refresh(struct mr_pool *pool)
 {
-    follow_changes(pool);
-    if (MR_UNLIKELY(pool->n_ejected > 0) && pool->loop->now_us > pool->retry_us)
+    const bool news = follow_changes(pool); /* perhaps old ones, in a worker that had no requests */
+
+    if (MR_UNLIKELY(pool->n_ejected > 0) && (news || pool->loop->now_us > pool->retry_us))
         restore(pool);
 }
 
 void mr_pool_look_around(struct mr_pool *pool)
 {
-    follow_changes(pool);
+    (void)follow_changes(pool);
     if (pool->n_ejected > 0)
         restore(pool);
     if (pool->topology->look_around != NULL)

@@ -59,7 +59,23 @@ uint64_t mr_server_back_us(const struct mr_server *server)
            server->pool->config->server_retry_timeout_ms * UINT64_C(1000);
 }
 
-/* Its time is over, and where servers are probed, a probe has found it well since. */
+/*
+ * Whether a probe has found it well since. That none was sent for so long means that the worker
+ * that ejected it has ended, and no other has had to do with it: then it is tried.
+ */
+static bool is_found_well(const struct mr_server *server)
+{
+    const struct mr_pool_config *config = server->pool->config;
+    const struct mr_health *h = server->health;
+    const uint64_t probe_us =
+        (config->health_check_interval_ms + config->health_check_timeout_ms) * UINT64_C(1000);
+
+    if (mr_health_load(&h->probed_us) > mr_health_load(&h->ejected_us))
+        return mr_health_load(&h->state) == MR_HEALTH_UP;
+    return server->pool->loop->now_us >= mr_server_back_us(server) + probe_us;
+}
+
+/* Its time is over, and where servers are probed, it is found well. */
 static bool may_return(const struct mr_server *server)
 {
     const struct mr_health *h = server->health;
@@ -70,8 +86,7 @@ static bool may_return(const struct mr_server *server)
         return true;
     if (mr_server_back_us(server) >= server->pool->loop->now_us)
         return false;
-    return server->pool->config->health_checks == MR_HEALTH_OFF ||
-           (h->state == MR_HEALTH_UP && h->probed_us > h->ejected_us);
+    return server->pool->config->health_checks == MR_HEALTH_OFF || is_found_well(server);
 }
 
 void mr_server_restore(struct mr_server *server)

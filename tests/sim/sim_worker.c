@@ -72,6 +72,16 @@ static void configure_replicas(struct sim_bytes *text)
         sim_bytes_addf(text, "  meitu_compat: true\n");
 }
 
+static void note_lines(struct mr_slice text)
+{
+    const char *end = text.at + text.len;
+
+    for (const char *p = text.at, *nl; p < end; p = nl + 1) {
+        nl = memchr(p, '\n', (size_t)(end - p));
+        sim_note("%.*s", (int)(nl - p), p);
+    }
+}
+
 static void configure(bool auth)
 {
     static const char *const TIMEOUTS[] = {"0", "300", "2000", "10000"};
@@ -109,7 +119,7 @@ static void configure(bool auth)
     for (uint32_t i = 0; i < w.n_servers; i++)
         sim_bytes_addf(&text, "   - 127.0.0.1:%u:1%s\n", SERVER_PORT + i,
                        i > 0 || !w.is_replicated ? "" : " master");
-    sim_note("%.*s", (int)(text.end - text.start), text.memory + text.start);
+    note_lines(sim_bytes_slice(&text));
     SIM_CHECK(mr_config_parse(&w.config, "sim", sim_bytes_slice(&text), 1000, &err) == MR_OK, "%s",
               err.text);
 }

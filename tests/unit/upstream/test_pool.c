@@ -3,7 +3,9 @@
 #include "unit/test.h"
 #include "upstream/backend.h"
 #include "upstream/lease.h"
+#include "upstream/health.h"
 #include "upstream/pool.h"
+#include "upstream/prober.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -193,6 +195,28 @@ static void a_silent_server_loses_the_connection(void **state)
     close_pool();
 }
 
+/* A worker that has had no requests hears of an ejection when the one that watched is gone. */
+static void an_ejection_that_nobody_watches_ends(void **state)
+{
+    (void)state;
+    open_pool("  auto_eject_hosts: true\n  server_retry_timeout: 100\n"
+              "  health_check_interval: 50ms\n  health_check_timeout: 50ms\n");
+    turns(5); /* the prober finds nothing to do */
+    struct mr_health *h = pool.servers[0].health;
+    assert_true(mr_health_eject(h, h, loop.now_us));
+    assert_null(route("k").server);
+    assert_non_null(route("k").reason);
+    mr_prober_stop(&pool);
+    h->ring_changes++; /* as if it were heard of only now */
+    loop.now_us += 199000;
+    assert_null(route("k").server);
+    h->ring_changes++;
+    loop.now_us += 2000;
+    assert_non_null(route("k").server);
+    assert_false(mr_health_ejected(h));
+    close_pool();
+}
+
 static void ejects_after_the_limit_and_comes_back(void **state)
 {
     struct result r;
@@ -379,7 +403,7 @@ static void a_lost_connection_forgets_its_lease(void **state)
 
 RUN(T(replies_go_to_their_calls_in_order), T(a_timeout_spares_the_neighbours),
     T(a_silent_server_loses_the_connection), T(ejects_after_the_limit_and_comes_back),
-    T(an_idle_close_is_no_failure), T(backs_off_from_a_dead_server),
-    T(a_reply_that_nobody_asked_for_closes), T(garbage_fails_what_is_in_flight),
-    T(waits_for_the_hello), T(a_new_address_lets_old_work_finish),
-    T(a_lost_connection_forgets_its_lease))
+    T(an_ejection_that_nobody_watches_ends), T(an_idle_close_is_no_failure),
+    T(backs_off_from_a_dead_server), T(a_reply_that_nobody_asked_for_closes),
+    T(garbage_fails_what_is_in_flight), T(waits_for_the_hello),
+    T(a_new_address_lets_old_work_finish), T(a_lost_connection_forgets_its_lease))
