@@ -253,9 +253,8 @@ static struct mr_call *sort_out(struct mr_backend *b)
     return NULL;
 }
 
-static void become_ready(struct mr_backend *b)
+static void send_held(struct mr_backend *b)
 {
-    struct mr_call *unable = sort_out(b), *next;
     const struct mr_slice held = mr_buf_slice(&b->held);
     const uint64_t now = b->stream.loop->now_us;
 
@@ -270,6 +269,14 @@ static void become_ready(struct mr_backend *b)
     count_sent(b);
     if (b->head != NULL && timeout_us(b) > 0)
         start_timer(b, timeout_us(b));
+}
+
+static void become_ready(struct mr_backend *b)
+{
+    struct mr_call *unable = sort_out(b), *next;
+
+    if (!mr_stream_is_closed(&b->stream)) /* memory may have been short */
+        send_held(b);
     for (; unable != NULL; unable = next) { /* their owners may send again: all is settled here */
         next = unable->next;
         unable->ops->on_fail(unable, protocol_of(b)->unable);
