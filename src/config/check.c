@@ -160,17 +160,14 @@ enum mr_result mr_config_check_protocol(const struct mr_config_reader *r,
 static enum mr_result check_listens_differ(const struct mr_config_reader *r,
                                            const struct mr_yaml *root)
 {
-    enum mr_result rc = MR_OK;
-    uint32_t n;
-    struct mr_listen_ref *refs = mr_config_listens(r->config, &n);
+    const struct mr_listen_ref *refs = r->config->listens;
 
-    for (uint32_t i = 0; i + 1 < n && rc == MR_OK; i++)
+    for (uint32_t i = 0; i + 1 < r->config->n_listens; i++)
         if (mr_addr_eq(&refs[i].listen->addr, &refs[i + 1].listen->addr))
-            rc = mr_config_fail(r, root, "pools '%s' and '%s' have the same listen address '%s'",
-                                refs[i].pool->name, refs[i + 1].pool->name,
-                                refs[i + 1].listen->text);
-    free(refs);
-    return rc;
+            return mr_config_fail(r, root, "pools '%s' and '%s' have the same listen address '%s'",
+                                  refs[i].pool->name, refs[i + 1].pool->name,
+                                  refs[i + 1].listen->text);
+    return MR_OK;
 }
 
 static void number_servers(struct mr_config *config)
@@ -191,5 +188,6 @@ enum mr_result mr_config_check_pools(const struct mr_config_reader *r, const str
     for (uint32_t i = 0; i < config->n_pools && !config->meitu; i++)
         warn_stats_name(r, "pool", config->pools[i].name);
     number_servers(config);
+    mr_config_sort_listens(config);
     return check_listens_differ(r, root);
 }

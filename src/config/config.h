@@ -108,6 +108,13 @@ struct mr_pool_config {
     uint32_t server_failure_limit;
 };
 
+/** A listening address and whose it is. */
+struct mr_listen_ref {
+    const struct mr_pool_config *pool;
+    const struct mr_listen_config *listen;
+    uint32_t index; /* among those of all pools, in their order */
+};
+
 struct mr_config {
     bool meitu; /* Meitu's layout: its defaults, and its shape of the statistics */
     uint32_t worker_processes;
@@ -131,9 +138,11 @@ struct mr_config {
     char *stats_addr;
     struct mr_pool_config *pools; /* sorted by length of name, then by name */
     uint32_t n_pools;
-    uint32_t n_servers; /* of all pools */
-    char *source;       /* the text itself */
-    char **warnings;    /* what the file cannot do although it seems to; one line each */
+    uint32_t n_servers;            /* of all pools */
+    struct mr_listen_ref *listens; /* of all pools, sorted by address */
+    uint32_t n_listens;
+    char *source;    /* the text itself */
+    char **warnings; /* what the file cannot do although it seems to; one line each */
     uint32_t n_warnings;
 };
 
@@ -160,14 +169,9 @@ const struct mr_pool_config *mr_config_pool(const struct mr_config *config, cons
 const struct mr_server_config *mr_config_server(const struct mr_pool_config *pool,
                                                 const char *name);
 
-/** A listening address and whose it is. */
-struct mr_listen_ref {
-    const struct mr_pool_config *pool;
-    const struct mr_listen_config *listen;
-};
-
-/** Those of all pools, sorted by address (mr_addr_compare); *n of them. Returned owned. */
-struct mr_listen_ref *mr_config_listens(const struct mr_config *config, uint32_t *n);
+/** The listening address of a pool that is this one, NULL when there is none. */
+const struct mr_listen_ref *mr_config_listen(const struct mr_config *config,
+                                             const struct mr_addr *addr);
 
 /** What a ring needs to know of the pool's servers, all live but the master; caller frees. */
 struct mr_ring_member *mr_config_ring_members(const struct mr_pool_config *pool);

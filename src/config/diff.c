@@ -129,24 +129,14 @@ static bool has_server(const struct mr_pool_config *pool, const struct mr_server
     return named != NULL && same_server(named, like);
 }
 
-static int listens_at(const void *addr, const void *ref)
-{
-    return mr_addr_compare(addr, &((const struct mr_listen_ref *)ref)->listen->addr);
-}
-
 static void diff_listens(const struct out *o, const struct mr_config *of,
                          const struct mr_config *in, const char *what)
 {
-    uint32_t n;
-    struct mr_listen_ref *refs = mr_config_listens(in, &n);
-
     for (uint32_t i = 0; i < of->n_pools; i++)
         for (uint32_t j = 0; j < of->pools[i].listens.n; j++)
-            if (bsearch(&of->pools[i].listens.at[j].addr, refs, n, sizeof(*refs), listens_at) ==
-                NULL)
+            if (mr_config_listen(in, &of->pools[i].listens.at[j].addr) == NULL)
                 say(o, "listener %s: %s (pool %s)", what, of->pools[i].listens.at[j].text,
                     of->pools[i].name);
-    free(refs);
 }
 
 static void diff_pool(const struct out *o, const struct mr_pool_config *now,

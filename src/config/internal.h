@@ -46,5 +46,8 @@ enum mr_result mr_config_check_protocol(const struct mr_config_reader *r,
 enum mr_result mr_config_check_servers(const struct mr_config_reader *r, const struct mr_yaml *node,
                                        struct mr_pool_config *pool);
 
+/** Fills in `listens`, once the pools are where they stay. */
+void mr_config_sort_listens(struct mr_config *config);
+
 /** Sorts the pools; checks their names and that no two listen at one address. */
 enum mr_result mr_config_check_pools(const struct mr_config_reader *r, const struct mr_yaml *root);

@@ -1,6 +1,7 @@
 /* snapshot.c - asking a configuration, and freeing it. */
 #include "config/config.h"
 
+#include "config/internal.h"
 #include "config/value.h"
 
 #include <stdlib.h>
@@ -56,22 +57,30 @@ static int by_address(const void *a, const void *b)
                            &((const struct mr_listen_ref *)b)->listen->addr);
 }
 
-struct mr_listen_ref *mr_config_listens(const struct mr_config *config, uint32_t *n)
+static int listens_at(const void *addr, const void *ref)
 {
-    struct mr_listen_ref *refs;
-    uint32_t total = 0;
+    return mr_addr_compare(addr, &((const struct mr_listen_ref *)ref)->listen->addr);
+}
+
+void mr_config_sort_listens(struct mr_config *config)
+{
+    uint32_t n = 0;
 
     for (uint32_t i = 0; i < config->n_pools; i++)
-        total += config->pools[i].listens.n;
-    refs = calloc(total + 1, sizeof(*refs));
-    MR_CHECK(refs != NULL);
-    *n = 0;
+        config->n_listens += config->pools[i].listens.n;
+    config->listens = calloc(config->n_listens + 1, sizeof(*config->listens));
+    MR_CHECK(config->listens != NULL);
     for (uint32_t i = 0; i < config->n_pools; i++)
-        for (uint32_t j = 0; j < config->pools[i].listens.n; j++)
-            refs[(*n)++] =
-                (struct mr_listen_ref){&config->pools[i], &config->pools[i].listens.at[j]};
-    qsort(refs, *n, sizeof(*refs), by_address);
-    return refs;
+        for (uint32_t j = 0; j < config->pools[i].listens.n; j++, n++)
+            config->listens[n] =
+                (struct mr_listen_ref){&config->pools[i], &config->pools[i].listens.at[j], n};
+    qsort(config->listens, n, sizeof(*config->listens), by_address);
+}
+
+const struct mr_listen_ref *mr_config_listen(const struct mr_config *config,
+                                             const struct mr_addr *addr)
+{
+    return bsearch(addr, config->listens, config->n_listens, sizeof(*config->listens), listens_at);
 }
 
 static void free_listens(struct mr_listens *listens)
@@ -100,6 +109,7 @@ void mr_config_free(struct mr_config *config)
     for (uint32_t i = 0; i < config->n_warnings; i++)
         free(config->warnings[i]);
     free(config->pools);
+    free(config->listens);
     free(config->warnings);
     free(config->user);
     free(config->group);

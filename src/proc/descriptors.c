@@ -32,15 +32,6 @@ static uint64_t connections(const struct mr_config *config)
     return n;
 }
 
-static uint64_t listens(const struct mr_config *config)
-{
-    uint64_t n = 0;
-
-    for (uint32_t i = 0; i < config->n_pools; i++)
-        n += config->pools[i].listens.n;
-    return n;
-}
-
 /* The statistics and the admin interface. */
 static uint64_t n_ports(const struct mr_config *config)
 {
@@ -58,13 +49,13 @@ static uint64_t of_worker(const struct mr_generation *g, const struct mr_generat
     const uint32_t n_slots = g->runtime.n_slots;
     const uint32_t before = previous != NULL ? previous->runtime.n_slots : n_slots;
 
-    return WORKER_FDS + connections(g->config) + listens(g->config) + n_slots + 1 +
+    return WORKER_FDS + connections(g->config) + g->config->n_listens + n_slots + 1 +
            (before + n_slots - 1) / n_slots + (g->runtime.single ? ports(g) : 0);
 }
 
 static uint64_t held_by_master(const struct mr_generation *g)
 {
-    return g->runtime.n_slots * (listens(g->config) + SLOT_FDS + HANDOVER_ENDS) +
+    return (uint64_t)g->runtime.n_slots * (g->config->n_listens + SLOT_FDS + HANDOVER_ENDS) +
            n_ports(g->config) + HELPERS;
 }
 

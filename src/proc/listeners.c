@@ -28,21 +28,12 @@ static bool is_shared(const struct mr_config *config, const struct mr_listen_con
     return is_unix(listen) || mr_listeners_shared(config);
 }
 
-static const struct mr_listen_config *listen_at(const struct mr_listeners *l, uint32_t index)
+/* Index among the addresses of `l` (NULL for none), -1 when it does not listen there. */
+static int find(const struct mr_listeners *l, const struct mr_addr *addr)
 {
-    uint32_t p = 0;
+    const struct mr_listen_ref *ref = l != NULL ? mr_config_listen(l->config, addr) : NULL;
 
-    while (index >= l->config->pools[p].listens.n)
-        index -= l->config->pools[p++].listens.n;
-    return &l->config->pools[p].listens.at[index];
-}
-
-int mr_listeners_find(const struct mr_listeners *l, const struct mr_addr *addr)
-{
-    for (uint32_t i = 0; i < l->n; i++)
-        if (mr_addr_eq(&listen_at(l, i)->addr, addr))
-            return (int)i;
-    return -1;
+    return ref != NULL ? (int)ref->index : -1;
 }
 
 /* The same socket as before, with what the configuration says of it now. */
@@ -97,7 +88,7 @@ static enum mr_result open_address(struct mr_listeners *l, uint32_t index,
                                               .reuse_port = true,
                                               .keepalive = pool->tcpkeepalive,
                                               .mode = listen->mode};
-    const int old = before != NULL ? mr_listeners_find(before, &listen->addr) : -1;
+    const int old = find(before, &listen->addr);
     enum mr_result rc = MR_OK;
 
     if (!pool->reuseport && old < 0)
@@ -126,9 +117,7 @@ enum mr_result mr_listeners_open(struct mr_listeners *l, const struct mr_config 
     enum mr_result rc = MR_OK;
     uint32_t index = 0;
 
-    *l = (struct mr_listeners){.config = config, .n_slots = n_slots};
-    for (uint32_t p = 0; p < config->n_pools; p++)
-        l->n += config->pools[p].listens.n;
+    *l = (struct mr_listeners){.config = config, .n_slots = n_slots, .n = config->n_listens};
     l->fds = malloc((size_t)n_slots * l->n * sizeof(int));
     MR_CHECK(l->fds != NULL);
     memset(l->fds, 0xff, (size_t)n_slots * l->n * sizeof(int));
@@ -145,9 +134,9 @@ enum mr_result mr_listeners_open(struct mr_listeners *l, const struct mr_config 
 void mr_listeners_steer(const struct mr_listeners *l, const struct mr_listeners *before)
 {
     for (uint32_t i = 0; i < l->n; i++) {
-        const struct mr_listen_config *listen = listen_at(l, i);
-        if (!is_shared(l->config, listen) && mr_listeners_find(before, &listen->addr) >= 0)
-            steer(l->fds[i], listen, before->n_slots <= l->n_slots ? 0 : l->n_slots);
+        const struct mr_listen_ref *ref = &l->config->listens[i];
+        if (!is_shared(l->config, ref->listen) && find(before, &ref->listen->addr) >= 0)
+            steer(l->fds[ref->index], ref->listen, before->n_slots <= l->n_slots ? 0 : l->n_slots);
     }
 }
 
@@ -163,10 +152,9 @@ static void close_slot(struct mr_listeners *l, uint32_t slot)
 void mr_listeners_close(struct mr_listeners *l, const struct mr_listeners *heir)
 {
     for (uint32_t i = 0; i < l->n; i++) {
-        const struct mr_listen_config *listen = listen_at(l, i);
-        if (is_unix(listen) && l->fds[i] >= 0 &&
-            (heir == NULL || mr_listeners_find(heir, &listen->addr) < 0))
-            (void)unlink(listen->addr.sa.un.sun_path);
+        const struct mr_listen_ref *ref = &l->config->listens[i];
+        if (is_unix(ref->listen) && l->fds[ref->index] >= 0 && find(heir, &ref->listen->addr) < 0)
+            (void)unlink(ref->listen->addr.sa.un.sun_path);
     }
     for (uint32_t s = l->n_slots; s-- > 0;)
         close_slot(l, s);

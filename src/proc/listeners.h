@@ -27,8 +27,5 @@ void mr_listeners_steer(const struct mr_listeners *l, const struct mr_listeners 
 /** True when TCP addresses have one socket for all slots, as unix sockets always do. */
 bool mr_listeners_shared(const struct mr_config *config);
 
-/** Index among the addresses of `l`, -1 when it does not listen there. */
-int mr_listeners_find(const struct mr_listeners *l, const struct mr_addr *addr);
-
 /** Closes all and removes the files of unix sockets, but those that `heir` (or NULL) serves. */
 void mr_listeners_close(struct mr_listeners *l, const struct mr_listeners *heir);

@@ -267,8 +267,7 @@ static void take(struct mr_inheritance *in, const int *fds, bool pidfile)
     fds += g->ports.n;
     g->listeners.config = g->config;
     g->listeners.n_slots = rt->n_slots;
-    for (uint32_t i = 0; i < g->config->n_pools; i++)
-        g->listeners.n += g->config->pools[i].listens.n;
+    g->listeners.n = g->config->n_listens;
     g->listeners.fds = malloc(rt->n_slots * g->listeners.n * sizeof(int));
     in->ways_in = (struct mr_ways){malloc(rt->n_slots * sizeof(int)), rt->n_slots};
     rt->slots = calloc(rt->n_slots, sizeof(*rt->slots));
@@ -293,7 +292,6 @@ static enum mr_result receive_all(struct mr_inheritance *in, const json_t *doc,
     const char *conf = json_string_value(json_object_get(doc, "conf"));
     const char *file = json_string_value(json_object_get(doc, "conf_file"));
     const bool pidfile = json_is_true(json_object_get(doc, "pidfile"));
-    uint32_t n_listens = 0;
 
     if (conf == NULL || file == NULL)
         return mr_fail(err, MR_EPROTO, "the old process does not tell its configuration");
@@ -303,8 +301,6 @@ static enum mr_result receive_all(struct mr_inheritance *in, const json_t *doc,
         mr_error_prefix(err, "configuration of the running version");
         return rc;
     }
-    for (uint32_t i = 0; i < g->config->n_pools; i++)
-        n_listens += g->config->pools[i].listens.n;
     if (number_of(doc, "pid") == (uint64_t)getppid()) /* else it is not there any more */
         in->pid = getppid();
     g->number = (uint32_t)number_of(doc, "generation");
@@ -313,7 +309,7 @@ static enum mr_result receive_all(struct mr_inheritance *in, const json_t *doc,
     g->runtime.started_us = number_of(doc, "started_us");
     const uint64_t n = number_of(doc, "descriptors");
     if (g->runtime.n_slots == 0 || n > FDS_MAX ||
-        n != fds_needed(1 + g->config->admin.n, g->runtime.n_slots, n_listens, pidfile))
+        n != fds_needed(1 + g->config->admin.n, g->runtime.n_slots, g->config->n_listens, pidfile))
         return mr_fail(err, MR_EPROTO, "the old process sends other descriptors than it should");
     int *fds = malloc(n * sizeof(*fds));
     MR_CHECK(fds != NULL);

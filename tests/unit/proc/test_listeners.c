@@ -1,5 +1,7 @@
 /* test_listeners.c - sockets for each slot, shared unix sockets, and failures. */
 #include "proc/listeners.h"
+
+#include "core/log.h"
 #include "unit/test.h"
 
 #include <errno.h>
@@ -81,4 +83,35 @@ static void a_failure_leaves_nothing_open(void **state)
     mr_config_free(config);
 }
 
-RUN(T(each_slot_has_its_sockets), T(a_failure_leaves_nothing_open))
+/* Twenty thousand pools: whatever is cubic in them does not come to its end. */
+static void many_pools_are_no_matter(void **state)
+{
+    enum { POOLS = 20000 };
+    struct mr_listeners l = {.n_slots = 1}, before = {.n_slots = 2};
+    struct mr_error err;
+    size_t at = 0;
+    char *yaml = malloc(POOLS * 80);
+
+    (void)state;
+    assert_non_null(yaml);
+    for (int i = 0; i < POOLS; i++)
+        at += (size_t)snprintf(
+            yaml + at, 80, "p%d:\n  listen: 127.0.0.1:%d\n  servers: ['a:1:1']\n", i, 31000 - i);
+    assert_int_equal(mr_config_parse(&config, "t", mr_slice_of(yaml), 100, &err), MR_OK);
+    free(yaml);
+    for (uint32_t i = 0; i < POOLS; i++) {
+        const struct mr_listen_config *listen = &config->pools[i].listens.at[0];
+        assert_int_equal(mr_config_listen(config, &listen->addr)->index, i);
+    }
+    l.config = before.config = config;
+    l.n = before.n = config->n_listens;
+    l.fds = malloc(l.n * sizeof(int));
+    assert_non_null(l.fds);
+    memset(l.fds, 0xff, l.n * sizeof(int));
+    mr_log_set_level(0); /* there are no sockets to steer */
+    mr_listeners_steer(&l, &before);
+    mr_listeners_close(&l, &before);
+    mr_config_free(config);
+}
+
+RUN(T(each_slot_has_its_sockets), T(a_failure_leaves_nothing_open), T(many_pools_are_no_matter))
