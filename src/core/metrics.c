@@ -1,6 +1,7 @@
 /* metrics.c - counters in shared memory. */
 #include "core/metrics.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -8,6 +9,9 @@
 
 #define MAGIC   0x6d72736du
 #define VERSION 5u
+
+_Static_assert(sizeof(struct mr_pool_metrics) % 8 == 0 && sizeof(struct mr_server_metrics) % 8 == 0,
+               "copied word by word");
 
 #define ROW(name, kind, unit, prometheus, help)                                                    \
     {#name, MR_METRIC_##kind, MR_METRIC_##unit, prometheus, help},
@@ -124,6 +128,42 @@ void mr_metrics_clear(struct mr_metrics *m)
     m->head->deaths = 0;
     memset(m->pools, 0, m->head->n_pools * sizeof(*m->pools));
     memset(m->servers, 0, m->head->n_servers * sizeof(*m->servers));
+}
+
+void mr_metrics_init(struct mr_metrics *m, uint32_t n_pools, uint32_t n_servers)
+{
+    const size_t size = segment_size(n_pools, n_servers);
+    struct mr_metrics_head *head = calloc(1, size);
+
+    MR_CHECK(head != NULL);
+    head->n_pools = n_pools;
+    head->n_servers = n_servers;
+    map_at(m, -1, head, size);
+}
+
+void mr_metrics_fini(struct mr_metrics *m)
+{
+    free(m->head);
+    *m = (struct mr_metrics){.fd = -1};
+}
+
+/* Word by word: memcpy may copy a byte at a time. */
+static void copy(void *to, const void *from, size_t bytes)
+{
+    uint64_t *t = to;
+    const uint64_t *f = from;
+
+    for (size_t i = 0; i < bytes / sizeof(*t); i++)
+        __atomic_store_n(&t[i], f[i], __ATOMIC_RELAXED);
+}
+
+void mr_metrics_copy(struct mr_metrics *to, const struct mr_metrics *from)
+{
+    MR_CHECK(to->size == from->size);
+    copy(&to->head->process, &from->head->process, sizeof(to->head->process));
+    copy(&to->head->deaths, &from->head->deaths, sizeof(to->head->deaths));
+    copy(to->pools, from->pools, to->head->n_pools * sizeof(*to->pools));
+    copy(to->servers, from->servers, to->head->n_servers * sizeof(*to->servers));
 }
 
 static void reset(uint64_t *values, const struct mr_metric_desc *desc, size_t n)

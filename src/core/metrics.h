@@ -138,8 +138,18 @@ enum mr_result mr_metrics_attach(struct mr_metrics *m, int fd, uint32_t n_pools,
 
 void mr_metrics_close(struct mr_metrics *m);
 
+/** A zeroed segment in this process's own memory, to add up in. */
+void mr_metrics_init(struct mr_metrics *m, uint32_t n_pools, uint32_t n_servers);
+void mr_metrics_fini(struct mr_metrics *m);
+
 /** Sets every value to zero. */
 void mr_metrics_clear(struct mr_metrics *m);
+
+/**
+ * Copies every value, from a segment for as many pools and servers: whoever reads meanwhile finds
+ * the old values or the new ones.
+ */
+void mr_metrics_copy(struct mr_metrics *to, const struct mr_metrics *from);
 
 /** For a new worker in the slot: gauges start from zero, counters go on. */
 void mr_metrics_reset_gauges(struct mr_metrics *m);

@@ -353,14 +353,17 @@ void mr_generation_inherit_counters(struct mr_generation *g, const struct mr_gen
 {
     struct mr_runtime *rt = &g->runtime;
     const struct mr_runtime *old = &previous->runtime;
+    struct mr_metrics sum;
 
-    for (uint32_t i = 0; i < rt->n_slots; i++)
-        mr_metrics_clear(&rt->bases[i]);
-    for (uint32_t i = 0; i < old->n_slots; i++) {
-        struct mr_metrics *base = &rt->bases[i % rt->n_slots];
-        add_segment(base, g->config, &old->slots[i], previous->config);
-        add_segment(base, g->config, &old->bases[i], previous->config);
+    mr_metrics_init(&sum, g->config->n_pools, g->config->n_servers);
+    for (uint32_t i = 0; i < rt->n_slots; i++) {
+        mr_metrics_clear(&sum);
+        for (uint32_t j = i; j < old->n_slots; j += rt->n_slots) {
+            add_segment(&sum, g->config, &old->slots[j], previous->config);
+            add_segment(&sum, g->config, &old->bases[j], previous->config);
+        }
+        mr_metrics_reset_gauges(&sum); /* what was open is counted where it is now */
+        mr_metrics_copy(&rt->bases[i], &sum);
     }
-    for (uint32_t i = 0; i < rt->n_slots; i++)
-        mr_metrics_reset_gauges(&rt->bases[i]); /* what was open is counted where it is now */
+    mr_metrics_fini(&sum);
 }

@@ -40,5 +40,8 @@ void mr_generation_log_started(const struct mr_generation *g);
 /** Frees everything; files of unix sockets stay for those that `heir` (NULL for none) serves. */
 void mr_generation_close(struct mr_generation *g, const struct mr_generation *heir);
 
-/** Takes the counters of `previous` over into the base of this one; may be called again. */
+/**
+ * Takes the counters of `previous` over into the base of this one; may be called again. None of
+ * them goes back for who reads meanwhile.
+ */
 void mr_generation_inherit_counters(struct mr_generation *g, const struct mr_generation *previous);

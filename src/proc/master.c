@@ -166,6 +166,7 @@ static void followed(struct mr_transition *t)
     struct mr_master *m = master_of(t);
 
     mr_generation_inherit_counters(&m->team->generation, &m->setup->inheritance->previous);
+    mr_team_start_admin(m->team);
     started(t);
 }
 

@@ -89,6 +89,7 @@ static void released(struct mr_transition *t)
     const uint64_t now_us = t->loop->now_us;
 
     mr_generation_inherit_counters(&team->generation, &r->beside->generation);
+    mr_team_start_admin(team);
     mr_files_follow(r->options, g->config, r->beside->generation.config, r->pidfile);
     mr_team_share_log(team);
     mr_team_share_log(r->beside);

@@ -445,14 +445,11 @@ static void commit(struct mr_side *side)
 static void release(struct mr_side *side)
 {
     struct mr_team *team = of_side(side);
-    struct mr_child *admin = helper(team, MR_ADMIN);
     struct mr_runtime *rt = &team->generation.runtime;
 
     team->state = MR_TEAM_SERVING;
     memset(rt->held, 0, team->generation.config->n_pools * sizeof(*rt->held));
     command(team, MR_MSG_GO_TYPE, MR_WORKER);
-    if (admin->pid == 0 && !mr_timer_is_set(&admin->respawn))
-        spawn(admin);
 }
 
 static void stop_replacing(struct mr_team *team, enum mr_team_state state)
@@ -608,6 +605,11 @@ void mr_team_start(struct mr_team *team, bool with_admin)
     }
     spawn(resolver);
     mr_loop_timer(team->loop, &team->resolve_wait, RESOLVE_WAIT_MS);
+}
+
+void mr_team_start_admin(struct mr_team *team)
+{
+    spawn(helper(team, MR_ADMIN));
 }
 
 void mr_team_free(struct mr_team *team, const struct mr_generation *heir)

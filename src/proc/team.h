@@ -51,6 +51,9 @@ struct mr_team *mr_team_new(const struct mr_generation *generation, struct mr_lo
 /** Starts the workers, after names were resolved, and where asked the admin process. */
 void mr_team_start(struct mr_team *team, bool with_admin);
 
+/** Starts the admin process where mr_team_start has not: it shows the counters as they are then. */
+void mr_team_start_admin(struct mr_team *team);
+
 /** The workers finish what clients have sent, then end. */
 void mr_team_dismiss(struct mr_team *team);
 

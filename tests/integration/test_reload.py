@@ -431,6 +431,39 @@ def test_counters_go_on(start, redis4):
         assert m.pool()[name]["requests"] == 2 * before
 
 
+def test_counters_never_go_back(start, redis4):
+    """Not for a moment: who takes rates would see them start from zero."""
+    pools = "".join(pool_yaml(f"p{i}", free_port(), [f"127.0.0.1:{redis4[0].port}:1"])
+                    .replace("listen: ", "listen: 127.0.0.1:") for i in range(60))
+    m = start(Millrace, workers=2, conf=pool_yaml(
+        "alpha", "127.0.0.1:@PORT@", [f"127.0.0.1:{redis4[0].port}:1"]) + pools)
+    name = f"127.0.0.1:{redis4[0].port}"
+    for _ in range(20):
+        with m.raw() as c:
+            assert c.ask("SET", "a", 1) == b"+OK"
+
+    def counters():
+        stats = m.stats()
+        return stats["total_connections"], stats["alpha"][name]["requests"]
+
+    before, seen, over = counters(), set(), threading.Event()
+
+    def watch():
+        while not over.is_set():
+            seen.add(counters())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        for _ in range(10):
+            reload(m)
+            settled(m)
+    finally:
+        over.set()
+        watcher.join()
+    assert seen == {before}
+
+
 def storm_of_connects(port, stop, failures, done):
     while not stop.is_set():
         try:
