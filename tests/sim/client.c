@@ -15,6 +15,7 @@ bool (*sim_may_have_failed)(const struct sim_expect *e);
 bool sim_failure_is_miss;
 bool sim_strict;
 bool sim_one_memory;
+bool sim_may_refuse;
 
 static uint32_t n_clients;
 
@@ -413,9 +414,8 @@ static void take_reply(struct sim_client *c, struct mr_slice reply)
 {
     const struct sim_client_proto *proto = c->plan.proto;
 
-    if (!c->refused && mr_slice_eq(reply, mr_slice_of(proto->too_many)) &&
-        (c->n_answered == 0 || c->head == NULL)) {
-        c->refused = true;
+    if (sim_may_refuse && mr_slice_eq(reply, mr_slice_of(proto->too_many))) {
+        c->refused = true; /* at any time: it may have been handed over */
         return;
     }
     if (c->head != NULL && c->head->optional && !proto->names_errors && proto->is_error(reply))
@@ -449,6 +449,7 @@ static void take_replies(struct sim_client *c)
     size_t n;
 
     while (c->in.end > c->in.start && (n = c->plan.proto->length(c, sim_bytes_slice(&c->in))) > 0) {
+        c->scanned = 0;
         take_reply(c, (struct mr_slice){c->in.memory + c->in.start, n});
         sim_bytes_drop(&c->in, n);
     }

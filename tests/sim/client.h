@@ -124,6 +124,7 @@ struct sim_client {
     struct sim_own_key own[SIM_OWN_KEYS], counter;
     struct sim_event act, reading;
     uint32_t opaque;
+    size_t scanned;      /* bytes of the reply that is coming in, as `length` has found */
     uint64_t session_id; /* what CLIENT ID said */
     bool opened, over;
     bool said_last; /* its end was sent */
@@ -173,6 +174,9 @@ extern bool sim_failure_is_miss;
 
 /** True when nothing but what clients write decides what is stored, in the order they write. */
 extern bool sim_strict;
+
+/** There may be more clients than the proxy takes. */
+extern bool sim_may_refuse;
 
 /** All servers have the same memory: what was acknowledged is found wherever it is read. */
 extern bool sim_one_memory;

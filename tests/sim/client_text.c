@@ -290,10 +290,8 @@ static size_t value_bytes(const struct sim_client *c, struct mr_slice in, size_t
 
 static size_t length(struct sim_client *c, struct mr_slice in)
 {
-    size_t at = 0;
-
     for (;;) {
-        const struct mr_slice rest = {in.at + at, in.len - at};
+        const struct mr_slice rest = {in.at + c->scanned, in.len - c->scanned};
         const size_t line = sim_line_bytes(rest);
         if (line == 0)
             return 0;
@@ -305,9 +303,9 @@ static size_t length(struct sim_client *c, struct mr_slice in)
             return 0;
         SIM_CHECK(rest.at[n - 2] == '\r' && rest.at[n - 1] == '\n',
                   "client %u: a reply without an end: %.*s", c->id, (int)line, rest.at);
-        at += n;
+        c->scanned += n;
         if (!listed && !stat)
-            return at;
+            return c->scanned;
     }
 }
 

@@ -283,9 +283,9 @@ static const char *excuse(struct sim_client *c)
 
     if (may_be_ended(c))
         return "the worker ends";
-    if (w.refused && sim_n_workers > 1)
-        return "lost on its way";
-    if (w.max_clients < CLIENTS_MAX && c->n_answered == 0)
+    if (w.refused && (sim_n_workers > 1 || sim_may_fail(sim_now_us)))
+        return "something was short"; /* on its way, or in the middle of a request */
+    if (sim_may_refuse && (c->n_answered == 0 || sim_n_workers > 1))
         return "there are too many";
     if (was_idle(c))
         return "it was idle";
@@ -431,7 +431,8 @@ static void run(void)
     w.is_redis = sim_once_in(2);
     w.is_old = sim_once_in(8);
     w.is_replicated = w.is_redis && sim_once_in(3);
-    w.max_clients = sim_once_in(6) ? sim_between(1, CLIENTS_MAX - 1) : 100;
+    sim_may_refuse = sim_once_in(6);
+    w.max_clients = sim_may_refuse ? sim_between(1, CLIENTS_MAX - 1) : 100;
     const bool auth = w.is_redis && sim_once_in(6);
 
     sim_kernel_begin();
