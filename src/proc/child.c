@@ -76,6 +76,7 @@ static int run_worker(const struct mr_team *team, uint32_t slot, int channel)
                                           .listen_fds = &g->listeners.fds[slot * g->listeners.n],
                                           .ways_in = team->ways_in.fds,
                                           .n_ways = team->ways_in.n,
+                                          .closed = team->state == MR_TEAM_STARTING,
                                           .channel = channel,
                                           .on_ready = tell_ready,
                                           .on_ready_arg = &channel};

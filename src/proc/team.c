@@ -440,6 +440,7 @@ static void terms(const struct mr_side *side, const struct mr_config *before,
 static void commit(struct mr_side *side)
 {
     of_side(side)->state = MR_TEAM_HELD;
+    command(of_side(side), MR_MSG_OPEN_TYPE, MR_WORKER);
 }
 
 static void release(struct mr_side *side)

@@ -228,11 +228,21 @@ static void init_budget(struct worker *w)
     mr_budget_init(&w->budget);
 }
 
+static void open_services(struct worker *w)
+{
+    for (uint32_t i = 0; i < config_of(w)->n_pools; i++)
+        mr_service_unlock(&w->services[i]);
+}
+
 static void on_message(struct mr_process *p, const struct mr_message *msg)
 {
     struct worker *w = of_process(p);
     uint64_t *state = &w->setup->runtime->slots[w->setup->slot].head->state;
 
+    if (msg->type == MR_MSG_OPEN_TYPE) {
+        open_services(w);
+        return;
+    }
     if (msg->type == MR_MSG_ADDRESS_TYPE) {
         set_address(w, msg);
         return;
@@ -294,6 +304,7 @@ static void init_services(struct worker *w)
             .shared_tcp = w->setup->runtime->accepts_shared,
             .by_turns = w->turnstile.holder != NULL,
             .shared_unix = true,
+            .locked = s->closed,
             .held = rt->held[i]};
         mr_service_init(&w->services[i], &setup);
         listen += pool->listens.n;

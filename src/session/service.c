@@ -189,6 +189,7 @@ void mr_service_init(struct mr_service *service, const struct mr_service_setup *
                                    .shared_tcp = setup->shared_tcp,
                                    .shared_unix = setup->shared_unix,
                                    .facts = {.next = next_fact},
+                                   .locked = setup->locked,
                                    .held = setup->held};
     mr_list_init(&service->clients);
     mr_list_init(&service->travelling);
@@ -202,13 +203,22 @@ void mr_service_init(struct mr_service *service, const struct mr_service_setup *
         mr_loop_timer(service->loop, &service->idle_timer, 1);
     service->doors = calloc(service->config->listens.n, sizeof(*service->doors));
     MR_CHECK(service->doors != NULL);
-    if (!service->held && !service->by_turns)
-        start_accepting(service);
+    if (!service->by_turns)
+        mr_service_accept(service, true);
+}
+
+void mr_service_unlock(struct mr_service *service)
+{
+    service->locked = false;
+    if (!service->by_turns)
+        mr_service_accept(service, true);
 }
 
 void mr_service_accept(struct mr_service *service, bool accept)
 {
-    if (accept == service->accepting || (accept && (service->held || service->draining)))
+    const bool may = !service->locked && !service->held && !service->draining;
+
+    if (accept == service->accepting || (accept && !may))
         return;
     if (accept)
         start_accepting(service);

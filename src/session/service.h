@@ -34,6 +34,7 @@ struct mr_service {
     struct mr_buf scratch;         /* of the parser */
     struct mr_proto_facts facts;
     struct mr_buf answer; /* a local reply under construction */
+    bool locked;          /* nothing is accepted */
     bool held;            /* nothing is accepted or dispatched */
     bool draining;
     const int *listen_fds;            /* borrowed */
@@ -56,7 +57,8 @@ struct mr_service_setup {
     bool by_turns;
     bool shared_tcp;
     bool shared_unix;
-    bool held; /* starts held, see mr_service_release */
+    bool locked; /* accepts nothing before mr_service_unlock */
+    bool held;   /* starts held, see mr_service_release */
 };
 
 /** Connects to the servers where configured and, unless it is held, starts to accept. */
@@ -69,7 +71,10 @@ void mr_service_init(struct mr_service *service, const struct mr_service_setup *
  */
 void mr_service_hold(struct mr_service *service, bool keep_accepting);
 
-/** Begins or stops to accept; a held service does not begin. */
+/** Ends `locked`: accepts, unless it is held. */
+void mr_service_unlock(struct mr_service *service);
+
+/** Begins or stops to accept; a locked or held service does not begin. */
 void mr_service_accept(struct mr_service *service, bool accept);
 
 /** Where workers accept by turns: the next one is somebody else's, if others have room. */

@@ -276,6 +276,7 @@ struct birth {
     int channel;
     int *ways;
     uint32_t n_ways;
+    bool closed;
 };
 
 static void tell_ready(void *arg)
@@ -334,6 +335,7 @@ static int child_body(void *arg)
                                               &b->team->generation.listeners.fds[b->index],
                                           .ways_in = b->ways,
                                           .n_ways = b->n_ways,
+                                          .closed = b->closed,
                                           .channel = b->channel,
                                           .on_ready = tell_ready,
                                           .on_ready_arg = &b->channel};
@@ -348,7 +350,8 @@ static struct birth *describe(const struct mr_child *child, int channel)
                         .kind = child->kind,
                         .index = child->index,
                         .channel = channel,
-                        .n_ways = child->team->ways_in.n};
+                        .n_ways = child->team->ways_in.n,
+                        .closed = child->team->state == MR_TEAM_STARTING};
     b->ways = sim_alloc((b->n_ways + 1) * sizeof(int));
     if (b->n_ways > 0)
         memcpy(b->ways, child->team->ways_in.fds, b->n_ways * sizeof(int));
