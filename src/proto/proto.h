@@ -282,3 +282,6 @@ struct mr_proto {
 
 /** By name, as in `protocol:`; NULL when there is none. */
 const struct mr_proto *mr_proto_by_name(struct mr_slice name);
+
+/** Its number, from 1 on; the same in every version. */
+uint32_t mr_proto_number(const struct mr_proto *proto);

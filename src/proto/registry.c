@@ -19,3 +19,12 @@ const struct mr_proto *mr_proto_by_name(struct mr_slice name)
             return PROTOCOLS[i];
     return NULL;
 }
+
+uint32_t mr_proto_number(const struct mr_proto *proto)
+{
+    uint32_t i = 0;
+
+    while (PROTOCOLS[i] != proto)
+        i++;
+    return i + 1;
+}

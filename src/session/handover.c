@@ -25,7 +25,8 @@
 #define AUTHED     1u
 #define ABORTED    4u /* as in struct mr_pin_luggage */
 #define BROKEN     8u
-#define DIALECT    8 /* first of the bits of `flags` that hold the dialect */
+#define PROTOCOL   4 /* first of the four bits of `flags` that hold the protocol's number */
+#define DIALECT    8 /* and of those that hold the dialect */
 
 /* Precedes the bytes of a message. */
 struct envelope {
@@ -108,7 +109,9 @@ static void describe(const struct mr_client *client, struct parts *p)
 
     p->head = (struct head){
         .flags = (client->session.authed ? AUTHED : 0u) | (luggage.aborted ? ABORTED : 0u) |
-                 (luggage.broken ? BROKEN : 0u) | (uint32_t)client->session.dialect << DIALECT,
+                 (luggage.broken ? BROKEN : 0u) |
+                 mr_proto_number(client->service->config->protocol) << PROTOCOL |
+                 (uint32_t)client->session.dialect << DIALECT,
         .n_queued = luggage.n_queued,
         .skip = client->session.skip,
         .id = client->session.id,
@@ -326,6 +329,21 @@ static void adopt(struct mr_service *service, int fd, const struct head *head, s
     mr_service_adopt(service, fd, &session, &luggage, head->wrote_us, in, out);
 }
 
+/*
+ * Why no service can go on with the client, NULL when `service` can. What it has sent is not to be
+ * read as another protocol.
+ */
+static const char *why_not(const struct mr_service *service, uint32_t flags)
+{
+    const uint32_t told = flags >> PROTOCOL & 15u; /* 0: not, by an earlier version */
+
+    if (service == NULL)
+        return "pool_removed"; /* and with it what the client could ask */
+    if (told != 0 && told != mr_proto_number(service->config->protocol))
+        return "protocol_changed";
+    return NULL;
+}
+
 /* The whole client is there. */
 static void unpack(struct mr_handover_receiver *r, int fd)
 {
@@ -342,9 +360,10 @@ static void unpack(struct mr_handover_receiver *r, int fd)
     const struct mr_slice in = cut(&bytes, head.in_bytes);
     const struct mr_slice out = cut(&bytes, head.out_bytes);
     struct mr_service *service = find(r, pool);
-    if (service == NULL) { /* the pool is gone: so is what its clients could ask */
-        mr_log_limited(MR_LOG_NOTICE, "client_not_taken pool=%.*s reason=pool_removed",
-                       (int)pool.len, pool.at);
+    const char *reason = why_not(service, head.flags);
+    if (reason != NULL) {
+        mr_log_limited(MR_LOG_NOTICE, "client_not_taken pool=%.*s reason=%s", (int)pool.len,
+                       pool.at, reason);
         (void)close(fd);
     } else if (head.flags & FRESH) {
         mr_service_admit(service, fd);

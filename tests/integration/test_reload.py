@@ -15,7 +15,7 @@ import time
 
 import pytest
 from harness import (SLOW, Gated, Millrace, Raw, Redis, Scripted, command, free_port, pool_yaml,
-                     process_state, rss_kb, wait_for)
+                     process_state, rss_kb, silent, wait_for)
 
 RELOADS = int(os.environ.get("MILLRACE_RELOADS", "10"))
 CLIENTS = int(os.environ.get("MILLRACE_CLIENTS", "20"))
@@ -302,6 +302,24 @@ def test_the_session_travels(start, redis1):
         with Raw(redis1.port) as c:
             c.ask("AUTH", "secret")
             c.ask("CONFIG", "SET", "requirepass", "")
+
+
+def test_what_was_sent_is_never_read_as_another_protocol(start, redis1):
+    """A pool changes its protocol: half a request must not become commands of the new one."""
+    told = start(Scripted, silent)
+    m = start(Millrace, [redis1.port], workers=2)
+    wire = command("SET", "a", "x\r\nflush_all\r\n")
+    with m.raw() as c, m.raw() as idle:
+        assert idle.ask("MULTI") == b"+OK"
+        c.send(wire[:-16])
+        m.conf.write_text(pool_yaml("alpha", f"127.0.0.1:{m.port}", [f"127.0.0.1:{told.port}:1"],
+                                    redis="false"))
+        reload(m)
+        settled(m)
+        with contextlib.suppress(OSError):
+            c.send(wire[-16:])
+        assert c.rest() == b"" and idle.rest() == b""
+    assert b"flush_all" not in told.received
 
 
 def test_bad_configurations_change_nothing(start, redis1):
