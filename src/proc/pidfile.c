@@ -89,14 +89,24 @@ void mr_pidfile_adopt(struct mr_pidfile *f, const char *path, int fd)
     MR_CHECK(f->path != NULL);
 }
 
+/* Bytes of the file, `max` at most. */
+static int length(int fd, off_t max)
+{
+    struct stat st;
+
+    return fstat(fd, &st) < 0 ? 0 : (int)(st.st_size < max ? st.st_size : max);
+}
+
 enum mr_result mr_pidfile_write(const struct mr_pidfile *f, pid_t pid, struct mr_error *err)
 {
     char text[24];
 
     if (f->path == NULL)
         return MR_OK;
-    const int n = snprintf(text, sizeof(text), "%d", (int)pid);
-    if (ftruncate(f->fd, 0) < 0 || pwrite(f->fd, text, (size_t)n, 0) != n)
+    /* over what stands there, blanks included: a full disk leaves it whole, and so does a reader
+       that comes in between */
+    const int n = snprintf(text, sizeof(text), "%-*d", length(f->fd, sizeof(text) - 1), (int)pid);
+    if (pwrite(f->fd, text, (size_t)n, 0) != n || ftruncate(f->fd, (off_t)strcspn(text, " ")) < 0)
         return mr_fail_sys(err, "write pid file '%s'", f->path);
     return MR_OK;
 }

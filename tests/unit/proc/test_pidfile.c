@@ -5,6 +5,8 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 static void locks_writes_and_removes(void **state)
@@ -135,6 +137,34 @@ static void moves(void **state)
     assert_null(f.path);
 }
 
+static void a_full_disk_leaves_what_was_there(void **state)
+{
+    char path[64];
+    struct mr_pidfile f;
+    struct mr_error err;
+    struct rlimit before, full;
+    struct stat st;
+    pid_t pid;
+
+    (void)state;
+    snprintf(path, sizeof(path), "/tmp/millrace-test-%d.pid", (int)getpid());
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(mr_pidfile_lock(&f, path, &err), MR_OK);
+    assert_int_equal(mr_pidfile_write(&f, 123456, &err), MR_OK);
+    assert_int_equal(mr_pidfile_write(&f, 99, &err), MR_OK); /* a shorter one */
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_size, 2);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    full = (struct rlimit){0, before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &full), 0);
+    const enum mr_result rc = mr_pidfile_write(&f, 123456, &err);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_int_equal(rc, MR_ESYS);
+    assert_int_equal(mr_pidfile_read(path, &pid, &err), MR_OK);
+    assert_int_equal(pid, 99);
+    mr_pidfile_remove(&f);
+}
+
 /* Who holds the lock holds that of the file at the path, though others remove theirs meanwhile. */
 static void the_lock_is_of_the_file_at_the_path(void **state)
 {
@@ -170,4 +200,4 @@ static void the_lock_is_of_the_file_at_the_path(void **state)
 
 RUN(T(locks_writes_and_removes), T(a_stale_file_is_taken_over), T(no_file_no_harm),
     T(only_its_own_file_is_removed), T(only_regular_files), T(moves),
-    T(the_lock_is_of_the_file_at_the_path))
+    T(a_full_disk_leaves_what_was_there), T(the_lock_is_of_the_file_at_the_path))
