@@ -41,7 +41,7 @@ struct mr_side_ops {
     void (*dismiss)(struct mr_side *side); /* ends when its last client has gone */
     void (*resume)(struct mr_side *side);  /* nobody takes over: serves again */
 
-    void (*kill)(struct mr_side *side);
+    void (*kill)(struct mr_side *side); /* those that keep the transition waiting */
 };
 
 struct mr_side {

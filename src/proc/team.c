@@ -369,16 +369,19 @@ bool mr_team_bury(struct mr_team *team, pid_t pid, int status)
     return false;
 }
 
+static void kill_child(const struct mr_child *c)
+{
+    if (c->pid == 0)
+        return;
+    mr_log(MR_LOG_WARN, "child_killed child=%s/%u pid=%d reason=does_not_stop",
+           mr_child_kind_name(c->kind), c->index, (int)c->pid);
+    mr_child_kill(c);
+}
+
 void mr_team_kill(struct mr_team *team)
 {
-    for (uint32_t i = 0; i < team->n_children; i++) {
-        const struct mr_child *c = &team->children[i];
-        if (c->pid == 0)
-            continue;
-        mr_log(MR_LOG_WARN, "child_killed child=%s/%u pid=%d reason=does_not_stop",
-               mr_child_kind_name(c->kind), c->index, (int)c->pid);
-        mr_child_kill(c);
-    }
+    for (uint32_t i = 0; i < team->n_children; i++)
+        kill_child(&team->children[i]);
 }
 
 uint32_t mr_team_alive(const struct mr_team *team, int kind)
@@ -537,9 +540,14 @@ void mr_team_quit(struct mr_team *team)
     end_resolver(team);
 }
 
-static void kill_all(struct mr_side *side)
+/* Whoever has quiesced keeps nobody waiting, and may have clients still: they are not lost. */
+static void kill_late(struct mr_side *side)
 {
-    mr_team_kill(of_side(side));
+    struct mr_team *team = of_side(side);
+
+    for (uint32_t i = 0; i < team->n_children; i++)
+        if (team->state != MR_TEAM_HANDING_OVER || team->children[i].state == MR_CHILD_HANDING_OVER)
+            kill_child(&team->children[i]);
 }
 
 static const struct mr_side_ops OPS = {
@@ -556,7 +564,7 @@ static const struct mr_side_ops OPS = {
     .retire = retire,
     .dismiss = dismiss,
     .resume = resume,
-    .kill = kill_all,
+    .kill = kill_late,
 };
 
 /* ---- the team ---- */

@@ -8,7 +8,7 @@
  *            to: ready    from: quiesced   to: failed   from: failed, stop   deadline
  * STARTING   DRAINING     -                FAILING      FAILING              FAILING
  * DRAINING   -            STRAYS, LEAVING  FAILING      FAILING, -           ABORTING
- * ABORTING   -            STRAYS, LEAVING  FAILING      FAILING, -           kill from, again
+ * ABORTING   -            STRAYS, LEAVING  FAILING      FAILING, -           kill the late of from
  * STRAYS     -            -                -            -                    LEAVING
  * LEAVING    -            -                -            -                    kill from, again
  * FAILING    -            -                -            -                    kill to, again

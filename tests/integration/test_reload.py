@@ -431,6 +431,33 @@ def test_a_request_that_is_never_answered_does_not_hold_a_reload_for_ever(start,
     wait_for(lambda: " reloaded " in m.log_text())
 
 
+def test_a_worker_that_stands_still_costs_others_nothing(start):
+    """It is killed, since it holds the new map up; who has quiesced goes on with the last clients."""
+    def values(conn, server):
+        while data := server.read(conn):
+            conn.sendall((b"$1000000\r\n" + b"v" * 1000000 + b"\r\n") * data.count(b"*2\r\n"))
+
+    server = start(Scripted, values)
+    m = start(Millrace, [server.port], timeout=200, workers=2, client_output_limit="64mb")
+    n, conf = 12, m.conf.read_text()
+    clients = [m.raw() for _ in range(8)]  # some on either worker
+    for c in clients:
+        c.send(command("GET", "a") * n)
+        c.sock.shutdown(socket.SHUT_WR)  # so it stays where it is until it has read everything
+    wait_for(lambda: server.received.count(b"GET") == n * len(clients), what="all requests")
+    still, healthy = m.child_pids()
+    os.kill(still, signal.SIGSTOP)
+    m.conf.write_text(conf.replace("murmur", "crc32a"))
+    reload(m)
+    assert f"pid={still} reason=does_not_stop" in m.log_text()
+    whole = 0
+    for c in clients:
+        whole += len(c.rest()) == n * (1000000 + 12)
+        c.close()
+    assert 0 < whole < len(clients)
+    assert f"pid={healthy} reason=does_not_stop" not in m.log_text()
+
+
 def test_counters_go_on(start, redis4):
     m = start(Millrace, [redis4[0].port, redis4[1].port], workers=2)
     name = f"127.0.0.1:{redis4[0].port}"
