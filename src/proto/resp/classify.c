@@ -285,34 +285,6 @@ static void take_step(const struct mr_proto_ctx *ctx, struct mr_msg *msg, enum m
         msg->step = (uint8_t)step;
 }
 
-/* What the proxy answers and a server would answer likewise. */
-static bool is_queueable(const struct mr_resp_command *cmd)
-{
-    static const char *const NAMES[] = {"echo", "ping", "time"};
-
-    for (size_t i = 0; i < MR_COUNT(NAMES); i++)
-        if (strcmp(cmd->name, NAMES[i]) == 0)
-            return true;
-    return false;
-}
-
-/* What a server does at once in a transaction too, and forgets it. */
-static bool ends_session(const struct mr_resp_command *cmd)
-{
-    return strcmp(cmd->name, "reset") == 0 || strcmp(cmd->name, "quit") == 0;
-}
-
-/* Until the password has come only these are served. */
-static bool allowed_before_auth(const struct mr_resp_command *cmd)
-{
-    static const char *const NAMES[] = {"auth", "hello", "quit", "reset"};
-
-    for (size_t i = 0; i < MR_COUNT(NAMES); i++)
-        if (strcmp(cmd->name, NAMES[i]) == 0)
-            return true;
-    return false;
-}
-
 void mr_resp_classify(const struct mr_proto_ctx *ctx, struct mr_msg *msg)
 {
     const struct mr_resp_command *cmd = mr_resp_command(msg->args[0]);
@@ -326,13 +298,13 @@ void mr_resp_classify(const struct mr_proto_ctx *ctx, struct mr_msg *msg)
         mr_resp_refuse(ctx, msg, "ERR wrong number of arguments for '%s' command", cmd->name);
         return;
     }
-    if (MR_UNLIKELY(!ctx->session->authed && !allowed_before_auth(cmd))) {
+    if (MR_UNLIKELY(!ctx->session->authed && !(cmd->traits & MR_RESP_OPEN))) {
         mr_resp_refuse(ctx, msg, "NOAUTH Authentication required");
         return;
     }
     msg->class = cmd->class;
-    msg->to_master =
-        cmd->class != MR_CLASS_READ || (ctx->options->meitu_reads && !mr_resp_meitu_reads(cmd));
+    msg->to_master = cmd->class != MR_CLASS_READ ||
+                     (ctx->options->meitu_reads && !(cmd->traits & MR_RESP_MEITU));
     msg->splittable = false;
     switch ((enum mr_resp_handling)cmd->handling) {
     case MR_RESP_ROUTE:
@@ -351,8 +323,8 @@ void mr_resp_classify(const struct mr_proto_ctx *ctx, struct mr_msg *msg)
         return;
     case MR_RESP_LOCAL:
         msg->action = MR_MSG_LOCAL;
-        msg->queueable = is_queueable(cmd);
-        msg->step = ends_session(cmd) ? MR_STEP_END : MR_STEP_NONE;
+        msg->queueable = (cmd->traits & MR_RESP_QUEUED) != 0;
+        msg->step = cmd->traits & MR_RESP_ENDS ? MR_STEP_END : MR_STEP_NONE;
         return;
     case MR_RESP_BLOCK:
         take_step(ctx, msg, MR_STEP_BLOCK);

@@ -9,33 +9,27 @@
 #define SLOT_BITS      10u
 #define SLOTS          (1u << SLOT_BITS)
 
-#define NO_KEYS                 MR_RESP_NO_KEYS, 0, 0, 0
-#define KEYS(first, last, step) MR_RESP_KEYS, first, last, step
-#define NUM_KEYS(n, dest)       MR_RESP_NUM_KEYS, n, dest, 0
-#define STORE_KEYS(n)           MR_RESP_STORE_KEYS, n, 0, 0
-#define STREAM_KEYS             MR_RESP_STREAM_KEYS, 0, 0, 0
-#define SORT_KEYS               MR_RESP_SORT_KEYS, 2, 0, 0
-#define COPY_KEYS               MR_RESP_COPY_KEYS, 1, 2, 1
-#define USAGE_KEYS              MR_RESP_USAGE_KEYS, 2, 2, 1
-#define X(...)                  ROW(__VA_ARGS__)
-#define ROW(name, arity, class, handling, ...)                                                     \
-    {name, arity, MR_CLASS_##class, MR_RESP_##handling, __VA_ARGS__},
+#define NO_KEYS                              MR_RESP_NO_KEYS, 0, 0, 0
+#define KEYS(first, last, step)              MR_RESP_KEYS, first, last, step
+#define NUM_KEYS(n, dest)                    MR_RESP_NUM_KEYS, n, dest, 0
+#define STORE_KEYS(n)                        MR_RESP_STORE_KEYS, n, 0, 0
+#define STREAM_KEYS                          MR_RESP_STREAM_KEYS, 0, 0, 0
+#define SORT_KEYS                            MR_RESP_SORT_KEYS, 2, 0, 0
+#define COPY_KEYS                            MR_RESP_COPY_KEYS, 1, 2, 1
+#define USAGE_KEYS                           MR_RESP_USAGE_KEYS, 2, 2, 1
+#define MEITU                                MR_RESP_MEITU
+#define OPEN                                 MR_RESP_OPEN
+#define QUEUED                               MR_RESP_QUEUED
+#define ENDS                                 MR_RESP_ENDS
+#define LOCAL(name, arity, traits, function) X(name, arity, OTHER, traits, LOCAL, NO_KEYS)
+#define X(...)                               ROW(__VA_ARGS__)
+#define ROW(name, arity, class, traits, handling, ...)                                             \
+    {name, arity, MR_CLASS_##class, traits, MR_RESP_##handling, __VA_ARGS__},
 
 const struct mr_resp_command MR_RESP_COMMANDS[] = {
 #include "proto/resp/commands.def"
 };
 const uint32_t MR_RESP_COMMAND_COUNT = MR_COUNT(MR_RESP_COMMANDS);
-
-/* Shorter than Redis's own list of reads. */
-static const char *const MEITU_READS[] = {
-    "bitcount",    "dump",      "exists",    "get",    "getbit",      "getrange",
-    "hexists",     "hget",      "hgetall",   "hkeys",  "hlen",        "hscan",
-    "hvals",       "lindex",    "llen",      "lrange", "mget",        "pfcount",
-    "pttl",        "scard",     "sdiff",     "sinter", "sismember",   "smembers",
-    "srandmember", "sscan",     "strlen",    "sunion", "ttl",         "type",
-    "zcard",       "zcount",    "zlexcount", "zrange", "zrangebylex", "zrangebyscore",
-    "zrank",       "zrevrange", "zrevrank",  "zscan",  "zscore",
-};
 
 struct name {
     uint64_t words[NAME_WORDS];
@@ -44,7 +38,6 @@ struct name {
 static struct {
     struct name names[SLOTS];
     const struct mr_resp_command *rows[SLOTS];
-    bool meitu_reads[MR_COUNT(MR_RESP_COMMANDS)]; /* by row */
     int built;
 } table; /* constant once built */
 
@@ -107,15 +100,7 @@ static void build(void)
         table.names[slot] = n;
         table.rows[slot] = row;
     }
-    for (size_t i = 0; i < MR_COUNT(MEITU_READS); i++)
-        for (uint32_t row = 0; row < MR_RESP_COMMAND_COUNT; row++)
-            table.meitu_reads[row] |= strcmp(MR_RESP_COMMANDS[row].name, MEITU_READS[i]) == 0;
     table.built = 1;
-}
-
-bool mr_resp_meitu_reads(const struct mr_resp_command *command)
-{
-    return table.meitu_reads[command - MR_RESP_COMMANDS];
 }
 
 const struct mr_resp_command *mr_resp_command(struct mr_slice name)

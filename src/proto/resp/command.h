@@ -34,10 +34,19 @@ enum mr_resp_keys {
     MR_RESP_USAGE_KEYS,  /* argument 2, behind USAGE; all else is refused */
 };
 
+/** What else a command is, see commands.def: several may hold. */
+enum mr_resp_trait {
+    MR_RESP_MEITU = 1,
+    MR_RESP_OPEN = 2,
+    MR_RESP_QUEUED = 4,
+    MR_RESP_ENDS = 8,
+};
+
 struct mr_resp_command {
     const char *name; /* lower case */
     int16_t arity;    /* as Redis counts; negative: at least */
     uint8_t class;    /* enum mr_class */
+    uint8_t traits;   /* bits of enum mr_resp_trait */
     uint8_t handling; /* enum mr_resp_handling */
     uint8_t keys;     /* enum mr_resp_keys */
     int8_t a, b, c;
@@ -45,9 +54,6 @@ struct mr_resp_command {
 
 /** The row of a name in any letter case; NULL for an unknown one. */
 const struct mr_resp_command *mr_resp_command(struct mr_slice name);
-
-/** True for what Meitu's fork of twemproxy asks replicas for. */
-bool mr_resp_meitu_reads(const struct mr_resp_command *command);
 
 /** All rows, in order of name. */
 extern const struct mr_resp_command MR_RESP_COMMANDS[];
