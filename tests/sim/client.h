@@ -129,6 +129,7 @@ struct sim_client {
     bool opened, over;
     bool said_last; /* its end was sent */
     bool refused;
+    bool lost;                /* the world's: along with the process that had it */
     bool failed_partly;       /* an error was answered to it */
     uint64_t arrived_at_stop; /* bytes that had come in when the proxy was told to stop */
 };

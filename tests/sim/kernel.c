@@ -281,6 +281,14 @@ int sim_status(const struct sim_process *p)
     return p->status;
 }
 
+bool sim_has_conn(const struct sim_process *p, const struct sim_conn *c)
+{
+    for (uint32_t i = 0; i < p->n_fds && c->file != NULL; i++)
+        if (p->fds[i].file == c->file)
+            return true;
+    return false;
+}
+
 bool sim_is_waiting(const struct sim_process *p)
 {
     return !p->poked && p->wake_us > sim_now_us;

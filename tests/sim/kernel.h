@@ -60,6 +60,10 @@ bool sim_is_over(const struct sim_process *p); /* it has returned, or was killed
 bool sim_was_killed(const struct sim_process *p);
 int sim_status(const struct sim_process *p);
 
+/** True while it has a descriptor of the connection. */
+struct sim_conn;
+bool sim_has_conn(const struct sim_process *p, const struct sim_conn *c);
+
 /** True when it waits without end for something that has not happened. */
 bool sim_is_waiting(const struct sim_process *p);
 
@@ -149,3 +153,6 @@ void sim_reset(struct sim_conn *c);
 
 /** Bytes that the process has been able to read so far, of all that were written. */
 uint64_t sim_arrived(const struct sim_conn *c);
+
+/** Bytes that the process has written so far. */
+uint64_t sim_sent(const struct sim_conn *c);

@@ -115,6 +115,7 @@ static void work(void *arg)
             break;
         }
         sim_bytes_drop(&sc->in, used);
+        sc->served += used;
         if (!answer(sc, &out))
             return;
         if (sim_once_in(sim_habits.blocked)) {

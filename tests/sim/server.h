@@ -62,6 +62,8 @@ struct sim_server_conn {
     struct sim_conn *conn;
     struct sim_bytes in;
     struct sim_event work;
+    uint64_t served; /* bytes of requests */
+    uint64_t mark;   /* the world's: bytes that were sent at some time */
     bool authed, binary, decided, silent, blocked, closing;
 };
 

@@ -1,5 +1,5 @@
 /* sim.c - chance, the virtual clock, the trace, and playing one seed after the other. */
-#include "sim.h"
+#include "kernel_internal.h"
 
 #include "core/log.h"
 
@@ -272,7 +272,7 @@ void __wrap_mr_log_line(enum mr_log_level level, const char *fmt, ...)
     va_list args;
 
     va_start(args, fmt);
-    if (level <= MR_LOG_CRIT) {
+    if (level <= MR_LOG_CRIT && !sim_self_killed()) {
         va_list copy;
         va_copy(copy, args);
         (void)vfprintf(stderr, fmt, copy);

@@ -68,11 +68,12 @@ static struct {
     struct sim_process *processes[DEATHS_MAX]; /* children, also dead ones */
     uint32_t n_processes;
     struct mr_master *m;
-    struct map loaded, now, next; /* what was read last, what is in force, and what is to be */
-    uint32_t transition;          /* number of the one that is watched */
-    uint64_t killed_us;           /* when a worker last was */
+    struct map map;     /* that is in force */
+    uint64_t killed_us; /* when a worker last was */
+    uint32_t n_killed;  /* clients that may be lost between two workers */
     uint64_t stopped_us, stalled_us;
     bool at_once;  /* told to stop at once */
+    bool deserted; /* who had taken over has died */
     bool kills;    /* workers are killed */
     bool upgrades; /* are tried, and fail */
     uint32_t client_idle_ms;
@@ -105,12 +106,14 @@ static void drop_map(struct map *map)
     *map = (struct map){.hash = NULL};
 }
 
-/* `to` gets what `from` was. */
-static void move_map(struct map *to, struct map *from)
+/* From now on; what servers have been sent so far went through the map before. */
+static void put_in_force(const struct mr_config *config)
 {
-    drop_map(to);
-    *to = *from;
-    *from = (struct map){.hash = NULL};
+    drop_map(&w.map);
+    build_map(&w.map, config);
+    for (uint32_t i = 0; i < w.n_servers; i++)
+        for (struct sim_server_conn *sc = w.servers[i]->conns; sc != NULL; sc = sc->next)
+            sc->mark = sim_sent(sc->conn);
 }
 
 static uint32_t port_of(const struct map *map, struct mr_slice key)
@@ -136,8 +139,9 @@ static void write_file(bool may_be_bad)
     sim_bytes_addf(&text,
                    "global:\n  worker_processes: %u\n  worker_shutdown_timeout: %ums\n"
                    "  engine: %s\n  accept_balance: %s\n  accept: %s\n",
-                   sim_between(1, SLOTS_MAX), LIMIT_MS, sim_once_in(2) ? "epoll" : "io_uring",
-                   sim_once_in(2) ? "true" : "false", "reuseport");
+                   sim_between(1 + w.upgrades, SLOTS_MAX), LIMIT_MS,
+                   sim_once_in(2) ? "epoll" : "io_uring", sim_once_in(2) ? "true" : "false",
+                   "reuseport");
     sim_bytes_addf(&text,
                    "p:\n  listen: 127.0.0.1:1\n  redis: true\n  hash: %s\n"
                    "  distribution: ketama\n  timeout: %u\n  coalesce: %s\n"
@@ -156,13 +160,7 @@ enum mr_result __wrap_mr_config_load(struct mr_config **out, const char *path,
 enum mr_result __wrap_mr_config_load(struct mr_config **out, const char *path,
                                      uint32_t max_key_bytes, struct mr_error *err)
 {
-    const enum mr_result rc = mr_config_parse(out, path, mr_slice_of(w.text), max_key_bytes, err);
-
-    if (rc == MR_OK) {
-        drop_map(&w.loaded);
-        build_map(&w.loaded, *out);
-    }
-    return rc;
+    return mr_config_parse(out, path, mr_slice_of(w.text), max_key_bytes, err);
 }
 
 /* ---- sockets and files ---- */
@@ -223,9 +221,9 @@ void __wrap_mr_files_follow(const struct mr_options *options, const struct mr_co
                             const struct mr_config *before, struct mr_pidfile *pidfile)
 {
     (void)options;
-    (void)now;
     (void)before;
     (void)pidfile;
+    put_in_force(now); /* a reload does this when it has told the new workers to go on */
 }
 
 void __wrap_mr_team_share_log(struct mr_team *team);
@@ -389,6 +387,14 @@ static struct sim_process *process_of(int pid)
     return NULL;
 }
 
+/* Those that it has. */
+static void lose_clients_of(const struct sim_process *p)
+{
+    for (struct sim_client *c = sim_clients; c != NULL; c = c->next)
+        c->lost |= sim_has_conn(p, c->conn);
+}
+
+/* One more may be lost: it was on its way, and this one has got the first part. */
 static void kill_worker(struct sim_process *p)
 {
     if (sim_is_over(p))
@@ -396,6 +402,8 @@ static void kill_worker(struct sim_process *p)
     if (strncmp(sim_name(p), "admin", 5) != 0) {
         sim_trouble("%s is killed", sim_name(p));
         w.killed_us = sim_now_us;
+        w.n_killed++;
+        lose_clients_of(p);
     }
     sim_kill(p);
 }
@@ -414,6 +422,17 @@ struct successor {
     struct mr_ways ways_in;
     bool hurries; /* dies before it has asked for the clients */
 };
+
+/* Those that no worker has any more. */
+static void lose_travellers(void)
+{
+    for (struct sim_client *c = sim_clients; c != NULL; c = c->next) {
+        bool has = false;
+        for (uint32_t i = 0; i < w.n_processes; i++)
+            has |= !sim_is_over(w.processes[i]) && sim_has_conn(w.processes[i], c->conn);
+        c->lost |= !has;
+    }
+}
 
 /* Asks for the clients, and dies before the old master's workers are all at rest, or right then. */
 static int successor_body(void *arg)
@@ -438,7 +457,6 @@ static int successor_body(void *arg)
         if (mr_channel_recv(s->link, &msg, &err) != MR_AGAIN)
             break;
     }
-    w.killed_us = sim_now_us; /* with it go the clients that it was given */
     return 1;
 }
 
@@ -472,6 +490,10 @@ enum mr_result __wrap_mr_upgrade_start(const struct mr_upgrade *u, const struct 
 
 static void on_exit_of(struct sim_process *p)
 {
+    if (strcmp(sim_name(p), "successor") == 0) {
+        w.deserted |= w.m == NULL || mr_master_transition(w.m)->released;
+        lose_travellers();
+    }
     if (p == w.master || sim_is_over(w.master))
         return;
     MR_CHECK(w.n_deaths < DEATHS_MAX);
@@ -517,7 +539,7 @@ static int master_body(void *arg)
                                           .in_child = nothing};
     w.m = mr_master_new(&setup);
     MR_CHECK(w.m != NULL);
-    move_map(&w.now, &w.loaded);
+    put_in_force(w.first.config);
     do
         mr_loop_turn(mr_master_loop(w.m), -1);
     while (mr_master_act(w.m));
@@ -580,6 +602,16 @@ static void stand_still(struct sim_process *p)
         sim_trouble("%s stands still", sim_name(p));
 }
 
+static void ask_change(void)
+{
+    if (!w.upgrades || sim_once_in(2)) {
+        ask_reload(true);
+        return;
+    }
+    sim_note("USR2");
+    sim_signal(w.master, SIGUSR2);
+}
+
 static void disturb(void *arg)
 {
     struct sim_process *p = some_worker();
@@ -608,15 +640,9 @@ static void disturb(void *arg)
     case 6:
         set_environment();
         break;
-    case 7:
-        if (!sim_is_over(w.master) && w.upgrades) {
-            sim_note("USR2");
-            sim_signal(w.master, SIGUSR2);
-        }
-        break;
     default:
         if (!sim_is_over(w.master))
-            ask_reload(true);
+            ask_change();
         break;
     }
     sim_event_set(&w.disturbance, sim_magnitude(1000, 3000000), disturb, NULL);
@@ -680,7 +706,7 @@ static void set_habits(void)
                                             .dies = rarely(6),
                                             .wrong = rarely(6),
                                             .blocked = rarely(8)};
-    sim_aftermath_us = 20 * SECOND_US;
+    sim_aftermath_us = 5 * SECOND_US;
     sim_strict = false; /* keys move */
 }
 
@@ -722,7 +748,7 @@ static void arrive(void *arg)
 
 /* ---- what is allowed ---- */
 
-/* Follows which map is in force. */
+/* Steps may be disturbed. */
 static void watch_transition(void)
 {
     const struct mr_transition *t = w.m != NULL ? mr_master_transition(w.m) : NULL;
@@ -733,32 +759,24 @@ static void watch_transition(void)
         sim_event_set(&w.aimed, sim_magnitude(1, 300000), aim, NULL);
     if (t->step != w.step && t->step == MR_TRANSITION_DRAINING && sim_once_in(4))
         stall_newcomers(SLOTS_MAX);
-    if (t->step != w.step && t->step == MR_TRANSITION_FAILING && sim_once_in(2))
+    if (t->step != w.step && t->step == MR_TRANSITION_FAILING && !sim_once_in(4))
         sim_event_set(&w.aimed, sim_magnitude(10, 300000), reload_soon, NULL);
     if (t->step != w.step && t->step == MR_TRANSITION_ABORTING)
         sim_trouble("what is in flight is failed");
     w.step = t->step;
-    if (t->number != w.transition) {
-        w.transition = t->number;
-        move_map(&w.next, &w.loaded);
-    }
-    if (w.next.hash == NULL)
-        return;
-    if (t->released)
-        move_map(&w.now, &w.next);
-    else if (t->step == MR_TRANSITION_REST || t->step == MR_TRANSITION_FAILING)
-        drop_map(&w.next);
 }
 
 /*
- * A key is written where the map in force has it and nowhere else. What was still to be done by a
- * server when its request had failed is an exception.
+ * A key is written where the map in force has it and nowhere else. What a server had been sent
+ * before, on a connection that nobody waits for any more, is an exception.
  */
 static void on_write(struct sim_server_conn *sc, struct mr_slice key)
 {
-    if (sc->server->port != port_of(&w.now, key) && !sim_may_fail(sim_now_us))
+    const bool is_late = sc->served < sc->mark && (sc->conn->process_closed || sc->conn->reset);
+
+    if (sc->server->port != port_of(&w.map, key) && !is_late)
         sim_fail("%.*s is written at %s, and the map in force has it at %u", (int)key.len, key.at,
-                 sc->server->name, port_of(&w.now, key));
+                 sc->server->name, port_of(&w.map, key));
 }
 
 static bool may_be_ended(const struct sim_client *c)
@@ -773,12 +791,20 @@ static bool may_be_ended(const struct sim_client *c)
 
 static const char *excuse(struct sim_client *c)
 {
-    if (w.killed_us != 0)
-        return "a worker was killed";
+    if (c->lost)
+        return "its worker was killed";
+    if (w.deserted)
+        return "nobody serves any more";
+    if (w.killed_us != 0 && w.stopped_us != 0)
+        return "a worker was killed, and perhaps not replaced";
     if (may_be_ended(c))
         return "the proxy ends";
     if (sim_may_fail(c->head != NULL ? c->head->sent_us : sim_now_us))
         return "trouble";
+    if (w.n_killed > 0) {
+        w.n_killed--;
+        return "it was on its way to a worker that was killed";
+    }
     return NULL;
 }
 
@@ -895,9 +921,7 @@ static void run(void)
     sim_servers_end();
     for (uint32_t i = 0; i < w.n_teams; i++)
         __real_mr_team_free(w.teams[i], NULL);
-    drop_map(&w.loaded);
-    drop_map(&w.now);
-    drop_map(&w.next);
+    drop_map(&w.map);
 }
 
 int main(int argc, char **argv)

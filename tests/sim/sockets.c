@@ -21,6 +21,7 @@ struct sim_pipe {
     size_t start, end, size; /* bytes sent and not read: memory[start .. end) */
     size_t arrived;          /* of these, the first ones that can be read */
     uint64_t n_arrived;      /* ever */
+    uint64_t n_sent;         /* ever */
     bool fin, fin_arrived;   /* the end comes behind them */
     struct sim_event arrival;
 };
@@ -96,6 +97,7 @@ static void append(struct sim_pipe *p, const void *bytes, size_t n)
     }
     memcpy(p->memory + p->end, bytes, n);
     p->end += n;
+    p->n_sent += n;
     expect_arrival(p);
 }
 
@@ -262,6 +264,11 @@ void sim_reset(struct sim_conn *c)
 uint64_t sim_arrived(const struct sim_conn *c)
 {
     return c->in->n_arrived;
+}
+
+uint64_t sim_sent(const struct sim_conn *c)
+{
+    return c->out->n_sent;
 }
 
 /* ---- what a process does with a connection ---- */
