@@ -39,7 +39,10 @@ const char *mr_child_kind_name(enum mr_child_kind kind);
 /** Starts the process. On success sets its pid and the descriptor of its channel (owned). */
 enum mr_result mr_child_fork(struct mr_child *child, struct mr_error *err) MR_MUST_USE;
 
-/** Sends; what cannot be sent is logged. @return whether it went */
+/**
+ * Sends; what cannot be sent is logged.
+ * @return whether that is settled: it went, or the child is gone
+ */
 bool mr_child_tell(struct mr_child *child, struct mr_message *msg, int fd);
 
 /**

@@ -5,6 +5,7 @@
 #include "proc/resolver.h"
 #include "session/turnstile.h"
 
+#include <errno.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,8 +57,9 @@ bool mr_child_tell(struct mr_child *c, struct mr_message *msg, int fd)
 
     if (c->pid == 0)
         return false;
-    if (mr_channel_send(c->channel.fd, msg, fd, &err) == MR_OK)
-        return true;
+    if (mr_channel_send(c->channel.fd, msg, fd, &err) == MR_OK || err.sys == EPIPE ||
+        err.sys == ECONNRESET)
+        return true; /* it is gone, then, as SIGCHLD will tell */
     mr_log_limited(MR_LOG_WARN, "channel_send_failed child=%s/%u error=\"%s\"",
                    mr_child_kind_name(c->kind), c->index, err.text);
     return false;

@@ -690,6 +690,22 @@ def test_a_worker_that_hangs_is_replaced(start, redis1):
     assert m.pool()["client_connections"] == 20
 
 
+def test_a_worker_that_has_died_is_not_taken_for_one_that_does_not_listen(start, redis1):
+    """The master was busy, or stood still, when it died: it is buried, not killed again."""
+    m = start(Millrace, workers=2, conf=f"""
+global: {{worker_hang_timeout: 400ms}}
+{pool_yaml("alpha", "127.0.0.1:@PORT@", [f"127.0.0.1:{redis1.port}:1"])}""")
+    victim = m.child_pids()[0]
+    os.kill(m.pid, signal.SIGSTOP)
+    wait_for(lambda: process_state(m.pid) == "T", what="a master that stands still")
+    os.kill(victim, signal.SIGKILL)
+    wait_for(lambda: process_state(victim) == "Z", what="a dead worker")
+    time.sleep(0.15 * SLOW)  # the next ping is due
+    os.kill(m.pid, signal.SIGCONT)
+    wait_for(lambda: f"child_died child=worker/0 pid={victim} signal=9" in m.log_text())
+    assert "channel_send_failed" not in m.log_text() and "takes_no_message" not in m.log_text()
+
+
 def test_a_worker_that_stood_still_learns_every_address(start, names):
     """More of them than its channel holds."""
     n = 400
