@@ -55,6 +55,7 @@ static struct {
     uint32_t n_open;          /* slots that new connections go to */
     const char *text;         /* the configuration file */
     uint32_t text_timeout_ms;
+    bool times_out; /* there was a file with a time-out */
     struct mr_options options;
     struct mr_generation first;
     struct mr_inheritance inheritance;
@@ -136,6 +137,7 @@ static void write_file(bool may_be_bad)
     const uint32_t first = sim_below(w.n_servers);
 
     w.text_timeout_ms = w.upgrades ? 0 : TIMEOUTS[sim_below(3)];
+    w.times_out |= w.text_timeout_ms > 0;
     sim_bytes_addf(&text,
                    "global:\n  worker_processes: %u\n  worker_shutdown_timeout: %ums\n"
                    "  engine: %s\n  accept_balance: %s\n  accept: %s\n",
@@ -789,6 +791,17 @@ static bool may_be_ended(const struct sim_client *c)
            sim_now_us - w.stopped_us >= LIMIT_MS * UINT64_C(1000);
 }
 
+static bool is_late(const struct sim_expect *e)
+{
+    return sim_now_us - e->sent_us >= 900000;
+}
+
+/* The rest of its reply has not come in time, perhaps since a process stood still. */
+static bool is_late_in_reply(const struct sim_client *c)
+{
+    return w.times_out && c->head != NULL && c->in.end > c->in.start && is_late(c->head);
+}
+
 static const char *excuse(struct sim_client *c)
 {
     if (c->lost)
@@ -801,6 +814,8 @@ static const char *excuse(struct sim_client *c)
         return "the proxy ends";
     if (sim_may_fail(c->head != NULL ? c->head->sent_us : sim_now_us))
         return "trouble";
+    if (is_late_in_reply(c))
+        return "the rest of its reply is late";
     if (w.n_killed > 0) {
         w.n_killed--;
         return "it was on its way to a worker that was killed";
@@ -815,8 +830,7 @@ static bool says(struct mr_slice reply, const char *text)
 
 static bool allows_error(const struct sim_expect *e, struct mr_slice reply)
 {
-    return sim_may_fail(e->sent_us) ||
-           (says(reply, "timed out") && sim_now_us - e->sent_us >= 900000);
+    return sim_may_fail(e->sent_us) || (says(reply, "timed out") && is_late(e));
 }
 
 /* ---- a run ---- */
