@@ -7,7 +7,12 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-from harness import BINARY, Millrace, Names, Redis, Scripted  # noqa: E402
+from harness import INSTRUMENTED, Millrace, Names, Redis, Scripted  # noqa: E402
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "alone: measures memory, CPU or time, or needs the whole "
+                            "machine; ./dev runs it with no other test beside it")
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +38,7 @@ def redis1(redis4):
 
 @pytest.fixture
 def names(tmp_path):
-    if "asan" in BINARY:
+    if INSTRUMENTED:
         pytest.skip("a preloaded library does not go with the address sanitizer")
     return Names(tmp_path)
 

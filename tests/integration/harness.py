@@ -15,21 +15,23 @@ import time
 BINARY = os.environ.get("MILLRACE", str(pathlib.Path(__file__).parents[2] / "build" / "millrace"))
 WRAPPER = os.environ.get("MILLRACE_WRAPPER", "").split()  # e.g. valgrind
 ENGINE = os.environ.get("MILLRACE_ENGINE")  # what the proxies run with, else `auto`
-SLOW = float(os.environ.get("MILLRACE_SLOW", "1"))  # factor on waits, for sanitizers
+SLOW = float(os.environ.get("MILLRACE_SLOW", "1"))  # factor on waits
+# Under a sanitizer or valgrind, memory and CPU are not comparable, and the tool reports crashes.
+INSTRUMENTED = bool(WRAPPER) or b"__asan_init" in pathlib.Path(BINARY).read_bytes()
 
 
-PORTS = 2000  # to a run; all runs have theirs below the ports that the kernel gives to connections
+PORTS = 1000  # for each process of pytest, below the ports that the kernel gives to connections
 
 
 def _ports():
-    """The ports of this run, again and again: a name among abstract sockets keeps other runs off."""
+    """Cycles through this process's ports; an abstract socket reserves the range."""
     lock = socket.socket(socket.AF_UNIX)
     for first in range(10000, 32000, PORTS):
         with contextlib.suppress(OSError):
             lock.bind(f"\0millrace-test-ports-{first}")
             break
     else:
-        raise AssertionError("too many runs of these tests at once")
+        raise AssertionError("too many of these tests run at once")
     while lock:
         yield from range(first, first + PORTS)
 

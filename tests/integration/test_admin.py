@@ -314,6 +314,7 @@ def after(seconds):
     return serve
 
 
+@pytest.mark.alone
 def test_a_slow_server_shows_in_both(start):
     m = start(Admin, [start(Scripted, after(0.15)).port])
     with m.raw(timeout=20) as c:
@@ -351,6 +352,7 @@ def test_a_slow_network_shows_in_both(start, redis1):
         assert m.latency(what, "write")["count"] == 0
 
 
+@pytest.mark.alone
 def test_a_slow_client_shows_in_the_pool_alone(start, redis1):
     m = start(Admin, [redis1.port])
     redis1.ask("SET", "big", b"x" * (4 << 20))

@@ -12,11 +12,10 @@ import threading
 import time
 
 import pytest
-from harness import (SLOW, WRAPPER, Millrace, Raw, Redis, Scripted, always, command, cpu_seconds,
-                     free_port, pool_yaml, rss_kb, silent, wait_for)
+from harness import (INSTRUMENTED, SLOW, Millrace, Raw, Redis, Scripted, always, command,
+                     cpu_seconds, free_port, pool_yaml, rss_kb, silent, wait_for)
 
-sanitized = pytest.mark.skipif(bool(WRAPPER) or SLOW > 1,
-                               reason="memory is not comparable under a sanitizer")
+plain_build = pytest.mark.skipif(INSTRUMENTED, reason="memory use is not comparable under a sanitizer")
 
 
 def test_d3_odd_lengths_never_reach_a_server(start):
@@ -33,7 +32,8 @@ def test_d3_odd_lengths_never_reach_a_server(start):
     assert server.received == command("GET", "mine") * 5
 
 
-@sanitized
+@pytest.mark.alone
+@plain_build
 def test_d4_an_endless_command_name_is_refused_at_once(start, redis1):
     m = start(Millrace, [redis1.port])
     pid = m.child_pids()[0]
@@ -50,7 +50,8 @@ def test_d4_an_endless_command_name_is_refused_at_once(start, redis1):
     assert rss_kb(pid) - before < 5000
 
 
-@sanitized
+@pytest.mark.alone
+@plain_build
 def test_d7_a_client_that_does_not_read_is_paused(start, redis1):
     """What it has not been sent yet is not fetched: 2000 x 100 KB cost only what was in flight."""
     m = start(Millrace, [redis1.port], max_pipeline=100)
@@ -77,7 +78,8 @@ def _quietly(f, *args):
         pass
 
 
-@sanitized
+@pytest.mark.alone
+@plain_build
 def test_d7_beyond_the_limit_it_is_cut(start, redis1):
     m = start(Millrace, [redis1.port], client_output_limit="4mb")
     pid = m.child_pids()[0]
@@ -131,6 +133,7 @@ def test_d16_an_idle_close_by_a_server_is_no_failure(start):
     assert m.pool()["server_ejects"] == 0 and m.pool()["forward_error"] == 0
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("workers", [0, 1])
 def test_d17_d18_out_of_descriptors(start, redis1, workers):
     """Clients over the limit of the process are told; the listener lives; nobody spins or hangs."""
@@ -158,6 +161,7 @@ def test_d17_d18_out_of_descriptors(start, redis1, workers):
         assert c.ask("SET", "a", 1) == b"+OK"
 
 
+@pytest.mark.alone
 def test_d18_accept_fails_and_recovers(start, redis1):
     """The descriptors are really gone (prlimit takes them away): queued clients are served later."""
     m = start(Millrace, [redis1.port], workers=1)
@@ -189,6 +193,7 @@ def test_d18_a_limit_that_cannot_work_is_refused(redis1, tmp_path):
     assert out.returncode == 1 and "limit of open files (64) is too low" in out.stderr
 
 
+@pytest.mark.alone
 def test_d19_a_name_that_does_not_resolve_stalls_nobody(start, redis1):
     m = start(Millrace, conf="global: {resolve_interval: 100ms}\n" + pool_yaml(
         "alpha", "127.0.0.1:@PORT@",
@@ -204,6 +209,7 @@ def test_d19_a_name_that_does_not_resolve_stalls_nobody(start, redis1):
     assert slowest < 3 * SLOW
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("workers", [0, 2])
 def test_d20_a_zero_interval_does_not_spin(start, redis1, workers):
     m = start(Millrace, [redis1.port], workers=workers, args=["-i", "0"])
@@ -215,6 +221,7 @@ def test_d20_a_zero_interval_does_not_spin(start, redis1, workers):
         assert sum(map(cpu_seconds, pids)) - before < 0.1
 
 
+@pytest.mark.alone
 def test_d21_a_slow_request_does_not_take_its_neighbours_along(start):
     """The slow one times out alone; later ones on the same connection get their own replies."""
 
@@ -257,6 +264,7 @@ def test_d24_client_connections_is_a_limit(start, redis1):
         assert c.ask("PING") == b"+PONG"
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 def test_d25_system_calls_per_request(start, redis1, tmp_path):
     """One by one, a request costs two receives, two sends and two waits, and nothing else."""
@@ -282,7 +290,7 @@ def test_d25_system_calls_per_request(start, redis1, tmp_path):
     calls.pop("total", None)
     # a new worker looks for what was announced to a dead one, and answers its master's pings
     assert sum(calls.pop(name, 0) for name in ("accept4", "recvmsg", "sendmsg")) <= 20
-    if SLOW > 1:  # a sanitizer's own
+    if INSTRUMENTED:  # a sanitizer's own
         for name in ("mmap", "munmap", "brk", "madvise"):
             calls.pop(name, None)
     if m.engine() == "io_uring":  # one for each turn of the loop
@@ -293,7 +301,8 @@ def test_d25_system_calls_per_request(start, redis1, tmp_path):
         assert set(calls) <= {"recvfrom", "sendto", "epoll_wait", "restart_syscall"}, calls
 
 
-@sanitized
+@pytest.mark.alone
+@plain_build
 def test_d26_d27_a_deep_pipeline_costs_little_and_goes_back(start, redis1):
     m = start(Millrace, [redis1.port])
     pid = m.child_pids()[0]
@@ -320,7 +329,8 @@ def test_d26_d27_a_deep_pipeline_costs_little_and_goes_back(start, redis1):
     wait_for(lambda: rss_kb(pid) - before < 3000, 15, "memory given back")
 
 
-@sanitized
+@pytest.mark.alone
+@plain_build
 def test_idle_clients_hold_no_buffers(start, redis1):
     m = start(Millrace, [redis1.port])
     pid = m.child_pids()[0]

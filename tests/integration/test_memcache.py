@@ -213,6 +213,7 @@ def test_max_item_size(start, mc4):
         assert read_packet(c)[:3] == (0x00, 1, 2)
 
 
+@pytest.mark.alone
 def test_a_refused_value_is_passed_over_however_far_it_reaches(start, mc4):
     """The rest of the value is not held in memory and never read as commands."""
     m = pool(start, mc4, max_item_size="1kb")

@@ -119,6 +119,7 @@ def test_upgrades_under_load(start, mc4):
                 assert c.line() == v and c.line() == b"END"
 
 
+@pytest.mark.alone
 def test_killed_workers_under_load(start, mc4):
     workers = 4
     m = start(Millrace, [s.port for s in mc4], workers=workers, redis=None)

@@ -14,8 +14,9 @@ import threading
 import time
 
 import pytest
-from harness import (BINARY, SLOW, WRAPPER, Millrace, Process, Raw, Redis, Scripted, always, can_connect,
-                     command, free_port, pool_yaml, process_state, rss_kb, silent, wait_for)
+from harness import (BINARY, INSTRUMENTED, SLOW, WRAPPER, Millrace, Process, Raw, Redis, Scripted,
+                     always, can_connect, command, free_port, pool_yaml, process_state, rss_kb,
+                     silent, wait_for)
 
 
 def run(*args, timeout=30):
@@ -105,6 +106,7 @@ def test_ipv6_server(start):
         server.wait()
 
 
+@pytest.mark.alone
 def test_killed_worker_is_replaced(start, redis1):
     """Only its own clients are cut; the slot serves again within 100 ms; counters go on."""
     m = start(Millrace, [redis1.port], workers=2)
@@ -142,6 +144,7 @@ def test_killed_worker_is_replaced(start, redis1):
         c.close()
 
 
+@pytest.mark.alone
 def test_the_master_leaks_nothing_over_many_deaths(start, redis1):
     """Descriptors and memory of the master are the same after many workers have died."""
     m = start(Millrace, [redis1.port], workers=4)
@@ -167,7 +170,7 @@ def test_the_master_leaks_nothing_over_many_deaths(start, redis1):
 
 
 def test_a_crash_leaves_a_trace_and_is_replaced(start, redis1):
-    if "asan" in BINARY:
+    if INSTRUMENTED:
         pytest.skip("the sanitizer reports crashes itself")
     m = start(Millrace, [redis1.port], workers=1)
     pid = m.child_pids()[0]
@@ -557,9 +560,10 @@ def test_command_line(tmp_path, redis1):
     assert used.returncode == 1 and "statistics port: bind to" in used.stderr
 
 
+@pytest.mark.alone
 def test_dev_run_cleans_up():
     """The README's first command: it serves, and leaves nothing behind when it is stopped."""
-    if "asan" in BINARY or WRAPPER:
+    if INSTRUMENTED:
         pytest.skip("it builds and runs the release build")
     root = pathlib.Path(__file__).parents[2]
     run_ = subprocess.Popen([root / "dev", "run", "--workers", "1"], stderr=subprocess.PIPE,
@@ -631,6 +635,7 @@ def test_hot_restart_keeps_the_port_free(start, redis1):
     c.close()
 
 
+@pytest.mark.alone
 def test_load_through_worker_kills(start, redis4):
     """Clients that reconnect see only their own values while workers are killed."""
     m = start(Millrace, [s.port for s in redis4], workers=3)
@@ -669,6 +674,7 @@ def test_load_through_worker_kills(start, redis4):
     wait_for(lambda: len(m.child_pids()) == 3)
 
 
+@pytest.mark.alone
 def test_a_worker_that_hangs_is_replaced(start, redis1):
     """Stopped, it answers no ping; the others serve on, and its queue goes to the successor."""
     conf = ("global: {worker_hang_timeout: %dms}\n" % int(400 * SLOW)) + pool_yaml(

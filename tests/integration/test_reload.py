@@ -14,8 +14,8 @@ import threading
 import time
 
 import pytest
-from harness import (SLOW, Gated, Millrace, Raw, Redis, Scripted, command, free_port, pool_yaml,
-                     process_state, rss_kb, silent, wait_for)
+from harness import (INSTRUMENTED, SLOW, Gated, Millrace, Raw, Redis, Scripted, command, free_port,
+                     pool_yaml, process_state, rss_kb, silent, wait_for)
 
 RELOADS = int(os.environ.get("MILLRACE_RELOADS", "10"))
 CLIENTS = int(os.environ.get("MILLRACE_CLIENTS", "20"))
@@ -202,6 +202,7 @@ def test_reloads_under_load_drop_nothing_and_mix_nothing(start, redis4):
     assert m.pid == pids[0] and m.pool()["client_err"] == 0
 
 
+@pytest.mark.alone
 def test_workers_killed_under_load_cost_their_own_clients_only(start, redis1):
     """SIGKILL and SIGSEGV by turns: no wrong reply, the others' clients stay, counters go on."""
     workers = 4
@@ -215,7 +216,7 @@ def test_workers_killed_under_load_cost_their_own_clients_only(start, redis1):
     for i in range(KILLS):
         victims = m.child_pids()
         # a sanitizer would take the second one for its own
-        os.kill(victims[i % len(victims)], signal.SIGKILL if i % 2 == 0 or SLOW > 1 else signal.SIGSEGV)
+        os.kill(victims[i % len(victims)], signal.SIGKILL if i % 2 == 0 or INSTRUMENTED else signal.SIGSEGV)
         wait_for(lambda v=victims: len(m.child_pids()) == workers and m.child_pids() != v, 15)
         wait_for(lambda: m.pool()["client_connections"] == CLIENTS, 20)
         requests = m.pool()[name]["requests"]
@@ -232,7 +233,7 @@ def test_workers_killed_under_load_cost_their_own_clients_only(start, redis1):
     assert [w.wrong[:3] for w in writers if w.wrong] == []
     assert dropped <= KILLS * (CLIENTS / workers + 2)
     assert len(os.listdir(f"/proc/{m.pid}/fd")) == fds
-    assert SLOW > 1 or "crash signal=11" in m.log_text()  # with a backtrace
+    assert INSTRUMENTED or "crash signal=11" in m.log_text()  # with a backtrace
     m.log.write_text("")  # which the end of the test would take for a failure of its own
 
 
@@ -556,6 +557,7 @@ def test_more_workers_that_cannot_be_lose_no_connection(start, redis1):
     wait_for(lambda: len(m.child_pids()) == 2)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("path", [(3, 1, 3), (1, 4, 2)] if RESIZES < 10 else [(8, 1, 8)])
 def test_the_number_of_workers_changes_under_a_storm_of_connects(start, redis1, path):
     """Nobody is refused, reset or left waiting; every connection gets its answer."""
@@ -585,6 +587,7 @@ def test_the_number_of_workers_changes_under_a_storm_of_connects(start, redis1, 
     assert failures == [] and done[0] > 100
 
 
+@pytest.mark.alone
 def test_many_reloads_cost_the_master_nothing(start, redis1):
     m = start(Millrace, [redis1.port], workers=2)
     with m.raw() as c:
@@ -596,7 +599,7 @@ def test_many_reloads_cost_the_master_nothing(start, redis1):
             reload(m)
             settled(m)
         assert len(os.listdir(f"/proc/{m.pid}/fd")) == fds
-        assert SLOW > 1 or rss_kb(m.pid) - rss < 2000  # a sanitizer keeps what was freed
+        assert INSTRUMENTED or rss_kb(m.pid) - rss < 2000  # a sanitizer keeps what was freed
         wait_for(lambda: len(m.child_pids()) == 2 and len(m.child_pids("admin")) == 1)
         assert c.ask("PING") == b"+PONG"
 
@@ -727,10 +730,11 @@ global: {{resolve_interval: 100ms, worker_shutdown_timeout: 0}}
     assert m.stop() == 0
 
 
+@pytest.mark.alone
 def test_ten_thousand_clients_move_in_a_moment(start, redis1):
     import resource
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    n = min(10000, most // 2 - 1000) if SLOW == 1 else 500
+    n = min(10000, most // 2 - 1000) if not INSTRUMENTED else 500
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     m = start(Millrace, [redis1.port], workers=2, backlog=4096)

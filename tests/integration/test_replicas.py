@@ -135,6 +135,7 @@ def test_nearest_is_the_one_whose_probes_are_fast(start, trio):
     assert count(trio[2], "GET") == 20
 
 
+@pytest.mark.alone
 def test_load_decides_between_replicas(start, trio):
     """One replica is slow: requests that wait there drive the others away."""
     slow = start(Scripted, relay(trio[1].port, 0.1))
@@ -238,6 +239,7 @@ def trio_of_clients(m):
         c.close()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("named", [True, False])
 def test_roles_are_followed_within_a_second(start, trio, named):
     servers = lines(trio) if named else [f"127.0.0.1:{s.port}:1 s{i}" for i, s in enumerate(trio)]
@@ -292,6 +294,7 @@ def test_no_master_is_known(start, trio):
         wait_for(lambda: c.ask("GET", "a") is None)
 
 
+@pytest.mark.alone
 def test_stickiness_gives_a_client_its_own_writes(start, trio):
     for r in trio[1:]:
         r.ask("REPLICAOF", "127.0.0.1", free_port())  # replication has stopped
@@ -342,6 +345,7 @@ def role(kind, offset):
     return serve
 
 
+@pytest.mark.alone
 def test_lag_is_measured_by_the_offsets(start):
     offset = {"master": 100, "near": 100, "late": 100}
     servers = {k: start(Scripted, role(k, offset)) for k in offset}
@@ -592,6 +596,7 @@ def test_without_health_checks_an_ejected_replica_comes_back_too(start, trio):
         wait_for(lambda: c.ask("GET", "a") is None and calls(again).get("get", 0) > 0)
 
 
+@pytest.mark.alone
 def test_probes_of_all_servers_come_from_one_worker(start):
     redis1 = start(Redis)
     m = start(Admin, [redis1.port], health_checks="always", health_check_interval="100ms", workers=4)
@@ -629,6 +634,7 @@ def test_a_server_that_hangs_is_down_after_the_timeout(start):
     assert m.own()["pools"][0]["servers"][0]["health"]["state"] == "down"
 
 
+@pytest.mark.alone
 def test_workers_back_off_together(start):
     """A dead server is tried by one worker at a time, less and less often."""
     dead = start(Scripted, lambda conn, server: conn.close())

@@ -1,5 +1,6 @@
 """Rules that hold for the source tree itself: floors, headers, format, generated pages."""
 
+import ast
 import concurrent.futures
 import json
 import os
@@ -129,3 +130,59 @@ def test_every_defect_of_the_predecessors_is_accounted_for():
         assert named or cell.startswith("cannot apply"), number
         for name in named:
             assert re.search(rf"\b{name}\b", tests), f"{number}: there is no test {name}"
+
+
+MEASURES = {"rss_kb", "cpu_seconds"}
+
+
+def measuring_without_mark(text):
+    """Tests that call one of MEASURES but are not marked to run alone."""
+    return [f.name for f in ast.parse(text).body
+            if isinstance(f, ast.FunctionDef) and f.name.startswith("test_")
+            and MEASURES & {n.func.id for n in ast.walk(f)
+                            if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+            and "pytest.mark.alone" not in map(ast.unparse, f.decorator_list)]
+
+
+def test_what_measures_runs_alone():
+    for p in (ROOT / "tests" / "integration").glob("test_*.py"):
+        assert measuring_without_mark(p.read_text()) == [], p.name
+    test = "def test_x():\n    assert rss_kb(1) < 2\n"
+    assert measuring_without_mark(test) == ["test_x"]
+    assert measuring_without_mark("@pytest.mark.alone\n" + test) == []
+
+
+STUB = """#!/bin/bash
+[[ $0 == *dpkg-query ]] && echo "install ok installed" && exit
+[[ $* == -V ]] && printf '  epoll  available\\n  io_uring  not available: no\\n' >&2 && exit
+echo "${0##*/} $*" >>"$CALLS"
+echo "said by ${0##*/}"
+(($(wc -l <"$CALLS") != FAILING))
+"""
+
+
+def test_dev_test_fails_with_any_of_its_steps(tmp_path):
+    """Runs a copy of ./dev with stubs for its tools, and fails each of its steps in turn."""
+    shutil.copy(ROOT / "dev", tmp_path)
+    tools, calls = tmp_path / "tools", tmp_path / "calls"
+    for name in (*(f"tools/{t}" for t in ("dpkg-query", "meson", "ninja", "npm", "python")),
+                 "build/millrace", "build-asan/tests/sim/sim_stub", "tests/sim/find_faults"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(STUB)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "build/npm/node_modules/memjs").mkdir(parents=True)
+
+    def dev_test(failing):
+        calls.write_text("")
+        out = subprocess.run([tmp_path / "dev", "test"], stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT, text=True, timeout=60, env={
+                                 "PATH": f"{tools}:/usr/bin:/bin", "PYTHON": str(tools / "python"),
+                                 "CALLS": str(calls), "FAILING": str(failing)})
+        return out, calls.read_text().splitlines()
+
+    whole, steps = dev_test(0)
+    assert whole.returncode == 0 and whole.stdout.endswith("\nsaid by python\n"), whole.stdout
+    assert sum(step.startswith("python -m pytest") for step in steps) >= 5, steps
+    for n in range(1, len(steps) + 1):
+        failed, done = dev_test(n)
+        assert failed.returncode != 0 and len(done) == n, (steps[n - 1], failed.stdout)
