@@ -22,9 +22,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define ENTRIES      1024u /* submissions that one call takes */
-#define COMPLETIONS  8192u
-#define BUFFERS      256u /* a power of two */
+#ifndef ENTRIES           /* tests have smaller rings */
+#define ENTRIES     1024u /* submissions that one call takes */
+#define COMPLETIONS 8192u
+#define BUFFERS     256u /* a power of two */
+#endif
 #define BUFFER_BYTES 16384u
 #define HEADROOM     1024u /* before each, for an unfinished remainder */
 #define COLOUR_BYTES 64u   /* buffers start at different cache sets */
@@ -296,9 +298,18 @@ static void stop_polling(struct state *st, struct mr_stream *s)
     cancel(st, s, POLL, POLL_CANCEL);
 }
 
+/* Nothing that the kernel has for it would tell of its peer: it is paused. */
+static bool is_deaf(const struct mr_stream *s)
+{
+    return !(s->flags & (RECEIVING | RECV_CANCELLED | POLLING | POLL_CANCELLED)) &&
+           !mr_stream_wants_read(s) && !mr_stream_has_ended(s) && !mr_stream_is_resting(s) &&
+           !mr_stream_is_closed(s);
+}
+
 /*
- * Starts what is wanted. What is not wanted any more stops by itself: a paused stream's receive is
- * cancelled when it next brings something, for most are resumed before that.
+ * Starts what is wanted; a stream that does not want input is polled for its end. What is not
+ * wanted any more stops by itself: a paused stream's receive is cancelled when it next brings
+ * something, for most are resumed before that.
  */
 static void update(struct mr_loop *loop, struct mr_stream *s)
 {
@@ -310,16 +321,7 @@ static void update(struct mr_loop *loop, struct mr_stream *s)
         start_polling(st, s, POLLOUT);
     else if (mr_stream_wants_write(s) && s->flags & FOR_HANGUP)
         stop_polling(st, s); /* its completion starts the other one */
-}
-
-/* A stream that does not want what has come: only its end is listened for. */
-static void stand_by(struct state *st, struct mr_stream *s)
-{
-    if (mr_stream_is_resting(s))
-        return;
-    if (s->flags & RECEIVING)
-        stop_receiving(st, s);
-    else if (!(s->flags & (POLLING | POLL_CANCELLED)))
+    else if (is_deaf(s))
         start_polling(st, s, 0);
 }
 
@@ -411,20 +413,27 @@ static void finish_sends(struct mr_loop *loop)
     st->last_send = &st->sends;
 }
 
+/* Without input wanted; with it, the receive brings what was sent before the end, then the end. */
+static bool tells_of_hangup(const struct mr_stream *s, int events)
+{
+    return events & (POLLERR | POLLHUP) /* io_uring also tells of half a close */
+           && !mr_stream_wants_read(s);
+}
+
 static void on_polled(struct mr_loop *loop, struct mr_stream *s, int events)
 {
     const bool for_hangup = s->flags & FOR_HANGUP;
 
     s->flags &= (uint16_t) ~(POLLING | FOR_HANGUP);
     if (!mr_stream_is_closed(s) && events > 0) {
-        if (for_hangup && events & (POLLERR | POLLHUP)) /* io_uring also tells of half a close */
+        if (for_hangup && tells_of_hangup(s, events))
             mr_stream_hung_up(s);
         else if (!for_hangup && mr_stream_wants_write(s))
             mr_stream_writable(s);
     }
     if (mr_stream_is_closed(s))
         let_go(state_of(loop), s);
-    else if (mr_stream_wants_write(s) && !(events > 0))
+    else if (events <= 0 || for_hangup == mr_stream_wants_write(s))
         update(loop, s);
 }
 
@@ -445,12 +454,13 @@ static void on_received(struct mr_loop *loop, struct mr_stream *s, const struct 
     else if (c->res < 0 && c->res != -ENOBUFS && c->res != -ECANCELED && c->res != -EINTR &&
              c->res != -EAGAIN)
         mr_stream_peer_gone(s, -c->res);
-    if (mr_stream_is_closed(s))
+    if (mr_stream_is_closed(s)) {
         let_go(st, s);
-    else if (mr_stream_wants_read(s))
-        update(loop, s);
-    else if (!mr_stream_has_ended(s))
-        stand_by(st, s);
+        return;
+    }
+    if (!mr_stream_wants_read(s))
+        stop_receiving(st, s);
+    update(loop, s);
 }
 
 /* The outcome of a cancel: what is still there and still not wanted is cancelled again. */
@@ -463,7 +473,7 @@ static void on_recv_cancel(struct mr_loop *loop, struct mr_stream *s, int res)
         stop_receiving(st, s);
     if (mr_stream_is_closed(s))
         let_go(st, s);
-    else if (mr_stream_wants_read(s))
+    else
         update(loop, s);
 }
 
@@ -472,11 +482,11 @@ static void on_poll_cancel(struct mr_loop *loop, struct mr_stream *s, int res)
     struct state *st = state_of(loop);
 
     s->flags &= (uint16_t)~POLL_CANCELLED;
-    if (res < 0 && (mr_stream_is_closed(s) || mr_stream_is_resting(s) || s->flags & FOR_HANGUP))
+    if (res < 0 && (mr_stream_is_closed(s) || mr_stream_is_resting(s)))
         stop_polling(st, s);
     if (mr_stream_is_closed(s))
         let_go(st, s);
-    else if (mr_stream_wants_write(s))
+    else
         update(loop, s);
 }
 

@@ -407,12 +407,12 @@ void mr_stream_peer_gone(struct mr_stream *s, int error)
 {
     if (s->flags & CLOSED)
         return;
+    if (leave_resumed(s)) /* what came before the end is presented before it */
+        mr_stream_redeliver(s);
     if (error != 0 || s->flags & SHUT) {
         mr_stream_close(s, error);
         return;
     }
-    if (leave_resumed(s)) /* what came before the end is presented before it */
-        mr_stream_redeliver(s);
     if (s->flags & (CLOSED | EOF_SEEN | PAUSED | RESTING))
         return; /* a paused one hears of it once it is resumed */
     s->flags |= EOF_SEEN;

@@ -485,6 +485,71 @@ static void a_paused_stream_notices_a_dead_peer(void **state)
     free_owner(o);
 }
 
+static void closes_peer(struct owner *o)
+{
+    close(o->peer);
+    o->peer = -1;
+    for (int i = 0; i < 10 && o->closes == 0; i++)
+        mr_loop_turn(&loop, 20);
+}
+
+/* Whatever it has done before, a paused stream is listened to. */
+static void a_paused_stream_stays_listened_to(void **state)
+{
+    static char big[2000000], got[100000];
+    size_t n = 0;
+
+    (void)state;
+    struct owner *woken = open_owner(1);
+    mr_stream_pause(&woken->stream);
+    rest(woken);
+    mr_stream_wake(&woken->stream);
+    settle();
+    closes_peer(woken);
+    assert_int_equal(woken->closes, 1);
+    free_owner(woken);
+
+    struct owner *drained = open_owner(1);
+    mr_stream_pause(&drained->stream);
+    peer_writes(drained, "x", 1);
+    settle();
+    mr_stream_write(&drained->stream, big, sizeof(big));
+    while (n < sizeof(big)) {
+        mr_loop_turn(&loop, 10);
+        n += peer_reads(drained, got, sizeof(got));
+    }
+    settle();
+    closes_peer(drained);
+    assert_int_equal(drained->closes, 1);
+    free_owner(drained);
+}
+
+/* The peer closes, in order or with an error, after the owner has paused and resumed. */
+static void what_came_before_the_end_is_presented(void **state)
+{
+    static char big[100000];
+
+    (void)state;
+    for (int unread = 0; unread < 2; unread++) {
+        struct owner *o = open_owner(1);
+        const size_t more = unread ? 1 : sizeof(big);
+        if (unread) /* to be reset when the peer closes */
+            mr_stream_write(&o->stream, "x", 1);
+        mr_stream_pause(&o->stream);
+        peer_writes(o, "ab", 2);
+        settle();
+        assert_int_equal(o->n_seen, 0);
+        mr_stream_resume(&o->stream);
+        peer_writes(o, big, more);
+        close(o->peer);
+        o->peer = -1;
+        for (int i = 0; i < 10 && o->n_seen < 2 + more; i++)
+            mr_loop_turn(&loop, 20);
+        assert_int_equal(o->n_seen, 2 + more);
+        free_owner(o);
+    }
+}
+
 static void refused_connects_are_told(void **state)
 {
     struct owner *o = calloc(1, sizeof(*o));
@@ -574,6 +639,8 @@ int main(void)
         T(finish_flushes_and_waits_for_the_peer),
         T(a_dead_peer_closes_once),
         T(a_paused_stream_notices_a_dead_peer),
+        T(a_paused_stream_stays_listened_to),
+        T(what_came_before_the_end_is_presented),
         T(refused_connects_are_told),
         T(connects_and_sends_what_waited),
     };

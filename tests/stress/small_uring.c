@@ -1,0 +1,7 @@
+/* small_uring.c - the io_uring engine once more, with rings of a few entries that overflow. */
+#define MR_ENGINE_URING SMALL_URING
+#define ENTRIES         4u
+#define COMPLETIONS     8u
+#define BUFFERS         2u
+
+#include "../../src/net/engine_uring.c"
