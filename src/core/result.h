@@ -6,6 +6,7 @@
 #define MR_RESULTS(X)                                                                              \
     X(MR_OK, "ok")                                                                                 \
     X(MR_AGAIN, "needs more input")                                                                \
+    X(MR_ASIDE, "not the reply to a request")                                                      \
     X(MR_EPROTO, "peer broke the protocol")                                                        \
     X(MR_ELIMIT, "configured limit exceeded")                                                      \
     X(MR_ECONFIG, "configuration is wrong")                                                        \

@@ -30,11 +30,19 @@ struct mr_proto_options {
     bool failure_is_miss;    /* a read that no server answers finds nothing, instead of failing */
 };
 
-/** Counters of the pool, for protocols that show them to clients. */
+enum mr_lane_state {
+    MR_LANE_UNKNOWN, /* until a connection that is being made is ready or has failed */
+    MR_LANE_USABLE,
+    MR_LANE_REFUSED, /* by one server at least */
+};
+
+/** What is known of the pool, for protocols that show it to clients. */
 struct mr_proto_facts {
     /** The next one, from *index = 0 on; false after the last. */
     bool (*next)(const struct mr_proto_facts *facts, uint32_t *index, const char **name,
                  uint64_t *value);
+    /** Whether the pool's servers take connections of this lane; asking may open one. */
+    enum mr_lane_state (*lane)(const struct mr_proto_facts *facts, uint8_t lane);
 };
 
 /** One client's protocol state: small, so that it can travel with the connection. */
@@ -168,6 +176,7 @@ struct mr_plan {
 struct mr_reply_state {
     uint64_t offset;  /* bytes of the reply already scanned; may lie ahead of what has come */
     uint64_t pending; /* protocol's own: elements still to come */
+    bool aside;       /* what has come so far will not be a reply: see MR_ASIDE */
 };
 
 /** Enough for what replaces the beginning of a reply. */
@@ -176,7 +185,11 @@ struct mr_reply_state {
 /** Of proto->present: the reply is not shown. */
 #define MR_HIDDEN SIZE_MAX
 
-enum mr_verdict { MR_KEEP_CLIENT, MR_CLOSE_CLIENT };
+enum mr_verdict {
+    MR_KEEP_CLIENT,
+    MR_CLOSE_CLIENT,
+    MR_ASK_LATER, /* nothing was answered: it depends on a lane that is MR_LANE_UNKNOWN */
+};
 
 enum mr_role { MR_ROLE_UNKNOWN, MR_ROLE_MASTER, MR_ROLE_REPLICA };
 
@@ -196,7 +209,8 @@ struct mr_proto {
     uint8_t lanes; /* kinds of server connections, one for each dialect that servers tell apart */
     const char *cross_server;     /* reply when the keys of an unsplittable request are apart */
     const char *too_many_clients; /* reply to a client over the limit */
-    const char *unable; /* why a request fails that needs more than its server is able to do */
+    const char *unable;   /* why a request fails that needs more than its server is able to do */
+    const char *unspoken; /* what check_hello says when only this lane is refused; or NULL */
 
     /**
      * Reads one request from `bytes`. The verdict is the same however the bytes were cut.
@@ -244,7 +258,8 @@ struct mr_proto {
 
     /**
      * Finds the end of a reply on a connection of this lane. @return MR_OK with *reply_len;
-     * MR_AGAIN; MR_EPROTO when the bytes are no reply, the connection is then of no use any more
+     * MR_AGAIN; MR_ASIDE when *reply_len bytes are something that no request has asked for;
+     * MR_EPROTO when the bytes are no reply, the connection is then of no use any more
      */
     enum mr_result (*scan_reply)(uint8_t lane, struct mr_reply_state *state, const char *bytes,
                                  size_t len, size_t *reply_len);

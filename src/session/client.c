@@ -108,8 +108,8 @@ static void read_ahead(struct mr_client *client, size_t unused)
  */
 static void pause_for(struct mr_client *client, unsigned found, size_t unused)
 {
-    const unsigned alone =
-        MR_PAUSE_HELD | MR_PAUSE_OUTPUT | MR_PAUSE_LEASE; /* with an empty line */
+    const unsigned alone = /* with an empty line */
+        MR_PAUSE_HELD | MR_PAUSE_OUTPUT | MR_PAUSE_LEASE | MR_PAUSE_LANE;
 
     MR_CHECK(!(found & ~alone) || client->head != NULL);
     if (found & MR_PAUSE_OUTPUT)

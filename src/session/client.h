@@ -48,6 +48,7 @@ struct mr_request {
     X(EARLY_REPLIES, "early_replies") /* likewise: many replies wait behind its head */            \
     X(LINE, "line")                   /* its line is empty: what comes next takes another way */   \
     X(LEASE, "lease")                 /* the lease that it waits for is had, or refused */         \
+    X(LANE, "lane")                   /* mr_pool.on_lane_known */                                  \
     X(OUTPUT, "output")               /* on_room: the client takes replies slower than it asks */
 
 enum mr_pause_index {
@@ -69,7 +70,7 @@ struct mr_client {
     struct mr_session session;
     struct mr_parse_state parse;
     unsigned pauses;    /* bits of enum mr_pause; 0 while it is read from */
-    unsigned barred;    /* those of LINE and LEASE that hold */
+    unsigned barred;    /* those of LINE, LEASE and LANE that hold */
     struct mr_pin *pin; /* what it has beyond single requests; or NULL, see pin.h */
     struct mr_request *head;
     struct mr_request *tail;
@@ -170,7 +171,7 @@ void mr_client_withdraw(struct mr_request *request);
 bool mr_dispatch(struct mr_client *client, const struct mr_proto_ctx *ctx,
                  const struct mr_msg *msg);
 
-/** The same for one that needs nothing of a pin; always true. */
+/** The same for one that needs nothing of a pin. */
 bool mr_dispatch_plain(struct mr_client *client, const struct mr_proto_ctx *ctx,
                        const struct mr_msg *msg);
 

@@ -188,21 +188,32 @@ static void by_keys(struct mr_client *client, const struct mr_msg *msg)
         forward(client, msg, msg->key, first);
 }
 
-static void answer(struct mr_client *client, const struct mr_proto_ctx *ctx,
+static bool answer(struct mr_client *client, const struct mr_proto_ctx *ctx,
                    const struct mr_msg *msg)
 {
     struct mr_service *service = client->service;
     struct mr_buf *out = &service->answer;
+    const uint8_t dialect = client->session.dialect;
 
-    if (service->config->protocol->answer(ctx, msg, out) == MR_CLOSE_CLIENT) {
+    switch (service->config->protocol->answer(ctx, msg, out)) {
+    case MR_KEEP_CLIENT:
+        break;
+    case MR_CLOSE_CLIENT:
         client->closing = true;
         client->quit = true;
+        break;
+    case MR_ASK_LATER:
+        client->barred |= MR_PAUSE_LANE;
+        return false;
     }
+    if (client->session.dialect != dialect && client->head != NULL)
+        client->barred |= MR_PAUSE_LINE; /* the next request takes another connection */
     if (mr_buf_failed(out))
         mr_client_fail(add_request(client, msg), mr_pool_reason(ENOMEM));
     else
         mr_client_answer(client, mr_buf_slice(out));
     mr_buf_clear(out, &service->loop->slab);
+    return true;
 }
 
 bool mr_dispatch_plain(struct mr_client *client, const struct mr_proto_ctx *ctx,
@@ -222,8 +233,7 @@ bool mr_dispatch_plain(struct mr_client *client, const struct mr_proto_ctx *ctx,
         mr_gather_all(client, msg);
         break;
     case MR_MSG_LOCAL:
-        answer(client, ctx, msg);
-        break;
+        return answer(client, ctx, msg);
     case MR_MSG_REFUSE:
         mr_client_answer(client, msg->reply);
         break;

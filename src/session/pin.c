@@ -346,10 +346,22 @@ static bool plain(struct mr_client *client, const struct mr_proto_ctx *ctx,
     return mr_dispatch_plain(client, ctx, msg);
 }
 
+/* What a client watches in one dialect is as good as changed once it speaks another one. */
+static bool leaves_lane(const struct mr_client *client, const struct mr_msg *msg)
+{
+    return client->pin != NULL && client->pin->lease.server != NULL &&
+           client->pin->lease.lane != msg->lane;
+}
+
 static bool take(struct mr_client *client, const struct mr_proto_ctx *ctx, const struct mr_msg *msg)
 {
     const bool open = client->pin != NULL && client->pin->open;
 
+    if (leaves_lane(client, msg)) {
+        if (client->pin->in_flight > 0)
+            return mr_pin_wait_for_line(client);
+        mr_pin_loosen(client);
+    }
     if (msg->step == MR_STEP_END)
         return mr_transaction_forget(client) && mr_dispatch_plain(client, ctx, msg);
     if (open || msg->step == MR_STEP_BEGIN || msg->step == MR_STEP_COMMIT ||

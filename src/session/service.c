@@ -41,6 +41,29 @@ static bool next_fact(const struct mr_proto_facts *facts, uint32_t *index, const
     return true;
 }
 
+static enum mr_lane_state lane_fact(const struct mr_proto_facts *facts, uint8_t lane)
+{
+    /* const towards protocols only: asking may connect */
+    struct mr_service *service = MR_CONTAINER_OF(facts, struct mr_service, facts);
+
+    return mr_pool_lane_state(&service->pool, lane);
+}
+
+static void on_lane_known(struct mr_pool *pool)
+{
+    struct mr_service *service = MR_CONTAINER_OF(pool, struct mr_service, pool);
+    struct mr_list *link, *next;
+
+    for (link = service->clients.next; link != &service->clients; link = next) {
+        struct mr_client *client = MR_CONTAINER_OF(link, struct mr_client, link);
+        next = link->next;
+        if (client->barred & MR_PAUSE_LANE) {
+            client->barred &= ~(unsigned)MR_PAUSE_LANE;
+            mr_client_reconsider(client);
+        }
+    }
+}
+
 static bool over_limit(const struct mr_service *service)
 {
     const uint32_t limit = service->config->client_connections;
@@ -188,13 +211,14 @@ void mr_service_init(struct mr_service *service, const struct mr_service_setup *
                                    .by_turns = setup->by_turns,
                                    .shared_tcp = setup->shared_tcp,
                                    .shared_unix = setup->shared_unix,
-                                   .facts = {.next = next_fact},
+                                   .facts = {.next = next_fact, .lane = lane_fact},
                                    .locked = setup->locked,
                                    .held = setup->held};
     mr_list_init(&service->clients);
     mr_list_init(&service->travelling);
     mr_list_init(&service->lingering);
     mr_pool_init(&service->pool, &setup->pool);
+    service->pool.on_lane_known = on_lane_known;
     service->part_of = calloc(service->pool.n_servers, sizeof(*service->part_of));
     MR_CHECK(service->part_of != NULL);
     service->idle_timer.fire = check_idle;

@@ -275,6 +275,8 @@ static void become_ready(struct mr_backend *b)
 {
     struct mr_call *unable = sort_out(b), *next;
 
+    if (b->hello_sent > 0)
+        mr_server_greeted(b->server, b->lane);
     if (!mr_stream_is_closed(&b->stream)) /* memory may have been short */
         send_held(b);
     for (; unable != NULL; unable = next) { /* their owners may send again: all is settled here */
@@ -319,7 +321,7 @@ static void take_hello(struct mr_backend *b, struct mr_slice reply)
                        config->name, b->server->config->name, refused,
                        (int)(reply.len < 200 ? reply.len : 200), reply.at);
         b->refused = refused;
-        mr_backend_close(b, EACCES);
+        mr_backend_close(b, refused == config->protocol->unspoken ? EPROTONOSUPPORT : EACCES);
     } else if (b->hello_seen == b->hello_sent) {
         become_ready(b);
     }
@@ -493,7 +495,7 @@ static size_t take_piece(struct mr_backend *b, const char *bytes, size_t len)
         mr_stream_want(&b->stream, want > len ? (size_t)want : 0);
         return 0;
     }
-    if (!take_reply(b, bytes, scanned, false)) {
+    if (!b->scan.aside && !take_reply(b, bytes, scanned, false)) {
         bad_reply(b, "nobody_asked");
         return len;
     }
@@ -518,7 +520,7 @@ static size_t on_data(struct mr_stream *s, const char *bytes, size_t len)
             used += take_piece(b, bytes + used, len - used);
             break;
         }
-        if (rc != MR_OK || !take_reply(b, bytes + used, n, true)) {
+        if (rc != MR_ASIDE && (rc != MR_OK || !take_reply(b, bytes + used, n, true))) {
             bad_reply(b, rc != MR_OK ? "not_a_reply" : "nobody_asked");
             return len;
         }
@@ -550,15 +552,19 @@ static void on_drain(struct mr_stream *s)
 }
 
 /*
- * True when the greeting has failed for the lane's sake: the server has answered in another
- * dialect, or it closes connections of this lane and serves another one.
+ * True when the greeting has failed for the lane's sake: the server says so, it has answered in
+ * another dialect, or it closes connections of this lane and serves another one.
  */
 static bool is_refusal(const struct mr_backend *b, int error)
 {
     const struct mr_server *server = b->server;
     bool other = error == EINVAL;
 
-    if (b->state != MR_BACKEND_HELLO || b->refused == NULL || server->lanes[b->lane].spoken)
+    if (b->state != MR_BACKEND_HELLO || b->refused == NULL)
+        return false;
+    if (error == EPROTONOSUPPORT)
+        return true;
+    if (server->lanes[b->lane].spoken)
         return false;
     for (uint8_t lane = 0; lane < server->pool->config->protocol->lanes; lane++)
         other |= server->lanes[lane].spoken;
@@ -615,6 +621,8 @@ static void on_close(struct mr_stream *s, int error)
     }
     mr_buf_clear(&b->held, slab_of(b));
     mr_buf_clear(&b->late, slab_of(b));
+    if (b->state != MR_BACKEND_READY)
+        mr_pool_lane_known(server->pool);
     const bool leased = b->kind == MR_BACKEND_LEASE;
     mr_slab_put(slab_of(b), b, sizeof(*b));
     if (leased)

@@ -70,6 +70,34 @@ void mr_pool_look_around(struct mr_pool *pool)
         pool->topology->look_around(pool);
 }
 
+/* ---- lanes ---- */
+
+enum mr_lane_state mr_pool_lane_state(struct mr_pool *pool, uint8_t lane)
+{
+    bool refused = false, unknown = false, spoken = false;
+
+    for (uint32_t i = 0; i < pool->n_servers; i++) {
+        const enum mr_lane_state state = mr_server_lane_state(&pool->servers[i], lane);
+        refused |= state == MR_LANE_REFUSED;
+        unknown |= state == MR_LANE_UNKNOWN;
+        spoken |= pool->servers[i].lanes[lane].spoken;
+    }
+    if (refused)
+        return MR_LANE_REFUSED;
+    if (!unknown || spoken)
+        return MR_LANE_USABLE;
+    pool->lane_awaited = true;
+    return MR_LANE_UNKNOWN;
+}
+
+void mr_pool_lane_known(struct mr_pool *pool)
+{
+    if (!pool->lane_awaited)
+        return;
+    pool->lane_awaited = false;
+    pool->on_lane_known(pool);
+}
+
 /* ---- its life ---- */
 
 static void init_server(struct mr_pool *pool, uint32_t i, const struct mr_pool_setup *setup)

@@ -28,8 +28,10 @@ struct mr_pool {
     uint32_t n_ejected;
     uint64_t retry_us; /* earliest time that an ejected server comes back unprobed */
     struct mr_timer probe_timer;
-    struct mr_health *own_health; /* where nobody shares any; NULL */
-    bool closing;                 /* failures are ours: do not count them */
+    struct mr_health *own_health;                /* where nobody shares any; NULL */
+    bool closing;                                /* failures are ours: do not count them */
+    bool lane_awaited;                           /* on_lane_known is to be called */
+    void (*on_lane_known)(struct mr_pool *pool); /* see mr_pool_lane_state; or NULL */
 };
 
 /** What a pool needs from the worker; everything is borrowed and outlives the pool. */
@@ -69,6 +71,12 @@ static inline struct mr_target mr_pool_route(struct mr_pool *pool, struct mr_sli
         mr_pool_refresh(pool);
     return pool->topology->route(pool, key, intent, avoid);
 }
+
+/** What servers make of a lane; pool->on_lane_known is called once when UNKNOWN is over. */
+enum mr_lane_state mr_pool_lane_state(struct mr_pool *pool, uint8_t lane);
+
+/** A connection has been greeted, or has failed before that. */
+void mr_pool_lane_known(struct mr_pool *pool);
 
 /** Takes back ejected servers whose time it is, and lets the topology look at its servers. */
 void mr_pool_look_around(struct mr_pool *pool);

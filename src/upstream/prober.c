@@ -110,10 +110,10 @@ static void begin_probe(struct mr_server *server)
     struct mr_buf request = {0};
 
     if (server->prober == NULL) {
-        const int error =
-            server->addr.len == 0
-                ? EHOSTDOWN
-                : mr_backend_connect(&server->prober, server, server->lane, MR_BACKEND_PROBE);
+        const int error = server->addr.len == 0
+                              ? EHOSTDOWN
+                              : mr_backend_connect(&server->prober, server,
+                                                   mr_server_probe_lane(server), MR_BACKEND_PROBE);
         if (error != 0) {
             probe_failed(server, mr_pool_reason(error));
             return;

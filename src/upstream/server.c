@@ -98,8 +98,15 @@ void mr_server_restore(struct mr_server *server)
 
 void mr_server_refused(struct mr_server *server, uint8_t lane, const char *reason)
 {
+    server->lanes[lane].spoken = false;
     server->lanes[lane].refusal = reason;
     server->lanes[lane].retry_us = server->pool->loop->now_us + REFUSED_WAIT_US;
+}
+
+void mr_server_greeted(struct mr_server *server, uint8_t lane)
+{
+    server->lanes[lane] = (struct mr_lane){.spoken = true};
+    mr_pool_lane_known(server->pool);
 }
 
 /* ---- connections ---- */
@@ -153,6 +160,26 @@ const char *mr_server_send(struct mr_server *server, uint8_t lane, uint64_t affi
             return error;
     }
     return mr_backend_send(server->slots[slot], call, request);
+}
+
+enum mr_lane_state mr_server_lane_state(struct mr_server *server, uint8_t lane)
+{
+    const struct mr_lane *l = &server->lanes[lane];
+    const uint32_t slot = lane * server->pool->config->server_connections;
+    const bool refused = l->refusal != NULL;
+
+    if (l->spoken)
+        return MR_LANE_USABLE;
+    if (server->slots[slot] == NULL)
+        (void)connect_slot(server, slot);
+    if (refused)
+        return MR_LANE_REFUSED;
+    return server->slots[slot] != NULL ? MR_LANE_UNKNOWN : MR_LANE_USABLE;
+}
+
+uint8_t mr_server_probe_lane(const struct mr_server *server)
+{
+    return server->lanes[server->lane].refusal == NULL ? server->lane : 0;
 }
 
 void mr_server_preconnect(struct mr_server *server)

@@ -69,6 +69,15 @@ void mr_server_failed(struct mr_server *server, int error, enum mr_failure failu
 /** The server does not take connections of this lane, though others may be fine. */
 void mr_server_refused(struct mr_server *server, uint8_t lane, const char *reason);
 
+/** It has accepted the greeting of a connection of this lane. */
+void mr_server_greeted(struct mr_server *server, uint8_t lane);
+
+/** Connects unless that is known; a server that cannot be reached now counts as usable. */
+enum mr_lane_state mr_server_lane_state(struct mr_server *server, uint8_t lane);
+
+/** Which lane a health check takes. */
+uint8_t mr_server_probe_lane(const struct mr_server *server);
+
 /** Takes an ejected server back whose time it is, or which may not be ejected any more. */
 void mr_server_restore(struct mr_server *server);
 

@@ -16,6 +16,25 @@ static struct mr_buf scratch;
 static struct mr_proto_options options = {
     .max_request_bytes = 4096, .max_key_bytes = 64, .max_item_bytes = 1024, .allow_flush = true};
 
+static enum mr_lane_state any_lane(const struct mr_proto_facts *facts, uint8_t lane)
+{
+    (void)facts;
+    (void)lane;
+    return MR_LANE_USABLE;
+}
+
+static bool no_counter(const struct mr_proto_facts *facts, uint32_t *index, const char **name,
+                       uint64_t *value)
+{
+    (void)facts;
+    (void)index;
+    (void)name;
+    (void)value;
+    return false;
+}
+
+static const struct mr_proto_facts FACTS = {.next = no_counter, .lane = any_lane};
+
 /* The next reply of `from`; false when there is none. */
 static bool next_reply(uint8_t lane, struct mr_slice *from, struct mr_slice *reply)
 {
@@ -126,7 +145,7 @@ static void greet(uint8_t lane, struct mr_slice from)
     struct mr_slice reply;
     uint8_t able = 0;
 
-    for (uint32_t i = 0; i < 2 && next_reply(lane, &from, &reply); i++) {
+    for (uint32_t i = 0; i < 3 && next_reply(lane, &from, &reply); i++) {
         (void)proto->check_hello(&options, lane, i, reply, &able);
         (void)proto->check_probe(reply, &found);
     }
@@ -134,8 +153,8 @@ static void greet(uint8_t lane, struct mr_slice from)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct mr_session session = {.authed = true};
-    const struct mr_proto_ctx ctx = {&options, &session, &slab, &scratch, NULL};
+    struct mr_session session = {.authed = true, .dialect = size > 0 ? data[0] >> 1 & 1 : 0};
+    const struct mr_proto_ctx ctx = {&options, &session, &slab, &scratch, &FACTS};
     struct mr_parse_state state = {0};
     struct mr_msg msg = {0};
 

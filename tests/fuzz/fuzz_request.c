@@ -23,6 +23,25 @@ static struct mr_buf scratch;
 static const struct mr_proto_options OPTIONS = {
     .max_request_bytes = 4096, .max_key_bytes = 64, .max_item_bytes = 1024, .allow_flush = true};
 
+static enum mr_lane_state any_lane(const struct mr_proto_facts *facts, uint8_t lane)
+{
+    (void)facts;
+    (void)lane;
+    return MR_LANE_USABLE;
+}
+
+static bool no_counter(const struct mr_proto_facts *facts, uint32_t *index, const char **name,
+                       uint64_t *value)
+{
+    (void)facts;
+    (void)index;
+    (void)name;
+    (void)value;
+    return false;
+}
+
+static const struct mr_proto_facts FACTS = {.next = no_counter, .lane = any_lane};
+
 static uint32_t walk_keys(const struct mr_msg *msg, uint32_t *part_of_key)
 {
     struct mr_key_walk walk = {0};
@@ -43,7 +62,7 @@ static void check_part(const struct mr_buf *request)
 {
     struct mr_session session = {.authed = true};
     struct mr_buf other = {0};
-    const struct mr_proto_ctx ctx = {&OPTIONS, &session, &slab, &other, NULL};
+    const struct mr_proto_ctx ctx = {&OPTIONS, &session, &slab, &other, &FACTS};
     struct mr_parse_state state = {0};
     struct mr_msg msg = {0};
     const struct mr_slice bytes = mr_buf_slice(request);
@@ -88,7 +107,7 @@ static void split(const struct mr_msg *msg)
 static struct verdict parse(const char *bytes, size_t cut, size_t len)
 {
     struct mr_session session = {.authed = true};
-    const struct mr_proto_ctx ctx = {&OPTIONS, &session, &slab, &scratch, NULL};
+    const struct mr_proto_ctx ctx = {&OPTIONS, &session, &slab, &scratch, &FACTS};
     struct mr_parse_state state = {0};
     struct mr_buf out = {0};
     struct mr_msg msg;

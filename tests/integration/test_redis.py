@@ -330,7 +330,7 @@ def test_hello_2_and_client_commands(start, redis1):
         hello = c.ask("HELLO", 2, "SETNAME", "me")
         assert hello[:2] == [b"server", b"redis"] and hello[5] == 2
         assert c.ask("CLIENT", "GETNAME") == b"me"
-        assert c.ask("HELLO", 3) == b"-NOPROTO unsupported protocol version"
+        assert c.ask("HELLO", 4) == b"-NOPROTO unsupported protocol version"
         before = time.time()
         seconds, micros = c.ask("TIME")
         assert abs(int(seconds) + int(micros) / 1e6 - before) < 5

@@ -4,6 +4,15 @@
 #include "proto/proto.h"
 #include "proto/resp/command.h"
 
+/** Dialects of a session, and the lanes of server connections. */
+enum mr_resp_version { MR_RESP_2, MR_RESP_3, MR_RESP_VERSIONS };
+
+/** A session that another protocol has begun counts as one in RESP2. */
+static inline uint8_t mr_resp_version(const struct mr_session *session)
+{
+    return session->dialect == MR_RESP_3 ? MR_RESP_3 : MR_RESP_2;
+}
+
 #define MR_RESP_MAX_ARGS (1024 * 1024) /* Redis's limit on the elements of a request */
 
 /** parse of struct mr_proto. */
@@ -34,8 +43,12 @@ enum mr_verdict mr_resp_answer(const struct mr_proto_ctx *ctx, const struct mr_m
 void mr_resp_split(const struct mr_msg *msg, struct mr_plan *plan, struct mr_slab *slab);
 void mr_resp_join(const struct mr_plan *plan, struct mr_slab *slab, struct mr_buf *out);
 
-enum mr_result mr_resp_scan_reply(struct mr_reply_state *state, const char *bytes, size_t len,
-                                  size_t *reply_len);
+/** scan_reply of struct mr_proto; lane is an enum mr_resp_version. */
+enum mr_result mr_resp_scan_reply(uint8_t lane, struct mr_reply_state *state, const char *bytes,
+                                  size_t len, size_t *reply_len);
+
+/** Appends the error reply that `text` makes: with "ERR" unless it has a code of its own. */
+void mr_resp_put_failure(struct mr_buf *out, struct mr_slab *slab, const char *text);
 
 /** mr_resp_read_length for numbers of any length. */
 enum mr_result mr_resp_read_any_length(const char **at, const char *end, int64_t *out);

@@ -341,7 +341,8 @@ enum mr_result mr_resp_parse(const struct mr_proto_ctx *ctx, struct mr_parse_sta
     msg->edits = msg->to_master = msg->guarded = msg->once = msg->queueable = false;
     msg->step = MR_STEP_NONE;
     msg->class = MR_CLASS_OTHER;
-    msg->lane = msg->needs = 0;
+    msg->lane = mr_resp_version(ctx->session);
+    msg->needs = 0;
     msg->part_bytes = 0;
     msg->ticket = 0;
     if (len == 0)

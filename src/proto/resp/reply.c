@@ -1,4 +1,4 @@
-/* reply.c - RESP2 replies: finding their ends, and writing small ones. */
+/* reply.c - replies in RESP2 and RESP3: finding their ends, and writing small ones. */
 #include "proto/resp/internal.h"
 
 #include "core/number.h"
@@ -25,6 +25,13 @@ void mr_resp_put_bulk(struct mr_buf *out, struct mr_slab *slab, struct mr_slice 
     mr_buf_put(out, slab, "\r\n", 2);
 }
 
+void mr_resp_put_failure(struct mr_buf *out, struct mr_slab *slab, const char *text)
+{
+    const bool coded = strncmp(text, "NOPROTO ", 8) == 0;
+
+    mr_buf_printf(out, slab, "-%s%.400s\r\n", coded ? "" : "ERR ", text);
+}
+
 /* A line from p; its length with CRLF in *n. */
 static enum mr_result read_line(const char *p, const char *end, size_t *n)
 {
@@ -45,24 +52,60 @@ static enum mr_result again(struct mr_reply_state *state, uint64_t at, uint64_t 
     return MR_AGAIN;
 }
 
+static enum mr_result skip_line(const char *bytes, const char *end, uint64_t *at)
+{
+    size_t line;
+    const enum mr_result rc = read_line(bytes + *at, end, &line);
+
+    if (rc == MR_OK)
+        *at += line;
+    return rc;
+}
+
+/*
+ * read_element for the types that RESP3 adds. Attributes belong to the element behind them. A push
+ * stands where a reply may begin (`first`), nowhere else.
+ */
+static enum mr_result read_resp3(const char *bytes, const char *end, uint64_t *at,
+                                 uint64_t *pending, bool first)
+{
+    const char *p = bytes + *at;
+    const char type = *p++;
+    int64_t n;
+
+    if (type == '_' || type == ',' || type == '#' || type == '(')
+        return skip_line(bytes, end, at);
+    if (memchr("=!%~|>", type, 6) == NULL || (type == '>' && !first))
+        return MR_EPROTO;
+    const enum mr_result rc = mr_resp_read_length(&p, end, &n);
+    if (rc != MR_OK)
+        return rc;
+    if (n < 0 || n >= (int64_t)PENDING_MAX)
+        return MR_EPROTO;
+    *at = (uint64_t)(p - bytes);
+    if (type == '=' || type == '!') {
+        *at += (uint64_t)n;
+        *pending |= CRLF_DUE;
+    } else {
+        *pending += (uint64_t)n * (type == '%' || type == '|' ? 2 : 1) + (type == '|');
+    }
+    return MR_OK;
+}
+
 /* Reads one element's head at *at; on MR_OK *at is behind it, a bulk's body included. */
-static enum mr_result read_element(const char *bytes, const char *end, uint64_t *at,
-                                   uint64_t *pending)
+static enum mr_result read_element(uint8_t lane, const char *bytes, const char *end, uint64_t *at,
+                                   uint64_t *pending, bool first)
 {
     const char *p = bytes + *at;
     const char type = *p;
     int64_t n;
-    size_t line;
     enum mr_result rc;
 
     switch (type) {
     case '+':
     case '-':
     case ':':
-        rc = read_line(p, end, &line);
-        if (rc == MR_OK)
-            *at += line;
-        break;
+        return skip_line(bytes, end, at);
     case '$':
     case '*':
         p++;
@@ -73,18 +116,17 @@ static enum mr_result read_element(const char *bytes, const char *end, uint64_t 
             return MR_EPROTO;
         *at = (uint64_t)(p - bytes);
         if (n < 0)
-            break;
+            return MR_OK;
         if (type == '$') {
             *at += (uint64_t)n;
             *pending |= CRLF_DUE;
         } else {
             *pending += (uint64_t)n;
         }
-        break;
+        return MR_OK;
     default:
-        return MR_EPROTO;
+        return lane == MR_RESP_2 ? MR_EPROTO : read_resp3(bytes, end, at, pending, first);
     }
-    return rc;
 }
 
 /* A bulk string, or none, that is there as a whole: nearly all replies. */
@@ -106,15 +148,16 @@ static inline bool is_whole_bulk(const char *bytes, size_t len, size_t *reply_le
     return true;
 }
 
-enum mr_result mr_resp_scan_reply(struct mr_reply_state *state, const char *bytes, size_t len,
-                                  size_t *reply_len)
+enum mr_result mr_resp_scan_reply(uint8_t lane, struct mr_reply_state *state, const char *bytes,
+                                  size_t len, size_t *reply_len)
 {
     uint64_t at = state->offset;
     uint64_t pending = state->pending;
+    const bool fresh = (at | pending) == 0;
 
-    if (MR_LIKELY((at | pending) == 0) && MR_LIKELY(is_whole_bulk(bytes, len, reply_len)))
+    if (MR_LIKELY(fresh) && MR_LIKELY(is_whole_bulk(bytes, len, reply_len)))
         return MR_OK;
-    pending += pending == 0;
+    pending += fresh;
     for (;;) {
         if (pending & CRLF_DUE) {
             if (at < len && bytes[at] != '\r')
@@ -128,17 +171,21 @@ enum mr_result mr_resp_scan_reply(struct mr_reply_state *state, const char *byte
         }
         if (pending == 0)
             break;
+        const bool first = fresh && at == 0;
         if (at >= len)
-            return again(state, at, pending);
-        const enum mr_result rc = read_element(bytes, bytes + len, &at, &pending);
+            return again(state, at, first ? 0 : pending);
+        if (first)
+            state->aside = bytes[0] == '>';
+        const enum mr_result rc = read_element(lane, bytes, bytes + len, &at, &pending, first);
         if (rc == MR_AGAIN)
-            return again(state, at, pending);
+            return again(state, at, first ? 0 : pending);
         if (rc != MR_OK || (pending & ~CRLF_DUE) > PENDING_MAX)
             return MR_EPROTO;
         if (!(pending & CRLF_DUE))
             pending--;
     }
-    *state = (struct mr_reply_state){0};
     *reply_len = (size_t)at;
-    return MR_OK;
+    const bool aside = state->aside;
+    *state = (struct mr_reply_state){0};
+    return aside ? MR_ASIDE : MR_OK;
 }

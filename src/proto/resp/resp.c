@@ -4,25 +4,31 @@
 #include "core/number.h"
 #include "proto/resp/internal.h"
 
+static const char UNSPOKEN[] = "NOPROTO the server does not speak RESP3";
+
 static void fail(const struct mr_proto_options *options, uint64_t ticket, const char *text,
                  struct mr_slab *slab, struct mr_buf *out)
 {
     (void)options;
     (void)ticket;
-    mr_buf_printf(out, slab, "-ERR %.400s\r\n", text);
+    mr_resp_put_failure(out, slab, text);
 }
 
-/* AUTH before SELECT, so that the database is selected by somebody who may. */
+/* AUTH first, so that the rest is asked by somebody who may. */
 static uint32_t hello(const struct mr_proto_options *options, uint8_t lane, struct mr_slab *slab,
                       struct mr_buf *out)
 {
     uint32_t replies = 0;
 
-    (void)lane;
     if (options->auth != NULL) {
         mr_resp_put_head(out, slab, '*', 2);
         mr_resp_put_bulk(out, slab, mr_slice_of("AUTH"));
         mr_resp_put_bulk(out, slab, mr_slice_of(options->auth));
+        replies++;
+    }
+    if (lane == MR_RESP_3) {
+        const struct mr_slice hello3 = mr_slice_of("*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n");
+        mr_buf_put(out, slab, hello3.at, hello3.len);
         replies++;
     }
     if (options->db > 0) {
@@ -35,11 +41,27 @@ static uint32_t hello(const struct mr_proto_options *options, uint8_t lane, stru
     return replies;
 }
 
+static bool begins_with(struct mr_slice reply, const char *text)
+{
+    return reply.len >= strlen(text) && memcmp(reply.at, text, strlen(text)) == 0;
+}
+
+/* Before version 6 Redis did not know the command. */
+static const char *check_version(struct mr_slice reply)
+{
+    if (reply.len > 0 && reply.at[0] == '%')
+        return NULL;
+    if (begins_with(reply, "-NOPROTO") || begins_with(reply, "-ERR unknown command"))
+        return UNSPOKEN;
+    return "server refused HELLO";
+}
+
 static const char *check_hello(const struct mr_proto_options *options, uint8_t lane, uint32_t index,
                                struct mr_slice reply, uint8_t *able)
 {
-    (void)lane;
     (void)able;
+    if (lane == MR_RESP_3 && index == (options->auth != NULL))
+        return check_version(reply);
     if (reply.len > 0 && reply.at[0] == '+')
         return NULL;
     return index == 0 && options->auth != NULL ? "server refused the password of the proxy"
@@ -103,19 +125,11 @@ static const char *check_probe(struct mr_slice reply, struct mr_probe *found)
                {"-NOAUTH", "server wants a password"}};
 
     for (size_t i = 0; i < MR_COUNT(BAD); i++)
-        if (reply.len >= strlen(BAD[i].error) &&
-            memcmp(reply.at, BAD[i].error, strlen(BAD[i].error)) == 0)
+        if (begins_with(reply, BAD[i].error))
             return BAD[i].why;
     if (reply.at[0] == '*')
         read_role(reply, found);
     return NULL;
-}
-
-static enum mr_result scan_reply(uint8_t lane, struct mr_reply_state *state, const char *bytes,
-                                 size_t len, size_t *reply_len)
-{
-    (void)lane;
-    return mr_resp_scan_reply(state, bytes, len, reply_len);
 }
 
 /* ---- leases ---- */
@@ -148,9 +162,7 @@ static void unblock(uint64_t id, struct mr_slab *slab, struct mr_buf *out)
 
 static bool is_unblocked(struct mr_slice reply)
 {
-    static const char TEXT[] = "-UNBLOCKED ";
-
-    return reply.len >= sizeof(TEXT) - 1 && memcmp(reply.at, TEXT, sizeof(TEXT) - 1) == 0;
+    return begins_with(reply, "-UNBLOCKED ");
 }
 
 static struct mr_slice say(const struct mr_session *session, enum mr_saying saying)
@@ -169,22 +181,24 @@ static struct mr_slice say(const struct mr_session *session, enum mr_saying sayi
         [MR_SAY_EMPTY] = "*0\r\n",
     };
 
-    (void)session;
+    if (saying == MR_SAY_BROKEN && mr_resp_version(session) == MR_RESP_3)
+        return mr_slice_of("_\r\n");
     return mr_slice_of(TEXTS[saying]);
 }
 
 const struct mr_proto MR_PROTO_RESP = {
     .name = "redis",
-    .lanes = 1,
+    .lanes = MR_RESP_VERSIONS,
     .cross_server = "-CROSSSLOT Keys in request don't live on the same server\r\n",
     .too_many_clients = "-ERR max number of clients reached\r\n",
+    .unspoken = UNSPOKEN,
     .parse = mr_resp_parse,
     .next_key = mr_resp_next_key,
     .answer = mr_resp_answer,
     .split = mr_resp_split,
     .join = mr_resp_join,
     .fail = fail,
-    .scan_reply = scan_reply,
+    .scan_reply = mr_resp_scan_reply,
     .hello = hello,
     .check_hello = check_hello,
     .lease = {.introduce = "*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n",

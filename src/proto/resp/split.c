@@ -47,7 +47,7 @@ static bool join_error(const struct mr_plan *plan, char wanted, struct mr_slab *
 
     for (uint32_t i = 0; i < plan->n_parts && failure == NULL; i++) {
         const struct mr_slice reply = reply_of(plan, i);
-        if (reply.at[0] == '-') {
+        if (reply.at[0] == '-' || reply.at[0] == '!') {
             mr_buf_put(out, slab, reply.at, reply.len);
             return true;
         }
@@ -56,7 +56,7 @@ static bool join_error(const struct mr_plan *plan, char wanted, struct mr_slab *
     }
     if (failure == NULL)
         return false;
-    mr_buf_printf(out, slab, "-ERR %.400s\r\n", failure);
+    mr_resp_put_failure(out, slab, failure);
     return true;
 }
 
@@ -114,8 +114,9 @@ static void join_mget(const struct mr_plan *plan, struct mr_slab *slab, struct m
         const struct mr_slice reply = reply_of(plan, i);
         struct mr_reply_state state = {0};
         size_t n = 0;
-        MR_CHECK(mr_resp_scan_reply(&state, at[i], (size_t)(reply.at + reply.len - at[i]), &n) ==
-                 MR_OK); /* the whole reply was scanned when it came */
+        MR_CHECK(mr_resp_scan_reply(MR_RESP_3, &state, at[i],
+                                    (size_t)(reply.at + reply.len - at[i]),
+                                    &n) == MR_OK); /* the whole reply was scanned when it came */
         mr_buf_put(out, slab, at[i], n);
         at[i] += n;
     }

@@ -7,7 +7,17 @@
 
 static struct mr_proto_options options = {.max_request_bytes = 10000, .max_key_bytes = 50};
 static struct mr_session session = {.id = 7, .authed = true};
-static const struct mr_proto_ctx CTX = {&options, &session, &slab, &scratch, NULL};
+static enum mr_lane_state lane = MR_LANE_USABLE;
+
+static enum mr_lane_state lane_fact(const struct mr_proto_facts *facts, uint8_t wanted)
+{
+    (void)facts;
+    assert_int_equal(wanted, 1);
+    return lane;
+}
+
+static const struct mr_proto_facts FACTS = {.lane = lane_fact};
+static const struct mr_proto_ctx CTX = {&options, &session, &slab, &scratch, &FACTS};
 static enum mr_verdict verdict;
 
 /* The reply to an inline command. */
@@ -48,9 +58,10 @@ static void simple_ones(void **state)
         {"SELECT x", "-ERR invalid DB index\r\n"},
         {"READONLY", "+OK\r\n"},
         {"AUTH x", "-ERR Client sent AUTH, but no password is set\r\n"},
-        {"HELLO 3", "-NOPROTO unsupported protocol version\r\n"},
+        {"HELLO 1", "-NOPROTO unsupported protocol version\r\n"},
+        {"HELLO 4", "-NOPROTO unsupported protocol version\r\n"},
         {"HELLO x", "-ERR Protocol version is not an integer or out of range\r\n"},
-        {"HELLO 2 NONSENSE", "-ERR Syntax error in HELLO option\r\n"},
+        {"HELLO 2 NONSENSE", "-ERR Syntax error in HELLO option 'NONSENSE'\r\n"},
         {"CLIENT ID", ":7\r\n"},
         {"CLIENT GETNAME", "$-1\r\n"},
         {"CLIENT SETNAME bob", "+OK\r\n"},
@@ -58,9 +69,26 @@ static void simple_ones(void **state)
         {"CLIENT SETNAME \"a b\"",
          "-ERR Client names cannot contain spaces, newlines or special characters.\r\n"},
         {"CLIENT SETINFO lib-name x", "+OK\r\n"},
+        {"CLIENT SETINFO lib-x x", "-ERR Unrecognized option 'lib-x'\r\n"},
         {"CLIENT MAINT_NOTIFICATIONS ON",
-         "-ERR unknown subcommand or wrong number of arguments for 'MAINT_NOTIFICATIONS'. Try "
-         "CLIENT HELP.\r\n"},
+         "-ERR unknown subcommand 'MAINT_NOTIFICATIONS'. Try CLIENT HELP.\r\n"},
+        {"CLIENT TRACKING ON", "-ERR unknown subcommand 'TRACKING'. Try CLIENT HELP.\r\n"},
+        {"CLIENT TRACKING off", "+OK\r\n"},
+        {"CLIENT TRACKINGINFO", "*6\r\n$5\r\nflags\r\n*1\r\n$3\r\noff\r\n$8\r\nredirect"
+                                "\r\n:-1\r\n$8\r\nprefixes\r\n*0\r\n"},
+        {"CLIENT GETREDIR", ":-1\r\n"},
+        {"CLIENT NO-EVICT on", "+OK\r\n"},
+        {"CLIENT NO-EVICT x", "-ERR syntax error\r\n"},
+        {"CLIENT SETNAME", "-ERR wrong number of arguments for 'client|setname' command\r\n"},
+        {"INFO nothing", "$0\r\n\r\n"},
+        {"INFO persistence", "$43\r\n# Persistence\r\nloading:0\r\nasync_loading:0\r\n\r\n"},
+        {"CONFIG GET save appendonly",
+         "*4\r\n$10\r\nappendonly\r\n$2\r\nno\r\n$4\r\nsave\r\n$0\r\n\r\n"},
+        {"CONFIG GET DATA*", "*2\r\n$9\r\ndatabases\r\n$2\r\n16\r\n"},
+        {"CONFIG GET nothing", "*0\r\n"},
+        {"CONFIG GET", "-ERR wrong number of arguments for 'config|get' command\r\n"},
+        {"CONFIG SET save x",
+         "-ERR command 'config' is not supported by this proxy: it administers one server\r\n"},
         {"RESET", "+RESET\r\n"},
         {"CLIENT GETNAME", "$-1\r\n"},
     };
@@ -76,6 +104,60 @@ static void simple_ones(void **state)
     assert_string_equal(ask("QUIT"), "+OK\r\n");
     assert_int_equal(verdict, MR_CLOSE_CLIENT);
     verdict = MR_KEEP_CLIENT;
+}
+
+static void resp3(void **state)
+{
+    (void)state;
+    assert_memory_equal(ask("HELLO 3"), "%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n", 27);
+    assert_non_null(strstr(ask("HELLO"), "$5\r\nproto\r\n:3\r\n"));
+    assert_string_equal(ask("CLIENT GETNAME"), "_\r\n");
+    assert_memory_equal(ask("CLIENT TRACKINGINFO"), "%3\r\n$5\r\nflags\r\n~1\r\n", 19);
+    assert_string_equal(ask("INFO replication"),
+                        "=52\r\ntxt:# Replication\r\nrole:master\r\nconnected_slaves:0\r\n\r\n");
+    assert_non_null(strstr(ask("CLIENT INFO"), " resp=3\n"));
+    assert_string_equal(ask("CONFIG GET save"), "%1\r\n$4\r\nsave\r\n$0\r\n\r\n");
+    assert_string_equal(ask("HELLO 3 SETNAME \"a b\""),
+                        "-ERR Client names cannot contain spaces, newlines or special "
+                        "characters.\r\n");
+    assert_string_equal(MR_PROTO_RESP.lease.say(&session, MR_SAY_BROKEN).at, "_\r\n");
+    assert_string_equal(ask("RESET"), "+RESET\r\n");
+    assert_string_equal(MR_PROTO_RESP.lease.say(&session, MR_SAY_BROKEN).at, "*-1\r\n");
+    assert_string_equal(ask("CLIENT GETNAME"), "$-1\r\n");
+    assert_memory_equal(ask("HELLO 3"), "%7", 2);
+    assert_memory_equal(ask("HELLO 2"), "*14", 3);
+    assert_memory_equal(ask("HELLO 2 AUTH bob x"), "-WRONGPASS", 10);
+}
+
+/* Nothing of HELLO is done before its servers are known to speak RESP3. */
+static void resp3_where_servers_do_not(void **state)
+{
+    (void)state;
+    lane = MR_LANE_UNKNOWN;
+    assert_string_equal(ask("HELLO 3 SETNAME me"), "");
+    assert_int_equal(verdict, MR_ASK_LATER);
+    lane = MR_LANE_REFUSED;
+    assert_string_equal(ask("HELLO 3 SETNAME me"), "-NOPROTO unsupported protocol version\r\n");
+    assert_int_equal(verdict, MR_KEEP_CLIENT);
+    assert_string_equal(ask("CLIENT GETNAME"), "$-1\r\n");
+    assert_memory_equal(ask("HELLO 2"), "*14", 3);
+    lane = MR_LANE_USABLE;
+}
+
+/* What a session of another protocol has left behind selects no lane that is not there. */
+static void an_unknown_dialect_is_resp2(void **state)
+{
+    struct mr_parse_state ps = {0};
+    struct mr_msg msg;
+
+    (void)state;
+    session.dialect = 3;
+    assert_int_equal(MR_PROTO_RESP.parse(&CTX, &ps, "PING\r\n", 6, &msg), MR_OK);
+    assert_int_equal(msg.lane, 0);
+    session.dialect = 1;
+    assert_int_equal(MR_PROTO_RESP.parse(&CTX, &ps, "PING\r\n", 6, &msg), MR_OK);
+    assert_int_equal(msg.lane, 1);
+    session.dialect = 0;
 }
 
 static void passwords(void **state)
@@ -134,6 +216,35 @@ static void greets_servers(void **state)
                         "server refused the database of the pool");
 }
 
+static void greets_servers_in_resp3(void **state)
+{
+    static const char WANT[] = "*2\r\n$4\r\nAUTH\r\n$2\r\npw\r\n*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n"
+                               "*2\r\n$6\r\nSELECT\r\n$1\r\n5\r\n";
+    const struct mr_proto_options both = {.auth = "pw", .db = 5};
+    const struct mr_slice old = mr_slice_of("-ERR unknown command `HELLO`, with args\r\n");
+    struct mr_buf out = {0};
+    uint8_t able = 0;
+
+    (void)state;
+    assert_int_equal(MR_PROTO_RESP.hello(&both, 1, &slab, &out), 3);
+    assert_int_equal(mr_buf_len(&out), strlen(WANT));
+    assert_memory_equal(mr_buf_slice(&out).at, WANT, strlen(WANT));
+    mr_buf_clear(&out, &slab);
+    assert_null(MR_PROTO_RESP.check_hello(&both, 1, 1, mr_slice_of("%7\r\n"), &able));
+    assert_null(MR_PROTO_RESP.check_hello(&both, 1, 2, mr_slice_of("+OK\r\n"), &able));
+    assert_string_equal(MR_PROTO_RESP.check_hello(&both, 1, 0, mr_slice_of("-ERR\r\n"), &able),
+                        "server refused the password of the proxy");
+    assert_string_equal(MR_PROTO_RESP.check_hello(&both, 1, 2, mr_slice_of("-ERR\r\n"), &able),
+                        "server refused the database of the pool");
+    assert_ptr_equal(MR_PROTO_RESP.check_hello(&both, 1, 1, old, &able), MR_PROTO_RESP.unspoken);
+    assert_ptr_equal(
+        MR_PROTO_RESP.check_hello(&options, 1, 0, mr_slice_of("-NOPROTO x\r\n"), &able),
+        MR_PROTO_RESP.unspoken);
+    assert_string_equal(
+        MR_PROTO_RESP.check_hello(&options, 1, 0, mr_slice_of("-ERR max clients\r\n"), &able),
+        "server refused HELLO");
+}
+
 #define MANY_ARGS 50000u
 
 /* The command, a 2, and the words again and again. */
@@ -154,7 +265,7 @@ static void options_cost_linear_time(void **state)
 {
     static const struct mr_proto_options large = {.max_request_bytes = 1u << 24,
                                                   .max_key_bytes = 50};
-    static const struct mr_proto_ctx ctx = {&large, &session, &slab, &scratch, NULL};
+    static const struct mr_proto_ctx ctx = {&large, &session, &slab, &scratch, &FACTS};
     static const char *const WORDS[][4] = {{"setname", "a"}, {"store", "a"}, {"group", "a", "b"}};
 
     (void)state;
@@ -180,7 +291,14 @@ static void options_cost_linear_time(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {T(simple_ones), T(passwords), T(compares_passwords),
-                                       T(greets_servers), T(options_cost_linear_time)};
+    const struct CMUnitTest tests[] = {T(simple_ones),
+                                       T(resp3),
+                                       T(resp3_where_servers_do_not),
+                                       T(an_unknown_dialect_is_resp2),
+                                       T(greets_servers_in_resp3),
+                                       T(passwords),
+                                       T(compares_passwords),
+                                       T(greets_servers),
+                                       T(options_cost_linear_time)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -2,22 +2,43 @@
 #include "proto/resp/resp.h"
 #include "unit/test.h"
 
-static enum mr_result scan(struct mr_reply_state *state, const char *bytes, size_t n, size_t *len)
+static enum mr_result scan(uint8_t lane, struct mr_reply_state *state, const char *bytes, size_t n,
+                           size_t *len)
 {
     char *copy = malloc(n + 1); /* exact, so that a sanitizer sees a read too far */
     memcpy(copy, bytes, n);
-    const enum mr_result rc = MR_PROTO_RESP.scan_reply(0, state, copy, n, len);
+    const enum mr_result rc = MR_PROTO_RESP.scan_reply(lane, state, copy, n, len);
     free(copy);
     return rc;
 }
 
+struct end {
+    const char *bytes;
+    enum mr_result rc;
+    size_t len;
+};
+
+static void check_ends(uint8_t lane, const struct end *cases, size_t n_cases)
+{
+    for (size_t i = 0; i < n_cases; i++) {
+        const size_t n = strlen(cases[i].bytes);
+        for (size_t cut = 0; cut <= n; cut++) {
+            struct mr_reply_state st = {0};
+            size_t len = 0;
+            enum mr_result rc = scan(lane, &st, cases[i].bytes, cut, &len);
+            if (rc == MR_AGAIN)
+                rc = scan(lane, &st, cases[i].bytes, n, &len);
+            if (rc != cases[i].rc)
+                fail_msg("'%s' cut at %zu: rc %d", cases[i].bytes, cut, rc);
+            if (rc == MR_OK || rc == MR_ASIDE)
+                assert_int_equal(len, cases[i].len);
+        }
+    }
+}
+
 static void finds_ends_at_every_split(void **state)
 {
-    static const struct {
-        const char *bytes;
-        enum mr_result rc;
-        size_t len;
-    } CASES[] = {
+    static const struct end CASES[] = {
         {"+OK\r\n", MR_OK, 5},
         {"-ERR x\r\n+next", MR_OK, 8},
         {":-5\r\n", MR_OK, 5},
@@ -45,20 +66,57 @@ static void finds_ends_at_every_split(void **state)
     };
 
     (void)state;
-    for (size_t i = 0; i < MR_COUNT(CASES); i++) {
-        const size_t n = strlen(CASES[i].bytes);
-        for (size_t cut = 0; cut <= n; cut++) {
-            struct mr_reply_state st = {0};
-            size_t len = 0;
-            enum mr_result rc = scan(&st, CASES[i].bytes, cut, &len);
-            if (rc == MR_AGAIN)
-                rc = scan(&st, CASES[i].bytes, n, &len);
-            if (rc != CASES[i].rc)
-                fail_msg("'%s' cut at %zu: rc %d", CASES[i].bytes, cut, rc);
-            if (rc == MR_OK)
-                assert_int_equal(len, CASES[i].len);
-        }
-    }
+    check_ends(0, CASES, MR_COUNT(CASES));
+}
+
+static void finds_ends_of_resp3(void **state)
+{
+    static const struct end CASES[] = {
+        {"_\r\n", MR_OK, 3},
+        {"#t\r\n", MR_OK, 4},
+        {",1.5e3\r\n", MR_OK, 8},
+        {",-inf\r\n+", MR_OK, 7},
+        {"(-12345678901234567890123\r\n", MR_OK, 27},
+        {"=8\r\ntxt:a\r\nb\r\n", MR_OK, 14},
+        {"!5\r\nERR x\r\n", MR_OK, 11},
+        {"~2\r\n:1\r\n_\r\n", MR_OK, 11},
+        {"%0\r\n", MR_OK, 4},
+        {"%1\r\n+a\r\n%1\r\n#f\r\n*1\r\n,2\r\n+more", MR_OK, 24},
+        {"|1\r\n+ttl\r\n:5\r\n$1\r\nx\r\n", MR_OK, 21},
+        {"*2\r\n|1\r\n+ttl\r\n:5\r\n:1\r\n:2\r\n+more", MR_OK, 26},
+        {">2\r\n+invalidate\r\n*1\r\n$1\r\nk\r\n+OK\r\n", MR_ASIDE, 28},
+        {"$1\r\nx\r\n>1\r\n+a\r\n", MR_OK, 7},
+        {"*1\r\n>1\r\n+a\r\n", MR_EPROTO, 0}, /* never inside a reply */
+        {"|1\r\n+a\r\n+b\r\n>1\r\n+a\r\n", MR_EPROTO, 0},
+        {"%-1\r\n", MR_EPROTO, 0},
+        {"~x\r\n", MR_EPROTO, 0},
+        {"=3\r\nabcX\r\n", MR_EPROTO, 0},
+        {"%99999999999999\r\n", MR_EPROTO, 0},
+        {"*?\r\n", MR_EPROTO, 0},
+        {"%2\r\n+a\r\n+b\r\n+c\r\n", MR_AGAIN, 0},
+        {"=9\r\ntxt:", MR_AGAIN, 0},
+    };
+
+    (void)state;
+    check_ends(1, CASES, MR_COUNT(CASES));
+}
+
+/* What is put aside in pieces does not become part of the reply behind it, nor does that of it. */
+static void a_push_can_come_in_pieces(void **state)
+{
+    static const char PUSH[] = ">2\r\n+a\r\n$6\r\nxxxxxx\r\n";
+    struct mr_reply_state st = {0};
+    size_t len = 0, at = 0;
+
+    (void)state;
+    assert_int_equal(MR_PROTO_RESP.scan_reply(1, &st, PUSH, 14, &len), MR_AGAIN);
+    assert_true(st.aside);
+    at = st.offset < 14 ? (size_t)st.offset : 14;
+    st.offset -= at;
+    assert_int_equal(MR_PROTO_RESP.scan_reply(1, &st, PUSH + at, sizeof(PUSH) - 1 - at, &len),
+                     MR_ASIDE);
+    assert_int_equal(at + len, sizeof(PUSH) - 1);
+    assert_int_equal(MR_PROTO_RESP.scan_reply(1, &st, "+OK\r\n", 5, &len), MR_OK);
 }
 
 /* A caller may pass on what was scanned and keep the rest: the offset moves with it. */
@@ -89,4 +147,5 @@ static void a_large_bulk_can_be_passed_on(void **state)
     assert_int_equal(passed, total);
 }
 
-RUN(T(finds_ends_at_every_split), T(a_large_bulk_can_be_passed_on))
+RUN(T(finds_ends_at_every_split), T(finds_ends_of_resp3), T(a_push_can_come_in_pieces),
+    T(a_large_bulk_can_be_passed_on))
