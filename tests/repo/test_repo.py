@@ -170,7 +170,8 @@ def test_dev_test_fails_with_any_of_its_steps(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(STUB)
         (tmp_path / name).chmod(0o755)
-    (tmp_path / "build/npm/node_modules/memjs").mkdir(parents=True)
+    for name in ("memjs", "ioredis", "redis"):
+        (tmp_path / "build/npm/node_modules" / name).mkdir(parents=True)
 
     def dev_test(failing):
         calls.write_text("")
