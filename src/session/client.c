@@ -458,7 +458,7 @@ static size_t on_data(struct mr_stream *s, const char *bytes, size_t len)
         }
     }
     mr_buf_clear(&service->scratch, &service->loop->slab);
-    if (client->closing && client->head == NULL)
+    if (client->head == NULL && (client->closing || (client->eof && used == len)))
         mr_client_finish(client);
     return used;
 }
@@ -468,9 +468,9 @@ static void on_eof(struct mr_stream *s)
     struct mr_client *client = of_stream(s);
 
     client->eof = true;
-    if (mr_pin_waits(client)) /* nobody is there who could use the answer */
+    if (mr_pin_blocks(client)) /* nobody is there who could use the answer */
         mr_client_cut(client, 0);
-    else if (client->head == NULL)
+    else if (client->head == NULL && client->pauses == 0) /* else there is input left */
         mr_client_finish(client);
 }
 

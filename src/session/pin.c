@@ -390,6 +390,11 @@ bool mr_pin_dispatch(struct mr_client *client, const struct mr_proto_ctx *ctx,
 
 /* ---- going elsewhere ---- */
 
+bool mr_pin_blocks(const struct mr_client *client)
+{
+    return client->pin != NULL && client->pin->blocked;
+}
+
 bool mr_pin_waits(const struct mr_client *client)
 {
     return client->pin != NULL && (client->pin->blocked || (client->barred & MR_PAUSE_LEASE) != 0);

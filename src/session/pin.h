@@ -47,6 +47,9 @@ bool mr_pin_dispatch(struct mr_client *client, const struct mr_proto_ctx *ctx,
 /** The client is gone: gives back what it has. Fine without a pin. */
 void mr_pin_free(struct mr_client *client);
 
+/** True while a command of the client blocks. */
+bool mr_pin_blocks(const struct mr_client *client);
+
 /** True while the client waits for a server that may take any time, or for a lease. */
 bool mr_pin_waits(const struct mr_client *client);
 

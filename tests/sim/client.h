@@ -16,6 +16,7 @@ enum sim_want {
     SIM_WANT_STORE,  /* yes or no to a change of the key, as `yes` says */
     SIM_WANT_COUNT,  /* the number that the counter has then, or no */
     SIM_WANT_ERROR,  /* any error */
+    SIM_WANT_MAYBE,  /* exactly `text`, or nothing */
 };
 
 /** A key that only one client writes, as it is once all is done that was sent. */
@@ -102,7 +103,8 @@ struct sim_client_plan {
     uint32_t stops;      /* a read in this many is followed by a long pause */
     bool long_stops;     /* of seconds */
     bool authorizes;
-    uint32_t meta; /* text: so many of sixteen requests are meta commands */
+    uint32_t transacts; /* Redis: a request in this many is a transaction, or blocks; 0: none */
+    uint32_t meta;      /* text: so many of sixteen requests are meta commands */
     enum sim_ending ending;
 };
 

@@ -40,6 +40,7 @@ static void end(struct sim_server_conn *sc, bool hard)
     struct sim_server_conn **at = &sc->server->conns;
 
     sim_event_cancel(&sc->work);
+    sim_event_cancel(&sc->wake);
     if (hard)
         sim_reset(sc->conn);
     else
@@ -107,7 +108,8 @@ static void work(void *arg)
     struct sim_bytes out = {0};
     bool more = true; /* requests that are all there */
 
-    for (uint32_t n = 0; n < BATCH && !sc->silent && !sc->blocked && !sc->closing; n++) {
+    for (uint32_t n = 0; n < BATCH && !sc->silent && !sc->blocked && !sc->closing && !sc->waiting;
+         n++) {
         const struct mr_slice in = sim_bytes_slice(&sc->in);
         const size_t used = in.len > 0 ? sc->server->proto->serve(sc, in, &out) : 0;
         if (used == 0) {
@@ -127,7 +129,7 @@ static void work(void *arg)
         if (sim_habits.delay_us > 0 && sim_once_in(4))
             break;
     }
-    if (sc->silent)
+    if (sc->silent || sc->waiting)
         return;
     if (sc->closing || (sim_at_end(sc->conn) && (!more || sc->in.end == sc->in.start)))
         end(sc, false);
@@ -135,11 +137,19 @@ static void work(void *arg)
         expect_work(sc);
 }
 
+void sim_server_go_on(struct sim_server_conn *sc, struct sim_bytes *out)
+{
+    sim_event_cancel(&sc->wake);
+    sc->waiting = false;
+    if (!sc->silent && answer(sc, out) && sc->work.place == 0)
+        expect_work(sc);
+}
+
 static void on_bytes(struct sim_conn *c)
 {
     struct sim_server_conn *sc = c->owner;
 
-    if (c->reset) {
+    if (c->reset || (sc->waiting && sim_at_end(c))) {
         end(sc, false);
         return;
     }

@@ -62,8 +62,11 @@ struct sim_server_conn {
     struct sim_conn *conn;
     struct sim_bytes in;
     struct sim_event work;
-    uint64_t served; /* bytes of requests */
-    uint64_t mark;   /* the world's: bytes that were sent at some time */
+    uint64_t served;       /* bytes of requests */
+    uint64_t mark;         /* the world's: bytes that were sent at some time */
+    struct sim_event wake; /* of a command that blocks */
+    void *session;         /* of the protocol */
+    bool waiting;          /* for that: nothing more is served */
     bool authed, binary, decided, silent, blocked, closing;
 };
 
@@ -91,6 +94,9 @@ bool sim_server_delete(struct sim_server *s, struct mr_slice key);
 
 /** A key is changed here: checked against the map that is in force. May be NULL. */
 extern void (*sim_on_write)(struct sim_server_conn *sc, struct mr_slice key);
+
+/** The connection serves on, after it was `waiting`; `out` is what it says first. */
+void sim_server_go_on(struct sim_server_conn *sc, struct sim_bytes *out);
 
 /** True when this request is to be answered with an error. */
 bool sim_server_errs(void);

@@ -114,6 +114,167 @@ static void role(const struct sim_server *s, struct sim_bytes *out)
                             ":100\r\n");
 }
 
+/* ---- transactions and blocking ---- */
+
+/* What a connection has beside its requests. */
+struct session {
+    uint64_t id;
+    bool open, aborted;
+    uint32_t n_queued;
+    struct sim_bytes queue;
+    struct mr_slice watched; /* one key at a time will do */
+    uint64_t watched_cas;
+    struct mr_slice popped; /* what blocks waits for it */
+};
+
+static struct session *session_of(struct sim_server_conn *sc)
+{
+    static uint64_t last_id;
+
+    if (sc->session == NULL) {
+        struct session *s = sim_alloc(sizeof(*s));
+        s->id = ++last_id;
+        sc->session = s;
+    }
+    return sc->session;
+}
+
+static uint64_t cas_of(struct sim_server *s, struct mr_slice key)
+{
+    const struct sim_stored *it = sim_server_find(s, key);
+
+    return it != NULL ? it->cas : 0;
+}
+
+static void run(struct sim_server_conn *sc, const struct mr_slice *args, uint32_t n,
+                struct sim_bytes *out);
+
+static void end_transaction(struct session *s)
+{
+    s->open = s->aborted = false;
+    s->n_queued = 0;
+    s->queue.start = s->queue.end = 0;
+    s->watched.len = 0;
+}
+
+static void execute(struct sim_server_conn *sc, struct session *s, struct sim_bytes *out)
+{
+    struct mr_slice args[ARGS_MAX], left = sim_bytes_slice(&s->queue);
+    const bool broken = s->watched.len > 0 && cas_of(sc->server, s->watched) != s->watched_cas;
+    uint32_t n;
+
+    if (!s->open) {
+        sim_bytes_addf(out, "-ERR EXEC without MULTI\r\n");
+        return;
+    }
+    if (broken) {
+        sim_bytes_addf(out, "*-1\r\n");
+    } else {
+        sim_bytes_addf(out, "*%u\r\n", s->n_queued);
+        while (left.len > 0) {
+            const size_t used = read_request(left, args, &n);
+            run(sc, args, n, out);
+            left = (struct mr_slice){left.at + used, left.len - used};
+        }
+    }
+    end_transaction(s);
+}
+
+/* Something was pushed, or the time is over. */
+static void pop_now(void *arg)
+{
+    struct sim_server_conn *sc = arg;
+    struct session *s = session_of(sc);
+    struct sim_bytes out = {0};
+
+    if (sim_once_in(3)) {
+        sim_bytes_addf(&out, "*-1\r\n");
+    } else {
+        SIM_CHECK(sim_server_find(sc->server, s->popped) == NULL || sim_may_fail(sim_now_us),
+                  "%.*s is popped twice", (int)s->popped.len, s->popped.at);
+        sim_server_store(sc->server, s->popped, s->popped, 0);
+        sim_bytes_addf(&out, "*2\r\n$%zu\r\n%.*s\r\n$%zu\r\n%.*s\r\n", s->popped.len,
+                       (int)s->popped.len, s->popped.at, s->popped.len, (int)s->popped.len,
+                       s->popped.at);
+    }
+    sim_server_go_on(sc, &out);
+}
+
+static void block(struct sim_server_conn *sc, struct mr_slice key)
+{
+    char *copy = sim_alloc(key.len + 1);
+
+    memcpy(copy, key.at, key.len);
+    session_of(sc)->popped = (struct mr_slice){copy, key.len};
+    sc->waiting = true;
+    sim_event_set(&sc->wake, sim_magnitude(100, 2000000), pop_now, sc);
+}
+
+static void unblock(struct sim_server_conn *asker, struct mr_slice id, struct sim_bytes *out)
+{
+    for (struct sim_server_conn *sc = asker->server->conns; sc != NULL; sc = sc->next) {
+        const struct session *s = sc->session;
+        if (s == NULL || !sc->waiting ||
+            !mr_slice_eq(id, mr_slice_of(sim_text("%llu", (unsigned long long)s->id))))
+            continue;
+        struct sim_bytes error = {0};
+        sim_bytes_addf(&error, "-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n");
+        sim_server_go_on(sc, &error);
+        sim_bytes_addf(out, ":1\r\n");
+        return;
+    }
+    sim_bytes_addf(out, ":0\r\n");
+}
+
+/* True when it was a step of a transaction, or part of one. `bytes` are the whole request. */
+static bool take_step(struct sim_server_conn *sc, const struct mr_slice *args, uint32_t n,
+                      struct mr_slice bytes, struct sim_bytes *out)
+{
+    struct session *s = sc->session;
+
+    if (is(args[0], "multi")) {
+        session_of(sc)->open = true;
+        sim_bytes_addf(out, "+OK\r\n");
+    } else if (is(args[0], "exec")) {
+        execute(sc, session_of(sc), out);
+    } else if (is(args[0], "watch") && n == 2) {
+        s = session_of(sc);
+        char *copy = sim_alloc(args[1].len + 1);
+        memcpy(copy, args[1].at, args[1].len);
+        s->watched = (struct mr_slice){copy, args[1].len};
+        s->watched_cas = cas_of(sc->server, args[1]);
+        sim_bytes_addf(out, "+OK\r\n");
+    } else if (is(args[0], "unwatch")) {
+        session_of(sc)->watched.len = 0;
+        sim_bytes_addf(out, "+OK\r\n");
+    } else if (s != NULL && s->open) {
+        sim_bytes_add(&s->queue, bytes.at, bytes.len);
+        s->n_queued++;
+        sim_bytes_addf(out, "+QUEUED\r\n");
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static void run(struct sim_server_conn *sc, const struct mr_slice *args, uint32_t n,
+                struct sim_bytes *out)
+{
+    if (is(args[0], "get") && n == 2) {
+        put_value(sc->server, args[1], out);
+    } else if (is(args[0], "mget")) {
+        sim_bytes_addf(out, "*%u\r\n", n - 1);
+        for (uint32_t i = 1; i < n; i++)
+            put_value(sc->server, args[i], out);
+    } else if ((is(args[0], "set") && n == 3) || is(args[0], "mset")) {
+        set(sc, args, n, out);
+    } else if (is(args[0], "del")) {
+        delete (sc, args, n, out);
+    } else {
+        sim_bytes_addf(out, "-ERR unknown command for a model\r\n");
+    }
+}
+
 static size_t serve(struct sim_server_conn *sc, struct mr_slice in, struct sim_bytes *out)
 {
     struct mr_slice args[ARGS_MAX];
@@ -133,20 +294,18 @@ static size_t serve(struct sim_server_conn *sc, struct mr_slice in, struct sim_b
         role(sc->server, out);
     } else if (is(args[0], "select")) {
         sim_bytes_addf(out, "+OK\r\n");
+    } else if (is(args[0], "client") && n == 2 && is(args[1], "id")) {
+        sim_bytes_addf(out, ":%llu\r\n", (unsigned long long)session_of(sc)->id);
+    } else if (is(args[0], "client") && n == 4) {
+        unblock(sc, args[2], out);
+    } else if (take_step(sc, args, n, (struct mr_slice){in.at, used}, out)) {
+        ;
+    } else if (is(args[0], "blpop") && n == 3) {
+        block(sc, args[1]);
     } else if (sim_server_errs()) {
         sim_bytes_addf(out, "-LOADING a model of an error\r\n");
-    } else if (is(args[0], "get") && n == 2) {
-        put_value(sc->server, args[1], out);
-    } else if (is(args[0], "mget")) {
-        sim_bytes_addf(out, "*%u\r\n", n - 1);
-        for (uint32_t i = 1; i < n; i++)
-            put_value(sc->server, args[i], out);
-    } else if ((is(args[0], "set") && n == 3) || is(args[0], "mset")) {
-        set(sc, args, n, out);
-    } else if (is(args[0], "del")) {
-        delete (sc, args, n, out);
     } else {
-        sim_bytes_addf(out, "-ERR unknown command for a model\r\n");
+        run(sc, args, n, out);
     }
     return used;
 }
