@@ -80,7 +80,7 @@ def test_values_come_in_the_order_of_the_keys_with_one_end(start, mc4):
         assert c.send(b"cas key:1 0 0 3 %d\r\nnew\r\n" % unique).line() == b"EXISTS"
         c.send(b"gat 100 key:1 key:2 key:4 nope\r\n")
         assert [g[0] for g in values(c)] == [b"key:1", b"key:2", b"key:4"]
-    assert m.pool()["fragments"] > 20
+    assert m.pool()["fragments"] > 10  # how many depends on the ports, which are names on the ring
 
 
 def s_count(server):
