@@ -1,4 +1,4 @@
-/* main.c - the order of a start: options, configuration, sockets, then the processes. */
+/* main.c - starts the program: options, configuration, sockets, then processes. */
 #include "admin/admin.h"
 #include "config/diff.h"
 #include "core/log.h"
@@ -35,10 +35,10 @@ struct start {
     struct mr_generation generation;
     struct mr_pidfile pidfile;
     struct mr_inheritance inheritance; /* from the process that this one replaces */
-    bool borrowed;                     /* the files on disk are that process's still */
+    bool borrowed;                     /* files on disk still belong to that process */
     char exe[4096];
     char **argv;
-    int notify; /* of the background start, -1 in the foreground */
+    int notify; /* reports the start in the background; -1 in the foreground */
 };
 
 static const struct mr_admin_hook ADMIN = {mr_admin_attach, mr_admin_finish, mr_admin_detach};
@@ -68,20 +68,31 @@ static void print_line(void *arg, const char *text)
     (void)printf("%s\n", text);
 }
 
-/* What a change from another file to this one will do. */
+/* Prints the effects of a change from another file to this one. */
 static int print_diff(const struct start *s)
 {
     struct mr_config *old;
     struct mr_error err;
     uint32_t n = 0;
 
-    if (mr_config_load(&old, s->options.diff_file, MR_KEY_BYTES_DEFAULT, &err) != MR_OK)
+    if (mr_config_load(&old, s->options.diff_file, MR_KEY_BYTES_DEFAULT, NULL, &err) != MR_OK)
         return complain(&err);
     mr_config_diff(s->generation.config, old, print_line, &n);
     if (n == 0)
-        (void)puts("nothing changes for keys, pools and listeners");
+        (void)puts("no changes to keys, pools or listeners");
     mr_config_free(old);
     return 0;
+}
+
+/* Prints all errors and warnings, or why the file cannot be read. */
+static void print_findings(const struct mr_findings *found, const struct mr_error *err,
+                           enum mr_result rc)
+{
+    for (uint32_t i = 0; i < found->n; i++)
+        (void)fprintf(stderr, "millrace: %s%s\n",
+                      found->list[i].error ? "" : "warning: ", found->list[i].text);
+    if (rc != MR_OK && found->n_errors == 0)
+        (void)complain(err);
 }
 
 static int test_conf(struct start *s)
@@ -90,10 +101,7 @@ static int test_conf(struct start *s)
     struct mr_error err;
     const enum mr_result rc = mr_generation_load(g, &s->options, s->conf_file, &err);
 
-    if (rc != MR_OK)
-        (void)fprintf(stderr, "millrace: %s\n", err.text);
-    for (uint32_t i = 0; rc == MR_OK && i < g->config->n_warnings; i++)
-        (void)fprintf(stderr, "millrace: warning: %s\n", g->config->warnings[i]);
+    print_findings(&g->findings, &err, rc);
     (void)fprintf(stderr, "millrace: configuration file '%s' syntax is %s\n", s->conf_file,
                   rc == MR_OK ? "ok" : "invalid");
     int status = rc == MR_OK ? 0 : 1;
@@ -101,10 +109,11 @@ static int test_conf(struct start *s)
         status = print_diff(s);
     if (rc == MR_OK)
         mr_generation_close(g, NULL);
+    mr_findings_fini(&g->findings);
     return status;
 }
 
-/* Meitu's -k: any prefix of a word, the empty one too, in this order. */
+/* Meitu's -k. Accepts any prefix of a word, even an empty one, in this order. */
 static int send_signal(const struct start *s)
 {
     static const struct {
@@ -122,13 +131,13 @@ static int send_signal(const struct start *s)
     pid_t pid;
     int status = 1;
 
-    if (path == NULL) { /* it may stand in the configuration */
-        if (mr_config_load(&config, s->conf_file, MR_KEY_BYTES_DEFAULT, &err) != MR_OK)
+    if (path == NULL) { /* it may be in the configuration */
+        if (mr_config_load(&config, s->conf_file, MR_KEY_BYTES_DEFAULT, NULL, &err) != MR_OK)
             return complain(&err);
         path = config->pid_file;
     }
     if (path == NULL) {
-        (void)fputs("millrace: option -k needs a pid file: give -p, or pid_file in the "
+        (void)fputs("millrace: option -k needs a pid file: use -p, or set pid_file in the "
                     "configuration\n",
                     stderr);
         goto free_config;
@@ -145,9 +154,9 @@ static int send_signal(const struct start *s)
                               strerror(errno));
             goto free_config;
         }
-    (void)fprintf(
-        stderr, "millrace: option -k knows reload, reopen, stop, shutdown and upgrade, not '%s'\n",
-        word);
+    (void)fprintf(stderr,
+                  "millrace: option -k takes reload, reopen, stop, shutdown or upgrade, not '%s'\n",
+                  word);
 free_config:
     mr_config_free(config);
     return status;
@@ -158,7 +167,7 @@ static bool replaces(const struct start *s)
     return s->inheritance.link >= 0;
 }
 
-/* The file of the process before stays where it is until this one serves. */
+/* The previous process's pid file stays in place until this process serves. */
 static enum mr_result take_pidfile(struct start *s, struct mr_error *err)
 {
     const char *path;
@@ -170,7 +179,7 @@ static enum mr_result take_pidfile(struct start *s, struct mr_error *err)
     return MR_OK;
 }
 
-/* Everything that can fail, while the terminal is still there to hear of it. */
+/* Does everything that may fail while the terminal can still show errors. */
 static enum mr_result prepare(struct start *s, struct mr_error *err)
 {
     const struct mr_config *config = s->generation.config;
@@ -184,7 +193,7 @@ static enum mr_result prepare(struct start *s, struct mr_error *err)
                               replaces(s) ? &s->inheritance.previous : NULL, err);
 }
 
-/* Takes what the process before gives, when it has started this one. */
+/* Receives what the previous process passes on, if there is one. */
 static enum mr_result inherit(struct start *s, struct mr_error *err)
 {
     const char *number = getenv(MR_UPGRADE_ENV);
@@ -197,7 +206,7 @@ static enum mr_result inherit(struct start *s, struct mr_error *err)
     const bool valid = mr_parse_uint(mr_slice_of(number), INT_MAX, &fd);
     (void)unsetenv(MR_UPGRADE_ENV);
     if (!valid)
-        return mr_fail(err, MR_ECONFIG, MR_UPGRADE_ENV " is for the program's own use");
+        return mr_fail(err, MR_ECONFIG, MR_UPGRADE_ENV " is reserved for the program itself");
     s->borrowed = true;
     return mr_inheritance_receive(&s->inheritance, (int)fd, err);
 }
@@ -215,8 +224,7 @@ static void log_start(const struct start *s)
     if (g->engine_error.text[0] != '\0')
         mr_log(MR_LOG_NOTICE, "engine_fallback engine=%s reason=\"%s\"", g->runtime.engine,
                g->engine_error.text);
-    for (uint32_t i = 0; i < g->config->n_warnings; i++)
-        mr_log(MR_LOG_WARN, "conf_warning text=\"%s\"", g->config->warnings[i]);
+    mr_generation_log_findings(g);
 }
 
 static void on_ready(void *arg)
@@ -251,9 +259,10 @@ static void in_child(void *arg)
     s->notify = -1;
 }
 
-/* A single process has a helper all the same when names must be resolved; it dies with us. */
-static int start_lone_resolver(struct start *s)
+/* A single process also needs a resolver for host names. It dies with us. */
+static int start_lone_resolver(void *arg)
 {
+    struct start *s = arg;
     struct mr_generation *g = &s->generation;
     struct mr_error err;
     const pid_t parent = getpid();
@@ -266,7 +275,7 @@ static int start_lone_resolver(struct start *s)
         return -1;
     }
     if (fork() == 0) {
-        in_child(s); /* which may change the log's descriptor */
+        in_child(s); /* may change the log's descriptor */
         int keep[] = {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO, mr_log_fd(), ends[1]};
         mr_close_all_but(keep, MR_COUNT(keep));
         mr_log_set_role("resolver");
@@ -290,7 +299,6 @@ static void alone_is_ready(void *arg)
 static int serve_alone(struct start *s)
 {
     struct mr_generation *g = &s->generation;
-    const int channel = start_lone_resolver(s);
     struct mr_error err;
 
     if (mr_become_user(g->config->user, g->config->group, &err) != MR_OK) {
@@ -299,10 +307,11 @@ static int serve_alone(struct start *s)
     }
     const struct mr_worker_setup setup = {.runtime = &g->runtime,
                                           .listen_fds = g->listeners.fds,
-                                          .channel = channel,
+                                          .channel = start_lone_resolver(s),
+                                          .start_resolver = start_lone_resolver,
                                           .admin = ADMIN,
                                           .on_ready = alone_is_ready,
-                                          .on_ready_arg = s};
+                                          .arg = s};
     const int status = mr_worker_run(&setup);
     mr_generation_close(g, NULL);
     return status;
@@ -330,7 +339,7 @@ static int serve(struct start *s)
     return mr_master_run(&setup);
 }
 
-/* Whoever finds the process id may send signals: from here on they wait to be looked at. */
+/* From here on signals are blocked and queued, because the pid becomes known. */
 static enum mr_result tell_pid(struct start *s, struct mr_error *err)
 {
     mr_block_signals();
@@ -343,8 +352,12 @@ static int run(struct start *s)
     int status = 1;
 
     s->notify = -1;
-    if (mr_generation_load(&s->generation, &s->options, s->conf_file, &err) != MR_OK)
-        return complain(&err);
+    const enum mr_result rc = mr_generation_load(&s->generation, &s->options, s->conf_file, &err);
+    if (rc != MR_OK) {
+        print_findings(&s->generation.findings, &err, rc);
+        mr_findings_fini(&s->generation.findings);
+        return 1;
+    }
     if (inherit(s, &err) != MR_OK || prepare(s, &err) != MR_OK ||
         (s->options.daemonize && !replaces(s) && mr_daemonize(&s->notify, &err) != MR_OK) ||
         tell_pid(s, &err) != MR_OK) {
@@ -369,7 +382,7 @@ int main(int argc, char **argv)
     struct mr_error err;
 
     mr_hold_standard_descriptors();
-    mr_ignore_write_signals();
+    mr_settle_signals();
     if (mr_options_parse(&s.options, argc, argv, &err) != MR_OK) {
         (void)fprintf(stderr, "millrace: %s\n", err.text);
         mr_options_print_usage();

@@ -1,4 +1,4 @@
-/* admin.c - all that is served on the ports of the proxy itself. */
+/* admin.c - serves the statistics port and the admin addresses. */
 #include "admin/admin.h"
 
 #include "admin/http.h"
@@ -8,7 +8,7 @@
 
 struct admin {
     void *stats_port;
-    struct mr_http *http; /* NULL: there is no address for it */
+    struct mr_http *http; /* NULL: no admin address */
     struct mr_admin_control control;
 };
 

@@ -1,5 +1,4 @@
-/* guests.c - connections to the proxy's own ports: how many, how much is kept for them, how long.
- */
+/* guests.c - limits connections to the proxy's own ports: number, memory and duration. */
 #include "admin/guests.h"
 
 static void dismiss(struct mr_guest *guest)

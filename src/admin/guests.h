@@ -1,9 +1,8 @@
 /*
- * guests.h - connections to the proxy's own ports: how many, how much is kept for them, how long.
+ * guests.h - limits connections to the proxy's own ports: number, memory and duration.
  *
- * Nobody is turned away. Beyond the limits the guest that came first has to go, and each has to go
- * when its time is over, however busy it seems. So any number of slow ones cannot keep out one that
- * asks and reads at once.
+ * Nobody is refused. Beyond the limits the oldest connection is closed, and each is closed when its
+ * time is over, however busy. So slow peers cannot keep out one that reads promptly.
  */
 #pragma once
 
@@ -11,9 +10,9 @@
 
 struct mr_guests;
 
-/** Part of the owner's connection; zeroed. */
+/** Embedded in the owner's connection; zeroed. */
 struct mr_guest {
-    struct mr_list link; /* zeroed while it is no guest */
+    struct mr_list link; /* zeroed while not in use */
     struct mr_timer timer;
     struct mr_guests *of;
     uint64_t since_us;
@@ -22,20 +21,20 @@ struct mr_guest {
 
 struct mr_guests {
     struct mr_loop *loop;
-    struct mr_list list; /* by age */
+    struct mr_list list; /* in order of arrival */
     uint32_t n;
     size_t bytes;
 
-    struct mr_timer trim; /* of those of one turn that were too many */
+    struct mr_timer trim; /* removes those beyond the limit after a turn */
 
-    uint32_t most; /* connections that there can be at all; half as many may stay */
+    uint32_t most; /* hard limit on connections; half as many may stay */
     size_t max_bytes;
     uint32_t limit_ms;
-    /** Ends the connection, not later than soon. The guest has left already. */
+    /** Closes the connection, soon at the latest. The guest was already removed. */
     void (*dismiss)(struct mr_guest *guest);
 };
 
-/** The limits and `dismiss` are set by the caller. */
+/** The caller sets the limits and `dismiss`. */
 void mr_guests_init(struct mr_guests *guests, struct mr_loop *loop);
 
 static inline bool mr_guests_full(const struct mr_guests *guests)
@@ -43,14 +42,17 @@ static inline bool mr_guests_full(const struct mr_guests *guests)
     return guests->n >= guests->most;
 }
 
-/** A connection has come. Those of this turn are spared until the next: they could not read yet. */
+/**
+ * Adds a connection. Those of the current turn are spared until the next, because they could not
+ * read yet.
+ */
 void mr_guests_enter(struct mr_guests *guests, struct mr_guest *guest);
 
-/** So many bytes wait in memory for a guest. Others are dismissed for them, it is not. */
+/** Accounts for bytes held in memory for a guest. Other guests are dismissed to make room. */
 void mr_guest_holds(struct mr_guest *guest, size_t bytes);
 
-/** All have to go, and no timer is left. */
+/** Dismisses all guests and stops the timers. */
 void mr_guests_dismiss_all(struct mr_guests *guests);
 
-/** The connection is gone; fine for one that has left already. */
+/** Removes a closed connection. Does nothing if it was already removed. */
 void mr_guest_leave(struct mr_guest *guest);

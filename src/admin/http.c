@@ -17,20 +17,20 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define HELD_MAX       (256u << 20) /* bytes of documents for all guests of an address */
-#define REQUEST_MS     10000u       /* from the accept to the last byte of the answer */
-#define RUNS_MAX       64u          /* of the library, one after the other */
+#define HELD_MAX       (256u << 20) /* bytes of documents, for all connections of an address */
+#define REQUEST_MS     10000u       /* from accept to the last byte of the answer */
+#define RUNS_MAX       64u          /* consecutive runs of the library */
 #define FINISH_US      300000u
 #define FINISH_TURN_MS 10
 
-/* One address. */
+/* An admin address. */
 struct door {
     struct mr_http *http;
     struct MHD_Daemon *daemon;
     struct mr_watch watch;
-    struct mr_timer rest; /* of the library's work, after RUNS_MAX */
+    struct mr_timer rest; /* continues the library's work after RUNS_MAX */
     struct mr_guests guests;
-    bool trusted; /* who gets here may change things: a unix socket with its file mode */
+    bool trusted; /* may change things: a unix socket, protected by its file mode */
 };
 
 struct mr_http {
@@ -41,7 +41,7 @@ struct mr_http {
     uint32_t n;
 };
 
-/* A connection. The library closes the descriptor, after it has told that the connection ends. */
+/* A connection. The library closes its descriptor after reporting the end. */
 struct caller {
     struct mr_guest guest;
     int fd;
@@ -91,7 +91,7 @@ static struct answer reload(const struct door *door, struct MHD_Connection *conn
     if (control->reload == NULL)
         return say(MHD_HTTP_CONFLICT, "a single process cannot reload\n");
     control->reload(control->arg);
-    return say(MHD_HTTP_ACCEPTED, "the reload has been asked for; /stats.json tells how it went\n");
+    return say(MHD_HTTP_ACCEPTED, "reload requested; /stats.json will show the result\n");
 }
 
 static struct answer get(const struct door *door, const char *url)
@@ -111,16 +111,16 @@ static struct answer get(const struct door *door, const char *url)
         return ready(rt);
     if (strcmp(url, "/") == 0)
         return say(MHD_HTTP_OK, "millrace\n\n"
-                                "/metrics          for Prometheus\n"
+                                "/metrics          metrics for Prometheus\n"
                                 "/stats.json       all counters, latencies, workers and servers\n"
-                                "/nutcracker.json  the same as the statistics port says\n"
+                                "/nutcracker.json  what the statistics port sends\n"
                                 "/healthz          200 while this process answers\n"
                                 "/readyz           200 while every worker serves, else 503\n"
-                                "POST /reload      read the configuration again\n");
-    return say(MHD_HTTP_NOT_FOUND, "there is no such page; / lists them\n");
+                                "POST /reload      reload the configuration\n");
+    return say(MHD_HTTP_NOT_FOUND, "no such page; / lists all pages\n");
 }
 
-/* The library has no call that ends a connection; it closes what has come to its end. */
+/* The library has no call to close a connection, but it closes one at end of file. */
 static void dismiss(struct mr_guest *guest)
 {
     (void)shutdown(MR_CONTAINER_OF(guest, struct caller, guest)->fd, SHUT_RDWR);
@@ -156,26 +156,25 @@ static enum MHD_Result handle(void *arg, struct MHD_Connection *connection, cons
                               const char *method, const char *version, const char *upload,
                               size_t *upload_len, void **state)
 {
-    static int seen; /* only its address matters */
     const struct door *door = arg;
     const bool reads = strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0;
     struct answer a;
 
     (void)version;
     (void)upload;
-    if (*state == NULL) { /* the head has come; the body, if any, comes later */
-        *state = &seen;
+    if (*state == NULL) { /* the head has arrived; a body may follow */
+        *state = arg;     /* anything but NULL */
         return MHD_YES;
     }
     if (*upload_len > 0) {
-        *upload_len = 0; /* nothing is said in bodies */
+        *upload_len = 0; /* ignore bodies */
         return MHD_YES;
     }
     if (strcmp(url, "/reload") == 0)
         a = strcmp(method, "POST") == 0 ? reload(door, connection)
-                                        : say(MHD_HTTP_METHOD_NOT_ALLOWED, "POST it\n");
+                                        : say(MHD_HTTP_METHOD_NOT_ALLOWED, "use POST\n");
     else
-        a = reads ? get(door, url) : say(MHD_HTTP_METHOD_NOT_ALLOWED, "GET it\n");
+        a = reads ? get(door, url) : say(MHD_HTTP_METHOD_NOT_ALLOWED, "use GET\n");
     MR_CHECK(a.text != NULL);
     struct MHD_Response *response =
         MHD_create_response_from_buffer(strlen(a.text), a.text, MHD_RESPMEM_MUST_FREE);
@@ -183,7 +182,7 @@ static enum MHD_Result handle(void *arg, struct MHD_Connection *connection, cons
     mr_guest_holds(guest_of(connection), strlen(a.text));
     (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, a.type);
     (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
-    /* the process may be replaced at any time: no connection counts on it */
+    /* the process may be replaced at any time, so connections do not persist */
     (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
     const enum MHD_Result rc = MHD_queue_response(connection, a.status, response);
     MHD_destroy_response(response);
@@ -223,7 +222,7 @@ static bool is_unix(int fd)
 static bool open_door(struct mr_http *http, int port_fd)
 {
     struct door *door = &http->doors[http->n];
-    const int fd = fcntl(port_fd, F_DUPFD_CLOEXEC, 0); /* the library closes it in the end */
+    const int fd = fcntl(port_fd, F_DUPFD_CLOEXEC, 0); /* closed by the library */
 
     if (fd < 0)
         return false;
@@ -283,7 +282,7 @@ void mr_http_finish(struct mr_http *http)
         return;
     const uint64_t until_us = http->loop->now_us + FINISH_US;
     for (uint32_t i = 0; i < http->n; i++) {
-        run(&http->doors[i]); /* what waits to be accepted */
+        run(&http->doors[i]); /* accepts waiting connections */
         const MHD_socket fd = MHD_quiesce_daemon(http->doors[i].daemon);
         if (fd != MHD_INVALID_SOCKET)
             (void)close(fd);

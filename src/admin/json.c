@@ -1,4 +1,4 @@
-/* json.c - the statistics as JSON, summed over the workers or one object for each. */
+/* json.c - statistics as JSON, summed over the workers or per worker. */
 #include "admin/json.h"
 
 #include "admin/sums.h"
@@ -23,7 +23,25 @@ static json_t *number(uint64_t v)
     return json_integer((json_int_t)v);
 }
 
-/* Names stand beside fields: one that would hide a field is told apart by its kind. */
+/* Paths, host names and truncated sentences may not be UTF-8: their bytes above ASCII become `?`.
+ */
+static json_t *sanitized(const char *bytes)
+{
+    json_t *value = json_string(bytes);
+
+    if (value != NULL)
+        return value;
+    char *ascii = strdup(bytes);
+    MR_CHECK(ascii != NULL);
+    for (char *c = ascii; *c != '\0'; c++)
+        if ((unsigned char)*c >= 0x80)
+            *c = '?';
+    value = json_string(ascii);
+    free(ascii);
+    return value;
+}
+
+/* Names and fields share an object. A name equal to a field is prefixed with its kind. */
 static void put_named(json_t *object, const char *kind, const char *name, json_t *value)
 {
     char apart[300];
@@ -78,9 +96,12 @@ static json_t *pool_object(const struct mr_sums *s, uint32_t pool)
         put(object, "request_latency", latency(&sum.request_latency));
         servers = json_object();
     }
-    for (uint32_t i = 0; i < config->pools[pool].servers.n; i++)
-        put_named(servers, "server", config->pools[pool].servers.at[i].name,
-                  server_object(s, config->pools[pool].first_server + i));
+    for (uint32_t i = 0; i < config->pools[pool].servers.n; i++) {
+        const char *name = mr_shown_server(s->runtime, &config->pools[pool], i);
+        if (name != NULL)
+            put_named(servers, "server", name,
+                      server_object(s, config->pools[pool].first_server + i));
+    }
     if (config->meitu)
         put(object, "servers", servers);
     return object;
@@ -95,8 +116,8 @@ static void put_process(json_t *object, const struct mr_sums *s)
 
     (void)gethostname(host, sizeof(host) - 1);
     mr_sum_process(s, &sum);
-    put(object, "service", json_string("nutcracker")); /* collectors look for this name */
-    put(object, "source", json_string(host));
+    put(object, "service", json_string("nutcracker")); /* collectors expect this name */
+    put(object, "source", sanitized(host));
     put(object, "version", json_string(MR_VERSION));
     put(object, "uptime", number((now - rt->started_us) / 1000000u));
     put(object, "timestamp", number(now / 1000000u));
@@ -121,7 +142,7 @@ static json_t *document(const struct mr_sums *s)
     return object;
 }
 
-/* ---- our own shape ---- */
+/* ---- our own format ---- */
 
 static json_t *times(const struct mr_histogram *h)
 {
@@ -139,7 +160,7 @@ static json_t *times(const struct mr_histogram *h)
     return object;
 }
 
-/* Each class apart, and all of them. */
+/* Each class separately, and all together. */
 static json_t *classes(const struct mr_histogram times_of[MR_CLASSES])
 {
     struct mr_histogram all = {0};
@@ -153,7 +174,7 @@ static json_t *classes(const struct mr_histogram times_of[MR_CLASSES])
     return object;
 }
 
-/* As the probes have found it. */
+/* As found by probes. */
 static json_t *health(const struct mr_runtime *rt, const struct mr_pool_config *pool,
                       uint32_t server, uint32_t index)
 {
@@ -167,26 +188,41 @@ static json_t *health(const struct mr_runtime *rt, const struct mr_pool_config *
     if (topology->configured_role != NULL) {
         put(object, "configured_role",
             json_string(mr_role_name(topology->configured_role(pool, server))));
-        put(object, "role", json_string(mr_role_name((enum mr_role)h->role)));
     }
+    if (topology->has_roles)
+        put(object, "role", json_string(mr_role_name((enum mr_role)h->role)));
     put_metrics(object, (const uint64_t *)&m, MR_HEALTH_METRICS, MR_HEALTH_METRIC_COUNT);
     return object;
 }
 
 static json_t *own_server(const struct mr_sums *s, uint32_t pool, uint32_t server, uint32_t index)
 {
-    const struct mr_server_config *config = &s->runtime->config->pools[pool].servers.at[server];
+    const struct mr_pool_config *of = &s->runtime->config->pools[pool];
+    const struct mr_server_config *config = &of->servers.at[server];
+    const char *name = mr_shown_server(s->runtime, of, server);
     struct mr_server_metrics sum;
     json_t *object = json_object();
 
     mr_sum_server(s, index, &sum);
-    put(object, "name", json_string_nocheck(config->name));
-    put(object, "address", json_string_nocheck(config->text));
+    put(object, "name", sanitized(name));
+    put(object, "address", sanitized(config->text[0] != '\0' ? config->text : name));
     put(object, "weight", number(config->weight));
     put_metrics(object, (const uint64_t *)&sum, MR_SERVER_METRICS, MR_SERVER_METRIC_COUNT);
     put(object, "health", health(s->runtime, &s->runtime->config->pools[pool], server, index));
     put(object, "latency", classes(sum.server_times));
     return object;
+}
+
+static void put_discovery(json_t *object, const struct mr_runtime *rt, uint32_t pool)
+{
+    struct mr_discovery_metrics m;
+    json_t *discovery;
+
+    if (!mr_read_discovery(rt, pool, &m))
+        return;
+    discovery = json_object();
+    put_metrics(discovery, (const uint64_t *)&m, MR_DISCOVERY_METRICS, MR_DISCOVERY_METRIC_COUNT);
+    put(object, "discovery", discovery);
 }
 
 static json_t *own_pool(const struct mr_sums *s, uint32_t pool)
@@ -196,18 +232,19 @@ static json_t *own_pool(const struct mr_sums *s, uint32_t pool)
     json_t *object = json_object(), *servers = json_array(), *listens = json_array();
 
     mr_sum_pool(s, pool, &sum);
-    put(object, "name", json_string_nocheck(config->name));
+    put(object, "name", sanitized(config->name));
     put(object, "protocol", json_string(config->protocol->name));
     for (uint32_t i = 0; i < config->listens.n; i++)
-        MR_CHECK(json_array_append_new(listens, json_string_nocheck(config->listens.at[i].text)) ==
-                 0);
+        MR_CHECK(json_array_append_new(listens, sanitized(config->listens.at[i].text)) == 0);
     put(object, "topology", json_string(mr_topology_of(config)->name));
     put(object, "listen", listens);
     put_metrics(object, (const uint64_t *)&sum, MR_POOL_METRICS, MR_POOL_METRIC_COUNT);
     put(object, "latency", classes(sum.request_times));
     for (uint32_t i = 0; i < config->servers.n; i++)
-        MR_CHECK(json_array_append_new(servers, own_server(s, pool, i, config->first_server + i)) ==
-                 0);
+        if (mr_shown_server(s->runtime, config, i) != NULL)
+            MR_CHECK(json_array_append_new(servers,
+                                           own_server(s, pool, i, config->first_server + i)) == 0);
+    put_discovery(object, s->runtime, pool);
     put(object, "servers", servers);
     return object;
 }
@@ -244,7 +281,7 @@ char *mr_stats_json_own(const struct mr_runtime *rt)
     mr_read_proxy(rt, &proxy);
     put_metrics(root, (const uint64_t *)&proxy, MR_PROXY_METRICS, MR_PROXY_METRIC_COUNT);
     put(root, "last_reload_failure",
-        proxy.reload_failures > 0 ? json_string_nocheck(rt->reloads->reason) : json_null());
+        proxy.reload_failures > 0 ? sanitized(rt->reloads->reason) : json_null());
     put(root, "last_reload_failure_at",
         proxy.reload_failures > 0 ? number(rt->reloads->failed_at_us) : json_null());
     put_metrics(root, (const uint64_t *)&sum, MR_PROCESS_METRICS, MR_PROCESS_METRIC_COUNT);
@@ -268,7 +305,7 @@ char *mr_stats_json(const struct mr_runtime *rt)
 
     for (uint32_t i = 0; array && i < rt->n_slots; i++)
         MR_CHECK(json_array_append_new(root, document(&(struct mr_sums){rt, i, 1})) == 0);
-    /* compact: scripts cut twemproxy's text at "name":value */
+    /* compact: scripts search twemproxy's text for "name":value */
     char *dumped = json_dumps(root, JSON_PRESERVE_ORDER | JSON_COMPACT);
     MR_CHECK(dumped != NULL);
     MR_CHECK(asprintf(&text, "%s%s", dumped, array ? "" : "\n") >= 0);

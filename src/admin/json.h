@@ -1,13 +1,14 @@
-/* json.h - the statistics as JSON. */
+/* json.h - statistics as JSON. */
 #pragma once
 
 #include "session/runtime.h"
 
-/** In our own shape: workers, pools and servers with their latencies; caller frees. */
+/** In our own format: workers, pools and servers with latencies. The caller frees the text. */
 char *mr_stats_json_own(const struct mr_runtime *runtime);
 
 /**
- * In the shape that twemproxy's or Meitu's collectors expect, by the layout of the configuration;
- * the whole document, with its line end where the original has one; caller frees.
+ * In the format that collectors for twemproxy or Meitu's fork expect, depending on the layout of
+ * the configuration: the whole document, with a final newline if the original has one. The caller
+ * frees the text.
  */
 char *mr_stats_json(const struct mr_runtime *runtime);

@@ -1,4 +1,4 @@
-/* prometheus.c - the metrics in the text format of Prometheus. */
+/* prometheus.c - metrics in Prometheus's text format. */
 #include "admin/prometheus.h"
 
 #include "admin/sums.h"
@@ -8,14 +8,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Bounds of the histograms shown: powers of two, which are bounds of ours too. */
+/* Histograms show bounds at powers of two, which are also bounds of ours. */
 #define FIRST_BOUND 4  /* 2^4 = 16 us */
 #define LAST_BOUND  25 /* 2^25 us = 33.6 s */
 
 struct writer {
     FILE *out;
     const struct mr_runtime *rt;
-    struct mr_sums all; /* every slot */
+    struct mr_sums all; /* all slots */
     struct mr_pool_metrics *pools;
     struct mr_server_metrics *servers;
 };
@@ -39,14 +39,14 @@ static void quoted(const struct writer *w, const char *text)
     (void)fputc('"', w->out);
 }
 
-/* pool="...", and server="..." where there is one. */
+/* pool="...", and for a server also server="...". */
 static void labels(const struct writer *w, const struct mr_pool_config *pool, int server)
 {
     (void)fputs("pool=", w->out);
     quoted(w, pool->name);
     if (server >= 0) {
         (void)fputs(",server=", w->out);
-        quoted(w, pool->servers.at[server].name);
+        quoted(w, mr_shown_server(w->rt, pool, (uint32_t)server));
     }
 }
 
@@ -63,7 +63,7 @@ static void describe(const struct writer *w, const struct mr_metric_desc *d)
     head(w, d->prometheus, d->kind == MR_METRIC_COUNTER ? "counter" : "gauge", d->help);
 }
 
-/* Values without a label. */
+/* Metrics without labels. */
 static void plain(const struct writer *w, const struct mr_metric_desc *desc, size_t n,
                   const uint64_t *values)
 {
@@ -79,7 +79,7 @@ static void process(const struct writer *w)
     struct mr_proxy_metrics proxy;
     struct mr_process_metrics sum;
 
-    head(w, "info", "gauge", "what runs");
+    head(w, "info", "gauge", "version and I/O engine");
     (void)fprintf(w->out, "millrace_info{version=\"%s\",engine=\"%s\"} 1\n", MR_VERSION,
                   w->rt->engine);
     mr_read_proxy(w->rt, &proxy);
@@ -107,19 +107,25 @@ static void pools(const struct writer *w)
     }
 }
 
+static bool is_shown(const struct writer *w, uint32_t pool, uint32_t server)
+{
+    return mr_shown_server(w->rt, &w->rt->config->pools[pool], server) != NULL;
+}
+
 static void servers(const struct writer *w)
 {
     for (size_t i = 0; i < MR_SERVER_METRIC_COUNT; i++) {
         describe(w, &MR_SERVER_METRICS[i]);
         for (uint32_t p = 0; p < w->rt->config->n_pools; p++)
             for (uint32_t s = 0; s < w->rt->config->pools[p].servers.n; s++)
-                labelled(
-                    w, &MR_SERVER_METRICS[i], &w->rt->config->pools[p], (int)s,
-                    ((const uint64_t *)&w->servers[w->rt->config->pools[p].first_server + s])[i]);
+                if (is_shown(w, p, s))
+                    labelled(w, &MR_SERVER_METRICS[i], &w->rt->config->pools[p], (int)s,
+                             ((const uint64_t *)&w
+                                  ->servers[w->rt->config->pools[p].first_server + s])[i]);
     }
 }
 
-/* Of servers that were probed, or that fail. */
+/* Servers that were probed, or that fail. */
 static void healths(const struct writer *w)
 {
     const struct mr_config *config = w->rt->config;
@@ -130,6 +136,8 @@ static void healths(const struct writer *w)
         for (uint32_t p = 0; p < config->n_pools; p++)
             for (uint32_t s = 0; s < config->pools[p].servers.n; s++) {
                 const uint32_t index = config->pools[p].first_server + s;
+                if (!is_shown(w, p, s))
+                    continue;
                 mr_read_health(w->rt, index, &m);
                 if (w->rt->health[index].state != MR_HEALTH_UNKNOWN || m.failures > 0)
                     labelled(w, &MR_HEALTH_METRICS[i], &config->pools[p], (int)s,
@@ -138,7 +146,7 @@ static void healths(const struct writer *w)
     }
 }
 
-/* Whole microseconds are rounded down, so what is below a power of two is below it in truth. */
+/* Durations are truncated to microseconds, so those counted below a power of two really are. */
 static void histogram(const struct writer *w, const char *name, const struct mr_pool_config *pool,
                       int server, enum mr_class class, const struct mr_histogram *h)
 {
@@ -169,19 +177,32 @@ static void latencies(const struct writer *w)
 {
     const struct mr_config *config = w->rt->config;
 
-    head(w, "request_duration_seconds", "histogram",
-         "from a request that was parsed to its reply written");
+    head(w, "request_duration_seconds", "histogram", "from request parsed to reply written");
     for (uint32_t p = 0; p < config->n_pools; p++)
         for (unsigned c = 0; c < MR_CLASSES; c++)
             histogram(w, "request_duration_seconds", &config->pools[p], -1, (enum mr_class)c,
                       &w->pools[p].request_times[c]);
     head(w, "server_duration_seconds", "histogram",
-         "from a request queued for a server to its reply parsed");
+         "from request queued for the server to reply parsed");
     for (uint32_t p = 0; p < config->n_pools; p++)
         for (uint32_t s = 0; s < config->pools[p].servers.n; s++)
-            for (unsigned c = 0; c < MR_CLASSES; c++)
+            for (unsigned c = 0; c < MR_CLASSES && is_shown(w, p, s); c++)
                 histogram(w, "server_duration_seconds", &config->pools[p], (int)s, (enum mr_class)c,
                           &w->servers[config->pools[p].first_server + s].server_times[c]);
+}
+
+static void discoveries(const struct writer *w)
+{
+    const struct mr_config *config = w->rt->config;
+    struct mr_discovery_metrics m;
+
+    for (size_t i = 0; i < MR_DISCOVERY_METRIC_COUNT; i++) {
+        describe(w, &MR_DISCOVERY_METRICS[i]);
+        for (uint32_t p = 0; p < config->n_pools; p++)
+            if (mr_read_discovery(w->rt, p, &m))
+                labelled(w, &MR_DISCOVERY_METRICS[i], &config->pools[p], -1,
+                         ((const uint64_t *)&m)[i]);
+    }
 }
 
 static void workers(const struct writer *w)
@@ -212,13 +233,17 @@ char *mr_prometheus_text(const struct mr_runtime *rt)
     MR_CHECK(w.out != NULL && w.pools != NULL && w.servers != NULL);
     for (uint32_t i = 0; i < rt->config->n_pools; i++)
         mr_sum_pool(&w.all, i, &w.pools[i]);
-    for (uint32_t i = 0; i < rt->config->n_servers; i++)
-        mr_sum_server(&w.all, i, &w.servers[i]);
+    for (uint32_t p = 0; p < rt->config->n_pools; p++)
+        for (uint32_t s = 0; s < rt->config->pools[p].servers.n; s++)
+            if (is_shown(&w, p, s))
+                mr_sum_server(&w.all, rt->config->pools[p].first_server + s,
+                              &w.servers[rt->config->pools[p].first_server + s]);
     process(&w);
     workers(&w);
     pools(&w);
     servers(&w);
     healths(&w);
+    discoveries(&w);
     latencies(&w);
     MR_CHECK(fclose(w.out) == 0);
     free(w.pools);

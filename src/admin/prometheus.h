@@ -1,8 +1,10 @@
-/* prometheus.h - the metrics in the text format of Prometheus,
- * https://prometheus.io/docs/instrumenting/exposition_formats/ */
+/*
+ * prometheus.h - metrics in Prometheus's text format,
+ * https://prometheus.io/docs/instrumenting/exposition_formats/
+ */
 #pragma once
 
 #include "session/runtime.h"
 
-/** The whole document; caller frees. */
+/** The whole document. The caller frees it. */
 char *mr_prometheus_text(const struct mr_runtime *runtime);

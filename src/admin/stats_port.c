@@ -12,15 +12,15 @@
 #include <string.h>
 #include <unistd.h>
 
-#define HELD_MAX  (256u << 20) /* bytes of documents for all readers */
-#define READER_MS 10000u       /* for a reader to take its document */
+#define HELD_MAX  (256u << 20) /* bytes of documents, for all readers */
+#define READER_MS 10000u       /* for a reader to receive its document */
 
 struct port {
     struct mr_acceptor acceptor;
     struct mr_loop *loop;
     const struct mr_runtime *runtime;
     struct mr_guests guests;
-    uint32_t n_readers; /* guests, and those whose stream is not reaped yet */
+    uint32_t n_readers; /* guests, and streams not reaped yet */
     bool detached;      /* freed with the last reader */
 };
 
@@ -40,7 +40,7 @@ static size_t on_data(struct mr_stream *s, const char *bytes, size_t len)
 {
     (void)s;
     (void)bytes;
-    return len; /* nothing that is said here matters */
+    return len; /* input is ignored */
 }
 
 static void on_eof(struct mr_stream *s)
@@ -72,7 +72,7 @@ static void on_accept(struct mr_acceptor *a, int fd)
 {
     struct port *p = MR_CONTAINER_OF(a, struct port, acceptor);
 
-    if (mr_guests_full(&p->guests)) { /* only by those of this very turn */
+    if (mr_guests_full(&p->guests)) { /* only with guests of this very turn */
         (void)close(fd);
         return;
     }

@@ -1,10 +1,10 @@
-/* stats_port.h - twemproxy's statistics port: connect, get the JSON, closed. */
+/* stats_port.h - twemproxy's statistics port: sends the JSON to whoever connects, and closes. */
 #pragma once
 
 #include "session/runtime.h"
 
-/** Serves the first of runtime->port_fds on the loop. Fits struct mr_stats_hook. */
+/** Serves the first of runtime->port_fds on the loop. */
 void *mr_stats_port_attach(struct mr_loop *loop, const struct mr_runtime *runtime);
 
-/** Stops; open connections are cut. Turn the loop once afterwards. */
+/** Stops and cuts open connections. Turn the loop once afterwards. */
 void mr_stats_port_detach(void *port);

@@ -1,8 +1,9 @@
-/* sums.c - the numbers of several workers as one. */
+/* sums.c - adds up the metrics of several workers. */
 #include "admin/sums.h"
 
 #include "core/check.h"
-#include "upstream/health.h"
+#include "core/clock.h"
+#include "upstream/map.h"
 
 #include <string.h>
 
@@ -66,23 +67,42 @@ void mr_read_health(const struct mr_runtime *rt, uint32_t server, struct mr_heal
                                     .lag_us = h->lag_us};
 }
 
-const char *mr_class_name(enum mr_class class)
+static uint64_t nodes_of(const struct mr_node_table *table, uint32_t n_servers)
 {
-    static const char *const NAMES[] = {"read", "write", "other"};
+    uint64_t n = 0;
 
-    return NAMES[class];
+    for (uint32_t i = 0; i < n_servers; i++) {
+        bool met = table->master_of[i] > 0;
+        for (uint32_t slot = 0; slot < MR_SLOTS && !met; slot++)
+            met = table->owner[slot] == i + 1;
+        n += met;
+    }
+    return n;
 }
 
-const char *mr_health_state_name(uint64_t state)
+bool mr_read_discovery(const struct mr_runtime *rt, uint32_t pool, struct mr_discovery_metrics *m)
 {
-    static const char *const NAMES[] = {"unknown", "up", "down"};
+    const struct mr_node_map *map = rt->node_maps[pool];
 
-    return NAMES[state < MR_COUNT(NAMES) ? state : 0];
+    if (map == NULL)
+        return false;
+    *m = (struct mr_discovery_metrics){
+        .covered = map->covered,
+        .nodes = nodes_of(&map->table, rt->config->pools[pool].servers.n),
+        .nodes_without_room = map->no_room,
+        .age_us = map->learned_us > 0 ? mr_clock_mono_us() - map->learned_us : 0,
+        .refreshes = map->looks,
+        .refresh_failures = map->failures,
+        .changes = map->changes};
+    return true;
 }
 
-const char *mr_slot_state_name(uint64_t state)
+const char *mr_shown_server(const struct mr_runtime *rt, const struct mr_pool_config *pool,
+                            uint32_t server)
 {
-    static const char *const NAMES[] = {"down", "starting", "serving", "draining", "backoff"};
+    const struct mr_health *h = &rt->health[pool->first_server + server];
 
-    return state < MR_COUNT(NAMES) ? NAMES[state] : "unknown";
+    if (server < pool->servers.named)
+        return pool->servers.at[server].name;
+    return mr_health_is_known(h) ? h->addr.text : NULL;
 }

@@ -1,4 +1,4 @@
-/* check.c - what the values of a pool, and pools beside each other, must make together. */
+/* check.c - checks across the values of a pool, and across pools. */
 #include "config/internal.h"
 
 #include <stdlib.h>
@@ -6,8 +6,10 @@
 
 static int by_server_name(const void *a, const void *b)
 {
-    return mr_config_compare_names(((const struct mr_server_config *)a)->name,
-                                   ((const struct mr_server_config *)b)->name);
+    const struct mr_server_config *x = a, *y = b;
+    const int c = mr_config_compare_names(x->name, y->name);
+
+    return c != 0 ? c : mr_place_compare(x->place, y->place);
 }
 
 static int by_pool_name(const void *a, const void *b)
@@ -16,42 +18,50 @@ static int by_pool_name(const void *a, const void *b)
                                    ((const struct mr_pool_config *)b)->name);
 }
 
-/* The ring must be possible; say so where it does not do what it seems to. */
-static enum mr_result check_ring(const struct mr_config_reader *r, const struct mr_yaml *node,
-                                 const struct mr_pool_config *pool)
+static void warn_unreachable(const struct mr_config_reader *r, const struct mr_pool_config *pool,
+                             const uint32_t *shares)
+{
+    for (uint32_t i = 0; i < pool->servers.n && pool->servers.n > 1; i++)
+        if (i != pool->master && shares[i] == 0)
+            mr_config_warn(
+                r, pool->servers.at[i].place,
+                "pool '%s': server '%s' gets no keys: its weight %u is too small compared with the "
+                "others",
+                pool->name, pool->servers.at[i].name, pool->servers.at[i].weight);
+}
+
+/* The ring must be possible to build. Warns where it does not do what it seems to. */
+static void check_ring(const struct mr_config_reader *r, const struct mr_yaml *node,
+                       const struct mr_pool_config *pool)
 {
     struct mr_ring_member *members = mr_config_ring_members(pool);
     struct mr_ring ring;
     struct mr_error why;
 
     if (pool->follow_roles && pool->master != MR_NO_MASTER)
-        members[pool->master].live = true; /* any of them may be the master */
+        members[pool->master].live = true; /* any server may become the master */
     const enum mr_result rc =
         mr_ring_build(&ring, pool->distribution, members, pool->servers.n, &why);
 
     free(members);
-    if (rc != MR_OK)
-        return mr_config_fail(r, node, "pool '%s': %s", pool->name, why.text);
+    if (rc != MR_OK) {
+        (void)mr_config_fail(r, mr_config_place_of(node, "servers"), "pool '%s': %s", pool->name,
+                             why.text);
+        return;
+    }
     uint32_t *shares = mr_ring_shares(&ring, pool->servers.n);
-    for (uint32_t i = 0; i < pool->servers.n && pool->servers.n > 1; i++)
-        if (i != pool->master && shares[i] == 0)
-            mr_config_warn(
-                r->config,
-                "pool '%s': server '%s' gets no points on the ring, no key will reach it: its "
-                "weight %u is too small beside the others",
-                pool->name, pool->servers.at[i].name, pool->servers.at[i].weight);
+    warn_unreachable(r, pool, shares);
     free(shares);
     mr_ring_free(&ring);
     if (pool->servers.n > 1 && pool->distribution == MR_DIST_KETAMA && pool->hash == MR_HASH_crc32)
         mr_config_warn(
-            r->config,
-            "pool '%s': hash crc32 gives numbers up to 32767 only, with ketama nearly every key "
-            "goes to one server; crc32a uses all 32 bits",
+            r, mr_config_place_of(node, "hash"),
+            "pool '%s': hash crc32 has only 15 bits, so ketama sends nearly every key to one "
+            "server; crc32a has 32",
             pool->name);
-    return MR_OK;
 }
 
-/* Names that stand beside the server's own fields in the statistics. */
+/* Server and pool names share a JSON object with these fields. */
 static bool is_stats_field(const char *name)
 {
     static const char *const FIELDS[] = {
@@ -66,15 +76,16 @@ static bool is_stats_field(const char *name)
     return false;
 }
 
-static void warn_stats_name(const struct mr_config_reader *r, const char *kind, const char *name)
+static void warn_stats_name(const struct mr_config_reader *r, struct mr_place at, const char *kind,
+                            const char *name)
 {
     if (is_stats_field(name))
-        mr_config_warn(r->config,
-                       "%s '%s' has the name of a statistics field and is shown there as '%s:%s'",
+        mr_config_warn(r, at,
+                       "%s '%s' is named like a statistics field and appears there as '%s:%s'",
                        kind, name, kind, name);
 }
 
-/* A master is listed last, as in the statistics of Meitu's fork. */
+/* Puts the master last, as Meitu's statistics do. */
 static void find_master(struct mr_pool_config *pool)
 {
     struct mr_server_config *at = pool->servers.at;
@@ -90,84 +101,183 @@ static void find_master(struct mr_pool_config *pool)
         }
 }
 
-/* `servers` is the node of the list; what the pool says of its topology stands beside it. */
-static enum mr_result check_topology(const struct mr_config_reader *r,
-                                     const struct mr_yaml *servers, struct mr_pool_config *pool)
+/* The cluster itself assigns keys to slots, so other settings for that are contradictory. */
+static void check_cluster(const struct mr_config_reader *r, const struct mr_yaml *node,
+                          struct mr_pool_config *pool)
 {
-    bool named = false;
+    if (pool->auto_eject_hosts)
+        (void)mr_config_fail(r, mr_config_place_of(node, "auto_eject_hosts"),
+                             "pool '%s': the nodes of a cluster cannot be ejected", pool->name);
+    if (pool->redis_db > 0)
+        (void)mr_config_fail(r, mr_config_place_of(node, "redis_db"),
+                             "pool '%s': a cluster has database 0 only", pool->name);
+    if (pool->distribution == MR_DIST_RANDOM)
+        (void)mr_config_fail(r, mr_config_place_of(node, "distribution"),
+                             "pool '%s': a cluster has its own distribution", pool->name);
+}
 
-    pool->master = MR_NO_MASTER;
+/* Several names share the keys by a ring. */
+static void check_sentinel(const struct mr_config_reader *r, const struct mr_yaml *node,
+                           struct mr_pool_config *pool)
+{
+    struct mr_ring_member *members = mr_config_name_members(pool);
+    const struct mr_names *names = &pool->master_names;
+    struct mr_ring ring;
+    struct mr_error why;
+
+    if (pool->auto_eject_hosts)
+        (void)mr_config_fail(r, mr_config_place_of(node, "auto_eject_hosts"),
+                             "pool '%s': sentinels decide which servers are in service",
+                             pool->name);
+    if (pool->distribution == MR_DIST_RANDOM)
+        (void)mr_config_fail(r, mr_config_place_of(node, "distribution"),
+                             "pool '%s': sentinels need another distribution than random",
+                             pool->name);
+    for (uint32_t i = 0; i < names->n; i++)
+        for (uint32_t j = 0; j < i; j++)
+            if (strcmp(names->at[i], names->at[j]) == 0)
+                (void)mr_config_fail(r, mr_config_place_of(node, "master_name"),
+                                     "pool '%s' has master_name '%s' twice", pool->name,
+                                     names->at[i]);
+    if (names->n > 0 && pool->distribution != MR_DIST_RANDOM &&
+        mr_ring_build(&ring, pool->distribution, members, names->n, &why) == MR_OK)
+        mr_ring_free(&ring);
+    free(members);
+}
+
+/* Adds places for servers that are yet to be discovered. */
+static void make_room(struct mr_pool_config *pool)
+{
+    const uint32_t n = pool->servers.n + pool->cluster_nodes;
+
+    pool->servers.at = realloc(pool->servers.at, n * sizeof(*pool->servers.at));
+    MR_CHECK(pool->servers.at != NULL);
+    for (; pool->servers.n < n; pool->servers.n++) {
+        struct mr_server_config *s = &pool->servers.at[pool->servers.n];
+        *s = (struct mr_server_config){.text = strdup(""), .name = strdup(""), .weight = 1};
+        MR_CHECK(s->text != NULL && s->name != NULL);
+    }
+}
+
+static const char *kind_of(enum mr_topology topology)
+{
+    return topology == MR_CLUSTER    ? "a cluster"
+           : topology == MR_SENTINEL ? "watched by sentinels"
+                                     : "replicated";
+}
+
+/* False after an error. */
+static bool check_topology(const struct mr_config_reader *r, const struct mr_yaml *node,
+                           struct mr_pool_config *pool)
+{
+    const struct mr_server_config *named = NULL;
+
     for (uint32_t i = 0; i < pool->servers.n; i++)
-        named |= strcmp(pool->servers.at[i].name, MR_MASTER) == 0;
-    if (named && r->config->meitu && !pool->says_topology)
+        if (strcmp(pool->servers.at[i].name, MR_MASTER) == 0)
+            named = &pool->servers.at[i];
+    if (named != NULL && r->config->meitu && !pool->says_topology)
         pool->topology = MR_REPLICATED;
-    if (named && pool->topology == MR_SHARDS)
-        mr_config_warn(r->config,
+    if (named != NULL && pool->topology == MR_SHARDS)
+        mr_config_warn(r, named->place,
                        "pool '%s': the server named '" MR_MASTER
-                       "' is a shard like the others; say \"topology: "
-                       "replicated\" if they are its replicas",
+                       "' is a shard like the others; if they are its replicas, set \"topology: "
+                       "replicated\"",
                        pool->name);
     if (pool->topology == MR_SHARDS)
-        return MR_OK;
+        return true;
+    const struct mr_place at = mr_config_place_of(node, "servers");
+    const uint32_t errors = r->found->n_errors;
     if (!pool->redis)
-        return mr_config_fail(r, servers, "pool '%s': only a redis pool can be replicated",
-                              pool->name);
-    if (!named && !pool->follow_roles)
-        return mr_config_fail(r, servers,
-                              "pool '%s' is replicated, but no server is named '" MR_MASTER
-                              "', and \"follow_roles\" is not true",
-                              pool->name);
-    if (named && pool->servers.n == 1)
-        return mr_config_fail(r, servers, "pool '%s' has no servers beside the master", pool->name);
+        (void)mr_config_fail(r, at, "pool '%s': only a redis pool can be %s", pool->name,
+                             kind_of(pool->topology));
+    if (pool->topology == MR_CLUSTER || pool->topology == MR_SENTINEL) {
+        if (!pool->says_read_from)
+            pool->read_from = MR_READ_MASTER;
+        (pool->topology == MR_CLUSTER ? check_cluster : check_sentinel)(r, node, pool);
+        return r->found->n_errors == errors;
+    }
+    if (named == NULL && !pool->follow_roles)
+        (void)mr_config_fail(r, at,
+                             "pool '%s' is replicated, but no server is named '" MR_MASTER
+                             "', and \"follow_roles\" is not true",
+                             pool->name);
+    if (named != NULL && pool->servers.n == 1)
+        (void)mr_config_fail(r, at, "pool '%s' has no servers besides the master", pool->name);
     find_master(pool);
-    return MR_OK;
+    return r->found->n_errors == errors;
 }
 
-enum mr_result mr_config_check_servers(const struct mr_config_reader *r, const struct mr_yaml *node,
-                                       struct mr_pool_config *pool)
+/* False after an error. Servers are sorted by name; equal names by their position in the file. */
+static bool check_names(const struct mr_config_reader *r, const struct mr_pool_config *pool)
 {
+    const struct mr_server_config *at = pool->servers.at;
+    bool good = true;
+
+    for (uint32_t i = 0; i < pool->servers.n; i++) {
+        if (i > 0 && strcmp(at[i - 1].name, at[i].name) == 0) {
+            (void)mr_config_fail(r, at[i].place, "pool '%s' has servers with same name '%s'",
+                                 pool->name, at[i].name);
+            good = false;
+        } else {
+            warn_stats_name(r, at[i].place, "server", at[i].name);
+        }
+    }
+    return good;
+}
+
+void mr_config_check_servers(const struct mr_config_reader *r, const struct mr_yaml *node,
+                             struct mr_pool_config *pool)
+{
+    static const char *const TOPOLOGY[] = {"servers",  "topology",     "redis",
+                                           "protocol", "follow_roles", NULL};
+    static const char *const RING[] = {"hash", "distribution", NULL};
+
+    pool->master = MR_NO_MASTER;
     qsort(pool->servers.at, pool->servers.n, sizeof(*pool->servers.at), by_server_name);
-    for (uint32_t i = 0; i + 1 < pool->servers.n; i++)
-        if (strcmp(pool->servers.at[i].name, pool->servers.at[i + 1].name) == 0)
-            return mr_config_fail(r, node, "pool '%s' has servers with same name '%s'", pool->name,
-                                  pool->servers.at[i].name);
-    for (uint32_t i = 0; i < pool->servers.n; i++)
-        warn_stats_name(r, "server", pool->servers.at[i].name);
-    const enum mr_result rc = check_topology(r, node, pool);
-    return rc == MR_OK ? check_ring(r, node, pool) : rc;
+    pool->servers.named = pool->servers.n;
+    if (!check_names(r, pool) || !mr_config_sound(node, TOPOLOGY) || !check_topology(r, node, pool))
+        return;
+    if (pool->topology == MR_CLUSTER || pool->topology == MR_SENTINEL)
+        make_room(pool);
+    else if (mr_config_sound(node, RING))
+        check_ring(r, node, pool);
 }
 
-enum mr_result mr_config_check_protocol(const struct mr_config_reader *r,
-                                        const struct mr_yaml *node, struct mr_pool_config *pool)
+void mr_config_check_protocol(const struct mr_config_reader *r, const struct mr_yaml *node,
+                              struct mr_pool_config *pool)
 {
+    static const char *const KEYS[] = {"redis", "protocol", NULL};
     const struct mr_proto *redis = mr_proto_by_name(mr_slice_of("redis"));
 
-    if (pool->protocol != NULL && pool->redis && pool->protocol != redis)
-        return mr_config_fail(
-            r, mr_yaml_get(node, "protocol"),
+    if (!mr_config_sound(node, KEYS))
+        return;
+    if (pool->protocol != NULL && pool->redis && pool->protocol != redis) {
+        (void)mr_config_fail(
+            r, mr_config_place_of(node, "protocol"),
             "pool '%s': \"redis: true\" and \"protocol: %s\" contradict each other", pool->name,
             pool->protocol->name);
+        return;
+    }
     if (pool->protocol == NULL)
         pool->protocol = pool->redis ? redis : mr_proto_by_name(mr_slice_of("memcache"));
     pool->redis = pool->protocol == redis;
     if (!pool->redis && pool->redis_auth != NULL)
-        return mr_config_fail(r, mr_yaml_get(node, "redis_auth"),
-                              "pool '%s': directive \"redis_auth\" is only valid for a redis pool",
-                              pool->name);
-    return MR_OK;
+        (void)mr_config_fail(r, mr_config_place_of(node, "redis_auth"),
+                             "pool '%s': directive \"redis_auth\" is only valid for a redis pool",
+                             pool->name);
 }
 
-static enum mr_result check_listens_differ(const struct mr_config_reader *r,
-                                           const struct mr_yaml *root)
+static void check_listens_differ(const struct mr_config_reader *r)
 {
     const struct mr_listen_ref *refs = r->config->listens;
 
-    for (uint32_t i = 0; i + 1 < r->config->n_listens; i++)
-        if (mr_addr_eq(&refs[i].listen->addr, &refs[i + 1].listen->addr))
-            return mr_config_fail(r, root, "pools '%s' and '%s' have the same listen address '%s'",
-                                  refs[i].pool->name, refs[i + 1].pool->name,
-                                  refs[i + 1].listen->text);
-    return MR_OK;
+    for (uint32_t i = 0; i + 1 < r->config->n_listens; i++) {
+        const struct mr_listen_config *a = refs[i].listen, *b = refs[i + 1].listen;
+        if (mr_addr_eq(&a->addr, &b->addr))
+            (void)mr_config_fail(r, mr_place_compare(a->place, b->place) > 0 ? a->place : b->place,
+                                 "pools '%s' and '%s' have the same listen address '%s'",
+                                 refs[i].pool->name, refs[i + 1].pool->name, b->text);
+    }
 }
 
 static void number_servers(struct mr_config *config)
@@ -180,14 +290,15 @@ static void number_servers(struct mr_config *config)
     }
 }
 
-enum mr_result mr_config_check_pools(const struct mr_config_reader *r, const struct mr_yaml *root)
+void mr_config_check_pools(const struct mr_config_reader *r)
 {
     struct mr_config *config = r->config;
 
     qsort(config->pools, config->n_pools, sizeof(*config->pools), by_pool_name);
     for (uint32_t i = 0; i < config->n_pools && !config->meitu; i++)
-        warn_stats_name(r, "pool", config->pools[i].name);
+        warn_stats_name(r, config->pools[i].place, "pool", config->pools[i].name);
     number_servers(config);
     mr_config_sort_listens(config);
-    return check_listens_differ(r, root);
+    check_listens_differ(r);
+    mr_config_settle_users(r);
 }

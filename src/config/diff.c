@@ -1,4 +1,4 @@
-/* diff.c - what a change from one configuration to another will do. */
+/* diff.c - describes the effects of a configuration change. */
 #include "config/diff.h"
 
 #include <stdarg.h>
@@ -6,11 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SAMPLE 20000u /* keys; the share is off by a percent at most */
+#define SAMPLE 20000u /* keys; accurate to about one percent */
 
 struct map {
     const struct mr_pool_config *pool;
-    struct mr_ring_member *members;
+    struct mr_ring_member *members; /* servers, or names of masters */
+    uint32_t n;
     struct mr_ring ring;
     mr_hash_fn hash;
 };
@@ -20,9 +21,11 @@ static bool open_map(struct map *m, const struct mr_pool_config *pool)
     struct mr_error err;
 
     m->pool = pool;
-    m->members = mr_config_ring_members(pool);
+    m->n = pool->topology == MR_SENTINEL ? pool->master_names.n : pool->servers.n;
+    m->members =
+        pool->topology == MR_SENTINEL ? mr_config_name_members(pool) : mr_config_ring_members(pool);
     m->hash = mr_hash_function(pool->hash);
-    if (mr_ring_build(&m->ring, pool->distribution, m->members, pool->servers.n, &err) == MR_OK)
+    if (mr_ring_build(&m->ring, pool->distribution, m->members, m->n, &err) == MR_OK)
         return true;
     free(m->members);
     return false;
@@ -34,11 +37,9 @@ static void close_map(struct map *m)
     free(m->members);
 }
 
-static const struct mr_server_config *find(const struct map *m, const char *key)
+static uint32_t find(const struct map *m, const char *key)
 {
-    if (m->pool->servers.n == 1)
-        return &m->pool->servers.at[0];
-    return &m->pool->servers.at[mr_ring_pick(&m->ring, m->hash(key, strlen(key)), 0)];
+    return m->n == 1 ? 0 : mr_ring_pick(&m->ring, m->hash(key, strlen(key)), 0);
 }
 
 static bool same_server(const struct mr_server_config *a, const struct mr_server_config *b)
@@ -50,9 +51,26 @@ static bool same_server(const struct mr_server_config *a, const struct mr_server
     return a->host == NULL ? mr_addr_eq(&a->addr, &b->addr) : strcmp(a->host, b->host) == 0;
 }
 
+/* Whether a key that is at `i` in one map is at the same place when it is at `j` in the other. */
+static bool same_place(const struct map *a, uint32_t i, const struct map *b, uint32_t j)
+{
+    if (a->pool->topology == MR_SENTINEL)
+        return strcmp(a->pool->master_names.at[i], b->pool->master_names.at[j]) == 0;
+    return same_server(&a->pool->servers.at[i], &b->pool->servers.at[j]);
+}
+
 static bool same_text(const char *a, const char *b)
 {
     return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
+static bool same_names(const struct mr_names *a, const struct mr_names *b)
+{
+    bool same = a->n == b->n;
+
+    for (uint32_t i = 0; i < a->n && same; i++)
+        same = strcmp(a->at[i], b->at[i]) == 0;
+    return same;
 }
 
 bool mr_config_moves_keys(const struct mr_pool_config *now, const struct mr_pool_config *before)
@@ -60,8 +78,14 @@ bool mr_config_moves_keys(const struct mr_pool_config *now, const struct mr_pool
     if (now->protocol != before->protocol || now->hash != before->hash ||
         now->distribution != before->distribution || now->has_hash_tag != before->has_hash_tag ||
         memcmp(now->hash_tag, before->hash_tag, sizeof(now->hash_tag)) != 0 ||
-        now->redis_db != before->redis_db || now->servers.n != before->servers.n ||
-        now->cross_server != before->cross_server || now->topology != before->topology)
+        now->redis_db != before->redis_db || now->cross_server != before->cross_server ||
+        now->topology != before->topology)
+        return true;
+    if (now->topology == MR_CLUSTER) /* the cluster says where they are */
+        return false;
+    if (now->topology == MR_SENTINEL)
+        return !same_names(&now->master_names, &before->master_names);
+    if (now->servers.n != before->servers.n)
         return true;
     for (uint32_t i = 0; i < now->servers.n; i++) {
         const struct mr_server_config *a = &now->servers.at[i], *b = &before->servers.at[i];
@@ -81,7 +105,9 @@ double mr_config_moved_share(const struct mr_pool_config *now, const struct mr_p
     if (now->redis_db != before->redis_db || now->protocol != before->protocol ||
         now->topology != before->topology)
         return 1;
-    if (now->topology == MR_REPLICATED) { /* all keys are where the writes go */
+    if (now->topology == MR_CLUSTER)
+        return 0;
+    if (now->topology == MR_REPLICATED) { /* all keys are on the master */
         const bool named = now->master != MR_NO_MASTER && before->master != MR_NO_MASTER;
         return named && same_server(&now->servers.at[now->master],
                                     &before->servers.at[before->master])
@@ -95,16 +121,16 @@ double mr_config_moved_share(const struct mr_pool_config *now, const struct mr_p
         return 1;
     }
     for (uint32_t i = 0; i < SAMPLE; i++) {
-        /* spread over the hash, as real keys are; runs of alike ones are not */
+        /* random, like real keys; sequential ones would cluster */
         (void)snprintf(key, sizeof(key), "%x-key-%u", i * 2654435761u, i);
-        moved += !same_server(find(&a, key), find(&b, key));
+        moved += !same_place(&a, find(&a, key), &b, find(&b, key));
     }
     close_map(&a);
     close_map(&b);
     return (double)moved / SAMPLE;
 }
 
-/* ---- the sentences ---- */
+/* ---- sentences ---- */
 
 struct out {
     void (*line)(void *arg, const char *text);
@@ -143,7 +169,7 @@ static void diff_pool(const struct out *o, const struct mr_pool_config *now,
                       const struct mr_pool_config *before)
 {
     if (!mr_config_moves_keys(now, before))
-        return; /* and the keys need not be sampled */
+        return; /* no need to sample keys */
     for (uint32_t i = 0; i < now->servers.n; i++)
         if (!has_server(before, &now->servers.at[i]))
             say(o, "pool %s: server added: %s", now->name, now->servers.at[i].text);
@@ -154,10 +180,10 @@ static void diff_pool(const struct out *o, const struct mr_pool_config *now,
     if (share > 0)
         say(o, "pool %s: %.1f %% of the keys move to another server", now->name, share * 100);
     if (now->hash != before->hash || now->distribution != before->distribution)
-        say(o, "pool %s: hash or distribution changes", now->name);
+        say(o, "pool %s: the hash or distribution changes", now->name);
     if (now->has_hash_tag != before->has_hash_tag ||
         memcmp(now->hash_tag, before->hash_tag, sizeof(now->hash_tag)) != 0)
-        say(o, "pool %s: hash_tag changes: keys that contain one move", now->name);
+        say(o, "pool %s: the hash tag changes: keys that contain one move", now->name);
 }
 
 void mr_config_diff(const struct mr_config *now, const struct mr_config *before,
@@ -176,7 +202,7 @@ void mr_config_diff(const struct mr_config *now, const struct mr_config *before,
     }
     for (uint32_t i = 0; i < before->n_pools; i++)
         if (mr_config_pool(now, before->pools[i].name) == NULL)
-            say(&o, "pool removed: %s; its clients are closed", before->pools[i].name);
+            say(&o, "pool removed: %s; its clients are disconnected", before->pools[i].name);
     diff_listens(&o, now, before, "added");
     diff_listens(&o, before, now, "removed");
 }

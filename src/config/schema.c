@@ -23,7 +23,7 @@ const struct mr_config_key *mr_config_find_key(enum mr_config_scope scope, const
     return NULL;
 }
 
-/* Edits (insert, delete, replace) between two short words. */
+/* Edit distance (insert, delete, replace) of two short words. */
 static unsigned distance(const char *a, const char *b)
 {
     unsigned row[64];
@@ -52,7 +52,7 @@ static unsigned distance(const char *a, const char *b)
 const struct mr_config_key *mr_config_similar_key(enum mr_config_scope scope, const char *name)
 {
     const struct mr_config_key *best = NULL;
-    unsigned best_distance = 4; /* further off is no help */
+    unsigned best_distance = 4; /* more edits make a useless suggestion */
 
     for (size_t i = 0; i < MR_CONFIG_KEY_COUNT; i++) {
         const struct mr_config_key *k = &MR_CONFIG_KEYS[i];

@@ -20,16 +20,22 @@ enum mr_config_type {
     MR_TYPE_DISTRIBUTION,
     MR_TYPE_TAG,
     MR_TYPE_CROSS,
+    MR_TYPE_UNKNOWN,
     MR_TYPE_FAILURE,
     MR_TYPE_TOPOLOGY,
     MR_TYPE_READ_FROM,
     MR_TYPE_FALLBACK,
     MR_TYPE_HEALTH,
+    MR_TYPE_BALANCE,
     MR_TYPE_ENGINE,
     MR_TYPE_ACCEPT,
     MR_TYPE_PROTOCOL,
     MR_TYPE_LISTEN,
     MR_TYPE_SERVERS,
+    MR_TYPE_SENTINELS,
+    MR_TYPE_NAMES,
+    MR_TYPE_COMMANDS,
+    MR_TYPE_USERS,
 };
 
 struct mr_config_key {
@@ -38,15 +44,15 @@ struct mr_config_key {
     const char *name;
     const char *default_text; /* "" for none */
     const char *help;
-    size_t offset; /* of its field in struct mr_config or mr_pool_config */
+    size_t offset; /* offset of the field in struct mr_config or mr_pool_config */
     uint64_t min, max;
 };
 
 extern const struct mr_config_key MR_CONFIG_KEYS[];
 extern const size_t MR_CONFIG_KEY_COUNT;
 
-/** NULL when there is none. */
+/** The key of this name, or NULL. */
 const struct mr_config_key *mr_config_find_key(enum mr_config_scope scope, const char *name);
 
-/** The key whose name a mistyped one is nearest to; NULL when none is near. */
+/** The key most similar to a misspelt name, or NULL. */
 const struct mr_config_key *mr_config_similar_key(enum mr_config_scope scope, const char *name);

@@ -1,4 +1,4 @@
-/* section.c - a mapping of keys: each value into its field. */
+/* section.c - reads a mapping of keys into a struct. */
 #include "config/internal.h"
 
 #include "config/value.h"
@@ -13,14 +13,16 @@ static const char *const BAD_HASH = "is not a valid hash; allowed:"
 #include "route/hashes.def"
     ;
 
-/* The words of the types that are one of a few, in the order of their enums. */
+/* Types whose value is one of a few words, in the order of their enums. */
 static const char *const WORDS[][5] = {
     [MR_TYPE_CROSS] = {"refuse", "first_key"},
+    [MR_TYPE_UNKNOWN] = {"error", "first_key"},
     [MR_TYPE_FAILURE] = {"error", "miss"},
-    [MR_TYPE_TOPOLOGY] = {"shards", "replicated"},
+    [MR_TYPE_TOPOLOGY] = {"shards", "replicated", "cluster", "sentinel"},
     [MR_TYPE_READ_FROM] = {"master", "prefer_replica", "replica", "nearest"},
     [MR_TYPE_FALLBACK] = {"master", "none"},
     [MR_TYPE_HEALTH] = {"auto", "always", "off"},
+    [MR_TYPE_BALANCE] = {"least_connections", "round_robin", "source_hash"},
     [MR_TYPE_ENGINE] = {"auto", "epoll", "io_uring"},
     [MR_TYPE_ACCEPT] = {"auto", "reuseport", "exclusive", "mutex"},
 };
@@ -31,15 +33,16 @@ static enum mr_result unknown_key(const struct mr_config_reader *r, enum mr_conf
     const struct mr_config_key *like = mr_config_similar_key(scope, key->text);
 
     if (like != NULL)
-        return mr_config_fail(r, key, "directive \"%s\" is unknown; did you mean \"%s\"?",
+        return mr_config_fail(r, key->at, "directive \"%s\" is unknown; did you mean \"%s\"?",
                               key->text, like->name);
-    return mr_config_fail(r, key, "directive \"%s\" is unknown", key->text);
+    return mr_config_fail(r, key->at, "directive \"%s\" is unknown", key->text);
 }
 
 static enum mr_result bad_value(const struct mr_config_reader *r, const struct mr_config_key *k,
                                 const struct mr_yaml *value, const char *why)
 {
-    return mr_config_fail(r, value, "directive \"%s\": value \"%s\" %s", k->name, value->text, why);
+    return mr_config_fail(r, value->at, "directive \"%s\": value \"%s\" %s", k->name, value->text,
+                          why);
 }
 
 static enum mr_result set_uint(const struct mr_config_reader *r, const struct mr_config_key *k,
@@ -75,16 +78,16 @@ static enum mr_result set_uint(const struct mr_config_reader *r, const struct mr
     }
     if (v < k->min || v > k->max) {
         if (v == 0 && k->min == 1)
-            return mr_config_fail(r, value, "directive \"%s\" cannot be 0", k->name);
+            return mr_config_fail(r, value->at, "directive \"%s\" cannot be 0", k->name);
         return mr_config_fail(
-            r, value, "directive \"%s\": value \"%s\" is out of range; allowed: %llu to %llu",
+            r, value->at, "directive \"%s\": value \"%s\" is out of range; allowed: %llu to %llu",
             k->name, value->text, (unsigned long long)k->min, (unsigned long long)k->max);
     }
     *(uint32_t *)field = (uint32_t)v;
     return MR_OK;
 }
 
-/* The word's number, or -1 after failing. */
+/* Index of the word, or -1 after reporting an error. */
 static int find_choice(const struct mr_config_reader *r, const struct mr_config_key *k,
                        const struct mr_yaml *value)
 {
@@ -130,7 +133,7 @@ static enum mr_result set_word(const struct mr_config_reader *r, const struct mr
         *(const struct mr_proto **)field = mr_proto_by_name(text);
         return *(const struct mr_proto **)field != NULL
                    ? MR_OK
-                   : bad_value(r, k, value, "is not a protocol; allowed: redis, memcache");
+                   : bad_value(r, k, value, "is not a protocol; allowed: redis, memcache, tcp");
     }
 }
 
@@ -140,7 +143,8 @@ static enum mr_result set_text(const struct mr_config_reader *r, const struct mr
     if (k->type != MR_TYPE_TEXT && find_choice(r, k, value) < 0)
         return MR_ECONFIG;
     if (strlen(value->text) < k->min)
-        return mr_config_fail(r, value, "directive \"%s\" is too short; at least %llu characters",
+        return mr_config_fail(r, value->at,
+                              "directive \"%s\" is too short; it needs at least %llu characters",
                               k->name, (unsigned long long)k->min);
     free(*field);
     *field = strdup(value->text);
@@ -155,9 +159,10 @@ static enum mr_result add_listen(const struct mr_config_reader *r, const struct 
     struct mr_listen_config one;
 
     if (value->kind != MR_YAML_SCALAR)
-        return mr_config_fail(r, value, "directive \"%s\" must be an address", k->name);
+        return mr_config_fail(r, value->at, "directive \"%s\" must be an address", k->name);
     if (mr_value_listen(&one, value->text, &why) != MR_OK)
         return bad_value(r, k, value, why.text);
+    one.place = value->at;
     list->at = realloc(list->at, (list->n + 1) * sizeof(one));
     MR_CHECK(list->at != NULL);
     list->at[list->n++] = one;
@@ -171,8 +176,43 @@ static enum mr_result add_server(const struct mr_config_reader *r, const struct 
     struct mr_server_config one;
 
     if (value->kind != MR_YAML_SCALAR)
-        return mr_config_fail(r, value, "directive \"%s\" must be a list of servers", k->name);
-    if (mr_value_server(&one, value->text, &why) != MR_OK)
+        return mr_config_fail(r, value->at, "directive \"%s\" must be a list of servers", k->name);
+    const enum mr_result rc = k->type == MR_TYPE_SENTINELS
+                                  ? mr_value_sentinel(&one, value->text, &why)
+                                  : mr_value_server(&one, value->text, &why);
+    if (rc != MR_OK)
+        return bad_value(r, k, value, why.text);
+    one.place = value->at;
+    list->at = realloc(list->at, (list->n + 1) * sizeof(one));
+    MR_CHECK(list->at != NULL);
+    list->at[list->n++] = one;
+    return MR_OK;
+}
+
+static enum mr_result add_name(const struct mr_config_reader *r, const struct mr_config_key *k,
+                               const struct mr_yaml *value, struct mr_names *list)
+{
+    if (value->kind != MR_YAML_SCALAR || value->text[0] == '\0' ||
+        strlen(value->text) > MR_NAME_BYTES || mr_value_has_control(value->text))
+        return mr_config_fail(r, value->at, "directive \"%s\" must be a name of at most %u bytes",
+                              k->name, MR_NAME_BYTES);
+    list->at = realloc(list->at, (list->n + 1) * sizeof(*list->at));
+    MR_CHECK(list->at != NULL);
+    list->at[list->n] = strdup(value->text);
+    MR_CHECK(list->at[list->n] != NULL);
+    list->n++;
+    return MR_OK;
+}
+
+static enum mr_result add_command(const struct mr_config_reader *r, const struct mr_config_key *k,
+                                  const struct mr_yaml *value, struct mr_commands *list)
+{
+    struct mr_error why;
+    struct mr_resp_command one;
+
+    if (value->kind != MR_YAML_SCALAR)
+        return mr_config_fail(r, value->at, "directive \"%s\" must be a list of commands", k->name);
+    if (mr_value_command(&one, value->text, &why) != MR_OK)
         return bad_value(r, k, value, why.text);
     list->at = realloc(list->at, (list->n + 1) * sizeof(one));
     MR_CHECK(list->at != NULL);
@@ -180,20 +220,37 @@ static enum mr_result add_server(const struct mr_config_reader *r, const struct 
     return MR_OK;
 }
 
+static enum mr_result add(const struct mr_config_reader *r, const struct mr_config_key *k,
+                          const struct mr_yaml *value, void *list)
+{
+    switch (k->type) {
+    case MR_TYPE_LISTEN:
+        return add_listen(r, k, value, list);
+    case MR_TYPE_SERVERS:
+    case MR_TYPE_SENTINELS:
+        return add_server(r, k, value, list);
+    case MR_TYPE_NAMES:
+        return add_name(r, k, value, list);
+    default: /* MR_TYPE_COMMANDS */
+        return add_command(r, k, value, list);
+    }
+}
+
 static enum mr_result set_list(const struct mr_config_reader *r, const struct mr_config_key *k,
                                const struct mr_yaml *value, void *field)
 {
-    enum mr_result rc = MR_OK;
+    enum mr_result all = MR_OK;
 
-    if (k->type == MR_TYPE_LISTEN && value->kind == MR_YAML_SCALAR)
-        return add_listen(r, k, value, field);
+    if ((k->type == MR_TYPE_LISTEN || k->type == MR_TYPE_NAMES) && value->kind == MR_YAML_SCALAR)
+        return add(r, k, value, field);
     if (value->kind != MR_YAML_LIST || value->n == 0)
-        return mr_config_fail(r, value, "directive \"%s\" must be a list with one entry at least",
-                              k->name);
-    for (uint32_t i = 0; i < value->n && rc == MR_OK; i++)
-        rc = k->type == MR_TYPE_LISTEN ? add_listen(r, k, value->children[i], field)
-                                       : add_server(r, k, value->children[i], field);
-    return rc;
+        return mr_config_fail(r, value->at,
+                              "directive \"%s\" must be a list with at least one entry", k->name);
+    for (uint32_t i = 0; i < value->n; i++) {
+        const enum mr_result rc = add(r, k, value->children[i], field);
+        all = rc != MR_OK ? rc : all;
+    }
+    return all;
 }
 
 static enum mr_result set_tag(const struct mr_config_reader *r, const struct mr_config_key *k,
@@ -217,18 +274,21 @@ static enum mr_result set_bool(const struct mr_config_reader *r, const struct mr
     return MR_OK;
 }
 
-/* Puts one value into the struct at `base`. */
+/* Stores one value in the struct at `base`. */
 static enum mr_result set(const struct mr_config_reader *r, const struct mr_config_key *k,
                           const struct mr_yaml *value, void *base)
 {
     void *field = (char *)base + k->offset;
 
-    if (k->type == MR_TYPE_LISTEN || k->type == MR_TYPE_SERVERS)
+    if (k->type == MR_TYPE_LISTEN || k->type == MR_TYPE_SERVERS || k->type == MR_TYPE_SENTINELS ||
+        k->type == MR_TYPE_NAMES || k->type == MR_TYPE_COMMANDS)
         return set_list(r, k, value, field);
+    if (k->type == MR_TYPE_USERS)
+        return mr_config_read_users(r, value);
     if (value->kind != MR_YAML_SCALAR)
-        return mr_config_fail(r, value, "directive \"%s\" must be a single value", k->name);
+        return mr_config_fail(r, value->at, "directive \"%s\" must be a single value", k->name);
     if (value->text[0] == '\0')
-        return mr_config_fail(r, value, "directive \"%s\" has no value", k->name);
+        return mr_config_fail(r, value->at, "directive \"%s\" has no value", k->name);
     switch (k->type) {
     case MR_TYPE_BOOL:
         return set_bool(r, k, value, field);
@@ -255,11 +315,13 @@ static enum mr_result set(const struct mr_config_reader *r, const struct mr_conf
     case MR_TYPE_ENGINE:
         return set_text(r, k, value, field);
     case MR_TYPE_CROSS:
+    case MR_TYPE_UNKNOWN:
     case MR_TYPE_FAILURE:
     case MR_TYPE_TOPOLOGY:
     case MR_TYPE_READ_FROM:
     case MR_TYPE_FALLBACK:
     case MR_TYPE_HEALTH:
+    case MR_TYPE_BALANCE:
         return set_choice(r, k, value, field);
     case MR_TYPE_HASH:
     case MR_TYPE_DISTRIBUTION:
@@ -269,6 +331,10 @@ static enum mr_result set(const struct mr_config_reader *r, const struct mr_conf
         return set_tag(r, k, value, base);
     case MR_TYPE_LISTEN:
     case MR_TYPE_SERVERS:
+    case MR_TYPE_SENTINELS:
+    case MR_TYPE_NAMES:
+    case MR_TYPE_COMMANDS:
+    case MR_TYPE_USERS:
         break;
     }
     MR_BUG("a key of no type");
@@ -297,27 +363,10 @@ static int by_key_and_place(const void *a, const void *b)
     const struct mr_yaml *y = (*(struct mr_yaml *const *)b)->key;
     const int c = strcmp(x->text, y->text);
 
-    if (c != 0)
-        return c;
-    return x->line != y->line ? (x->line < y->line ? -1 : 1) : (x->column < y->column ? -1 : 1);
+    return c != 0 ? c : mr_place_compare(x->at, y->at);
 }
 
-/* The first entry in the file whose key stood there before; NULL when there is none. */
-static const struct mr_yaml *first_duplicate(struct mr_yaml *const *sorted, uint32_t n)
-{
-    const struct mr_yaml *first = NULL;
-
-    for (uint32_t i = 1; i < n; i++)
-        if (strcmp(sorted[i - 1]->key->text, sorted[i]->key->text) == 0 &&
-            (first == NULL || sorted[i]->key->line < first->key->line ||
-             (sorted[i]->key->line == first->key->line &&
-              sorted[i]->key->column < first->key->column)))
-            first = sorted[i];
-    return first;
-}
-
-enum mr_result mr_config_check_duplicates(const struct mr_config_reader *r,
-                                          const struct mr_yaml *map)
+void mr_config_check_duplicates(const struct mr_config_reader *r, const struct mr_yaml *map)
 {
     struct mr_yaml **sorted = calloc(map->n + 1, sizeof(*sorted));
 
@@ -325,25 +374,29 @@ enum mr_result mr_config_check_duplicates(const struct mr_config_reader *r,
     if (map->n > 0)
         memcpy(sorted, map->children, map->n * sizeof(*sorted));
     qsort(sorted, map->n, sizeof(*sorted), by_key_and_place);
-    const struct mr_yaml *twice = first_duplicate(sorted, map->n);
+    for (uint32_t i = 1; i < map->n; i++)
+        if (strcmp(sorted[i - 1]->key->text, sorted[i]->key->text) == 0) {
+            sorted[i]->bad = true;
+            (void)mr_config_fail(r, sorted[i]->key->at, "directive \"%s\" is a duplicate",
+                                 sorted[i]->key->text);
+        }
     free(sorted);
-    if (twice == NULL)
-        return MR_OK;
-    return mr_config_fail(r, twice->key, "directive \"%s\" is a duplicate", twice->key->text);
 }
 
-enum mr_result mr_config_read_section(const struct mr_config_reader *r, enum mr_config_scope scope,
-                                      const struct mr_yaml *map, void *base)
+void mr_config_read_section(const struct mr_config_reader *r, enum mr_config_scope scope,
+                            const struct mr_yaml *map, void *base)
 {
-    enum mr_result rc;
-
-    if (map->kind != MR_YAML_MAP)
-        return mr_config_fail(r, map, "\"%s\" must be a mapping of directives", map->key->text);
-    rc = mr_config_check_duplicates(r, map);
-    for (uint32_t i = 0; i < map->n && rc == MR_OK; i++) {
-        const struct mr_yaml *value = map->children[i];
-        const struct mr_config_key *k = mr_config_find_key(scope, value->key->text);
-        rc = k != NULL ? set(r, k, value, base) : unknown_key(r, scope, value->key);
+    if (map->kind != MR_YAML_MAP) {
+        (void)mr_config_fail(r, map->at, "\"%s\" must be a mapping of directives", map->key->text);
+        return;
     }
-    return rc;
+    mr_config_check_duplicates(r, map);
+    for (uint32_t i = 0; i < map->n; i++) {
+        struct mr_yaml *value = map->children[i];
+        const struct mr_config_key *k = mr_config_find_key(scope, value->key->text);
+        if (value->bad)
+            continue;
+        value->bad =
+            (k != NULL ? set(r, k, value, base) : unknown_key(r, scope, value->key)) != MR_OK;
+    }
 }

@@ -1,4 +1,4 @@
-/* snapshot.c - asking a configuration, and freeing it. */
+/* snapshot.c - looks things up in a configuration, and frees it. */
 #include "config/config.h"
 
 #include "config/internal.h"
@@ -16,6 +16,17 @@ struct mr_ring_member *mr_config_ring_members(const struct mr_pool_config *pool)
         members[i] = (struct mr_ring_member){.name = mr_slice_of(pool->servers.at[i].name),
                                              .weight = pool->servers.at[i].weight,
                                              .live = i != pool->master};
+    return members;
+}
+
+struct mr_ring_member *mr_config_name_members(const struct mr_pool_config *pool)
+{
+    struct mr_ring_member *members = calloc(pool->master_names.n + 1, sizeof(*members));
+
+    MR_CHECK(members != NULL);
+    for (uint32_t i = 0; i < pool->master_names.n; i++)
+        members[i] = (struct mr_ring_member){
+            .name = mr_slice_of(pool->master_names.at[i]), .weight = 1, .live = true};
     return members;
 }
 
@@ -44,11 +55,11 @@ static int server_is(const void *name, const void *server)
 const struct mr_server_config *mr_config_server(const struct mr_pool_config *pool, const char *name)
 {
     const struct mr_servers *s = &pool->servers;
-    const bool has_master = pool->master != MR_NO_MASTER; /* it stands last, out of order */
+    const bool has_master = pool->master != MR_NO_MASTER; /* it is last, out of order */
 
     if (has_master && strcmp(name, s->at[pool->master].name) == 0)
         return &s->at[pool->master];
-    return bsearch(name, s->at, s->n - has_master, sizeof(*s->at), server_is);
+    return bsearch(name, s->at, s->named - has_master, sizeof(*s->at), server_is);
 }
 
 static int by_address(const void *a, const void *b)
@@ -96,8 +107,16 @@ static void free_pool(struct mr_pool_config *pool)
     for (uint32_t i = 0; i < pool->servers.n; i++)
         mr_server_config_fini(&pool->servers.at[i]);
     free(pool->servers.at);
+    for (uint32_t i = 0; i < pool->commands.n; i++)
+        mr_value_command_fini(&pool->commands.at[i]);
+    free(pool->commands.at);
     free(pool->name);
     free(pool->redis_auth);
+    free(pool->sentinel_auth);
+    for (uint32_t i = 0; i < pool->master_names.n; i++)
+        free(pool->master_names.at[i]);
+    free(pool->master_names.at);
+    free(pool->users.at);
 }
 
 void mr_config_free(struct mr_config *config)
@@ -106,11 +125,9 @@ void mr_config_free(struct mr_config *config)
         return;
     for (uint32_t i = 0; i < config->n_pools; i++)
         free_pool(&config->pools[i]);
-    for (uint32_t i = 0; i < config->n_warnings; i++)
-        free(config->warnings[i]);
+    mr_config_free_users(config);
     free(config->pools);
     free(config->listens);
-    free(config->warnings);
     free(config->user);
     free(config->group);
     free(config->source);

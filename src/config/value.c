@@ -1,8 +1,10 @@
-/* value.c - configuration values from their text. */
+/* value.c - parses configuration values. */
 #include "config/value.h"
 
+#include "core/metrics.h"
 #include "core/number.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <strings.h>
@@ -65,6 +67,15 @@ static char *copy(struct mr_slice s)
     return text;
 }
 
+static char *copy_lower(struct mr_slice s)
+{
+    char *text = copy(s);
+
+    for (char *c = text; *c != '\0'; c++)
+        *c = (char)tolower((unsigned char)*c);
+    return text;
+}
+
 static bool parse_port(struct mr_slice s, uint16_t *port)
 {
     uint64_t v;
@@ -75,7 +86,7 @@ static bool parse_port(struct mr_slice s, uint16_t *port)
     return true;
 }
 
-/* Cuts `s` at the last `c`: what is behind goes to *tail. */
+/* Cuts `s` at the last `c`; *tail gets what follows. */
 static bool cut_last(struct mr_slice *s, char c, struct mr_slice *tail)
 {
     const char *at = s->len > 0 ? memrchr(s->at, c, s->len) : NULL;
@@ -159,7 +170,7 @@ static enum mr_result bad_server(struct mr_error *err, const char *what)
     return mr_fail(err, MR_ECONFIG, "has %s in " SERVER_FORMAT " format string", what);
 }
 
-/* The name of a server without one: twemproxy leaves memcached's own port out. */
+/* Name of a server without one. twemproxy omits port 11211. */
 static char *default_name(struct mr_slice host, uint16_t port, bool is_unix)
 {
     char *name = NULL;
@@ -175,6 +186,23 @@ static char *default_name(struct mr_slice host, uint16_t port, bool is_unix)
     return name;
 }
 
+enum mr_result mr_value_sentinel(struct mr_server_config *out, const char *text,
+                                 struct mr_error *err)
+{
+    const char *blank = strchr(text, ' ');
+    const size_t place = blank != NULL ? (size_t)(blank - text) : strlen(text);
+    char *weighted = NULL;
+
+    *out = (struct mr_server_config){0};
+    if (memchr(text, ':', place) == NULL)
+        return mr_fail(err, MR_ECONFIG, "has an invalid \"hostname:port [name]\" format string");
+    MR_CHECK(asprintf(&weighted, "%.*s:1%s", (int)place, text, text + place) >= 0);
+    const enum mr_result rc = mr_value_server(out, weighted, err);
+    free(weighted);
+    out->is_sentinel = true;
+    return rc;
+}
+
 enum mr_result mr_value_server(struct mr_server_config *out, const char *text, struct mr_error *err)
 {
     const bool is_unix = text[0] == '/';
@@ -187,7 +215,7 @@ enum mr_result mr_value_server(struct mr_server_config *out, const char *text, s
     if (cut_last(&rest, ' ', &name) && name.len == 0)
         return bad_server(err, "an empty name");
     if (name.len > MR_NAME_BYTES)
-        return mr_fail(err, MR_ECONFIG, "has a name of %zu bytes, at most %u are allowed", name.len,
+        return mr_fail(err, MR_ECONFIG, "has a name of %zu bytes; at most %u are allowed", name.len,
                        MR_NAME_BYTES);
     if (!cut_last(&rest, ':', &weight_text))
         return mr_fail(err, MR_ECONFIG, "has an invalid " SERVER_FORMAT " format string");
@@ -202,15 +230,78 @@ enum mr_result mr_value_server(struct mr_server_config *out, const char *text, s
     if (rest.len == 0 || (rest.len == 2 && rest.at[0] == '['))
         return bad_server(err, "an empty hostname");
     if (rest.len > MR_HOST_BYTES)
-        return mr_fail(err, MR_ECONFIG, "has a hostname of %zu bytes, at most %u are allowed",
+        return mr_fail(err, MR_ECONFIG, "has a hostname of %zu bytes; at most %u are allowed",
                        rest.len, MR_HOST_BYTES);
     if (is_unix && mr_addr_unix(&out->addr, rest, err) != MR_OK)
         return MR_ECONFIG;
     if (!is_unix)
-        (void)mr_addr_numeric(&out->addr, rest, out->port); /* a name is resolved later */
+        (void)mr_addr_numeric(&out->addr, rest, out->port); /* names are resolved later */
     out->weight = (uint32_t)weight;
     out->text = copy(mr_slice_of(text));
     out->host = is_unix ? NULL : copy(rest);
     out->name = name.len > 0 ? copy(name) : default_name(rest, out->port, is_unix);
     return MR_OK;
+}
+
+/* ---- commands ---- */
+
+#define COMMAND_FORMAT "\"NAME ARITY read|write FIRST LAST STEP\", as in \"json.get -2 read 1 1 1\""
+
+/* Parses the number at *at; a space or the end must follow. */
+static bool next_number(const char **at, long min, long max, long *out)
+{
+    char *end;
+
+    *out = strtol(*at, &end, 10);
+    if (end == *at || (*end != ' ' && *end != '\0') || *out < min || *out > max)
+        return false;
+    *at = end;
+    return true;
+}
+
+static bool read_class(const char **at, uint8_t *class)
+{
+    *at += strspn(*at, " ");
+    const struct mr_slice word = {*at, strcspn(*at, " ")};
+    *at += word.len;
+    *class = mr_slice_eq(word, mr_slice_of("read")) ? MR_CLASS_READ : MR_CLASS_WRITE;
+    return *class == MR_CLASS_READ || mr_slice_eq(word, mr_slice_of("write"));
+}
+
+/* All zero, or a range that starts after the command's name. */
+static bool is_range(long first, long last, long step)
+{
+    if (first == 0)
+        return last == 0 && step == 0;
+    return step > 0 && (last < 0 || last >= first);
+}
+
+enum mr_result mr_value_command(struct mr_resp_command *out, const char *text, struct mr_error *err)
+{
+    const struct mr_slice name = {text, strcspn(text, " ")};
+    const char *at = text + name.len;
+    struct mr_resp_command c = {.handling = MR_RESP_ROUTE};
+    long arity, first, last, step;
+
+    if (name.len == 0 || name.len > MR_RESP_NAME_BYTES || mr_value_has_control(text))
+        return mr_fail(err, MR_ECONFIG, "must begin with a name of 1 to %u characters; format: %s",
+                       MR_RESP_NAME_BYTES, COMMAND_FORMAT);
+    if (!next_number(&at, INT16_MIN, INT16_MAX, &arity) || !read_class(&at, &c.class) ||
+        !next_number(&at, 0, INT8_MAX, &first) || !next_number(&at, INT8_MIN, INT8_MAX, &last) ||
+        !next_number(&at, 0, INT8_MAX, &step) || *at != '\0' || arity == 0 ||
+        !is_range(first, last, step))
+        return mr_fail(err, MR_ECONFIG, "is not a command; format: %s", COMMAND_FORMAT);
+    c.arity = (int16_t)arity;
+    c.keys = first > 0 ? MR_RESP_KEYS : MR_RESP_NO_KEYS;
+    c.a = (int8_t)first;
+    c.b = (int8_t)last;
+    c.c = (int8_t)step;
+    c.name = copy_lower(name);
+    *out = c;
+    return MR_OK;
+}
+
+void mr_value_command_fini(struct mr_resp_command *c)
+{
+    free((void *)(uintptr_t)c->name);
 }

@@ -1,4 +1,4 @@
-/* yaml.c - a YAML document as a tree, on libyaml. */
+/* yaml.c - parses YAML into a tree, using libyaml. */
 #include "config/yaml.h"
 
 #include <stdlib.h>
@@ -10,13 +10,19 @@
 struct reader {
     yaml_parser_t parser;
     yaml_event_t event;
-    const char *path;
+    struct mr_place *where;
     struct mr_error *err;
 };
 
+static struct mr_place place_of(yaml_mark_t mark)
+{
+    return (struct mr_place){(uint32_t)mark.line + 1, (uint32_t)mark.column + 1};
+}
+
 static enum mr_result fail_at(struct reader *r, yaml_mark_t at, const char *what)
 {
-    return mr_fail(r->err, MR_ECONFIG, "%s:%zu:%zu: %s", r->path, at.line + 1, at.column + 1, what);
+    *r->where = place_of(at);
+    return mr_fail(r->err, MR_ECONFIG, "%s", what);
 }
 
 static enum mr_result next(struct reader *r)
@@ -33,8 +39,7 @@ static struct mr_yaml *new_node(const struct reader *r, enum mr_yaml_kind kind)
 
     MR_CHECK(node != NULL);
     node->kind = kind;
-    node->line = (uint32_t)r->event.start_mark.line + 1;
-    node->column = (uint32_t)r->event.start_mark.column + 1;
+    node->at = place_of(r->event.start_mark);
     return node;
 }
 
@@ -81,7 +86,7 @@ static enum mr_result read_scalar(struct reader *r, struct mr_yaml **out)
 
 static enum mr_result read_node(struct reader *r, int depth, struct mr_yaml **out);
 
-/* Reads the entries of a mapping or sequence whose start is the current event. */
+/* Reads the children of a mapping or sequence that starts at the current event. */
 static enum mr_result read_children(struct reader *r, int depth, struct mr_yaml *parent)
 {
     const bool map = parent->kind == MR_YAML_MAP;
@@ -113,7 +118,7 @@ static enum mr_result read_children(struct reader *r, int depth, struct mr_yaml 
     }
 }
 
-/* Takes the current event; on return it has been deleted. */
+/* Consumes the current event, which is deleted on return. */
 static enum mr_result read_node(struct reader *r, int depth, struct mr_yaml **out)
 {
     struct mr_yaml *node = NULL;
@@ -178,12 +183,14 @@ static enum mr_result read_document(struct reader *r, struct mr_yaml **out)
     return MR_OK;
 }
 
-enum mr_result mr_yaml_parse(struct mr_yaml **out, const char *path, struct mr_slice text,
+enum mr_result mr_yaml_parse(struct mr_yaml **out, struct mr_slice text, struct mr_place *where,
                              struct mr_error *err)
 {
-    struct reader r = {.path = path, .err = err};
+    struct reader r = {.where = where, .err = err};
 
     MR_CHECK(yaml_parser_initialize(&r.parser));
+    /* else libyaml takes UTF-16 too, and the text could not travel in an upgrade */
+    yaml_parser_set_encoding(&r.parser, YAML_UTF8_ENCODING);
     yaml_parser_set_input_string(&r.parser, (const unsigned char *)text.at, text.len);
     const enum mr_result rc = read_document(&r, out);
     yaml_parser_delete(&r.parser);

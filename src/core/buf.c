@@ -12,7 +12,7 @@ static bool grow(struct mr_buf *b, struct mr_slab *slab, size_t n)
     if (n > MR_BUF_MAX - len || b->failed)
         return false;
     size_t want = len + n;
-    if (want < (size_t)b->cap * 2) /* doubling keeps the cost of copying constant per byte */
+    if (want < (size_t)b->cap * 2) /* doubling keeps the copying cost per byte constant */
         want = (size_t)b->cap * 2;
     if (want > MR_BUF_MAX)
         want = MR_BUF_MAX;
@@ -42,7 +42,7 @@ char *mr_buf_reserve(struct mr_buf *b, struct mr_slab *slab, size_t n)
 {
     if (n > b->cap - b->end) {
         const size_t len = mr_buf_len(b);
-        if (b->start >= b->cap / 2 && n <= b->cap - len) { /* slide: at most as much as was used */
+        if (b->start >= b->cap / 2 && n <= b->cap - len) { /* slide: moves no more than was used */
             memmove(b->mem, b->mem + b->start, len);
             b->start = 0;
             b->end = (uint32_t)len;
@@ -93,6 +93,20 @@ void mr_buf_clear(struct mr_buf *b, struct mr_slab *slab)
     *b = (struct mr_buf){0};
 }
 
+/* Formats `n` bytes into the buffer itself. */
+static void print_long(struct mr_buf *b, struct mr_slab *slab, size_t n, const char *fmt,
+                       va_list ap)
+{
+    char *at = b->failed ? NULL : mr_buf_reserve(b, slab, n + 1);
+
+    if (at == NULL) {
+        mr_buf_fail(b, slab);
+        return;
+    }
+    MR_CHECK(vsnprintf(at, n + 1, fmt, ap) == (int)n);
+    b->end += (uint32_t)n;
+}
+
 void mr_buf_printf(struct mr_buf *b, struct mr_slab *slab, const char *fmt, ...)
 {
     char text[512];
@@ -101,6 +115,12 @@ void mr_buf_printf(struct mr_buf *b, struct mr_slab *slab, const char *fmt, ...)
     va_start(ap, fmt);
     const int n = vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
-    MR_CHECK(n >= 0 && (size_t)n < sizeof(text));
-    mr_buf_put(b, slab, text, (size_t)n);
+    MR_CHECK(n >= 0);
+    if ((size_t)n < sizeof(text)) {
+        mr_buf_put(b, slab, text, (size_t)n);
+        return;
+    }
+    va_start(ap, fmt);
+    print_long(b, slab, (size_t)n, fmt, ap);
+    va_end(ap);
 }

@@ -1,4 +1,4 @@
-/* histogram.c - log-linear counts of durations. */
+/* histogram.c - log-linear histograms of durations. */
 #include "core/histogram.h"
 
 uint64_t mr_histogram_low(uint32_t index)

@@ -1,4 +1,4 @@
-/* list.h - an intrusive doubly linked ring; an element is in at most one list per link. */
+/* list.h - an intrusive, circular, doubly linked list; a link is in one list at most. */
 #pragma once
 
 #include "core/check.h"
@@ -22,7 +22,7 @@ static inline bool mr_list_empty(const struct mr_list *head)
     return head->next == head;
 }
 
-/** True for a link that is in a list; links start zeroed and mr_list_del zeroes them again. */
+/** True for a link that is in a list. Links must start zeroed; mr_list_del zeroes them again. */
 static inline bool mr_list_linked(const struct mr_list *link)
 {
     return link->next != NULL;

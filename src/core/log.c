@@ -18,8 +18,8 @@
 static struct {
     int fd;
     bool is_socket;
-    bool torn;     /* the last line is there in part */
-    uint64_t lost; /* lines since the last that could be written */
+    bool torn;     /* the last line was written only in part */
+    uint64_t lost; /* lines lost since the last successful write */
     int level;
     char role[24];
     char path[4096];
@@ -28,13 +28,13 @@ static struct {
 static const char *const LEVEL_NAMES[] = {"emerg", "alert",  "crit", "error",
                                           "warn",  "notice", "info", "debug"};
 
-/* A pipe or a terminal that takes nothing must not hold the service up: its lines are lost. */
+/* Non-blocking: a full pipe or terminal loses lines rather than stall the service. */
 static int open_append(const char *path)
 {
     return open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0644);
 }
 
-/* As for a path; the descriptor itself is shared with other programs, so it is opened anew. */
+/* Reopened rather than set to non-blocking: other programs share the open file description. */
 static int open_stderr(void)
 {
     struct stat st;
@@ -141,7 +141,7 @@ static size_t stamp(char *at, size_t size, enum mr_log_level level)
     return n;
 }
 
-/* One write; false when not all of it went: the disk is full, or nobody reads the pipe. */
+/* One write. Returns false if it was short: the disk is full, or the pipe is not read. */
 static bool put(const char *line, size_t len)
 {
     const ssize_t n = sink.is_socket ? send(sink.fd, line, len, MSG_DONTWAIT | MSG_NOSIGNAL)
@@ -156,7 +156,7 @@ static bool vput_line(enum mr_log_level level, const char *fmt, va_list ap)
 {
     char line[LINE_MAX_BYTES];
 
-    line[0] = '\n'; /* in case the line before is torn */
+    line[0] = '\n'; /* in case the previous line was cut short */
     const size_t head = 1 + stamp(line + 1, sizeof(line) - 2, level);
     const int n = vsnprintf(line + head, sizeof(line) - 1 - head, fmt, ap);
     size_t len = head + (n < 0 ? 0 : (size_t)n);

@@ -1,10 +1,10 @@
 /*
  * log.h - the log sink: one line per event, `event key=value`, one write(2) each.
  *
- * Levels carry twemproxy's numbers. A line is written when its level is at or below the verbosity.
- * Control bytes are replaced, so nothing that a peer sends can forge a line. A line that the file
- * does not take (a full disk, a pipe that nobody reads) is lost; nobody waits. The next one that is
- * taken tells how many were.
+ * Levels carry twemproxy's numbers. A line is written if its level is at or below the verbosity.
+ * Control bytes are replaced, so peers cannot forge lines. The sink never waits: a line that cannot
+ * be written at once (a full disk, a full pipe) is lost, and the next line that succeeds reports
+ * how many were.
  */
 #pragma once
 
@@ -25,27 +25,30 @@ enum mr_log_level {
     MR_LOG_MAX = 11,
 };
 
-/** One call site's rate limit; a zeroed one is ready. */
+/** Rate limit of one call site. Zeroed means ready to use. */
 struct mr_log_site {
-    uint64_t window_us; /* start of the current second of this site */
-    uint32_t count;     /* lines in the window */
-    uint32_t dropped;   /* lines not written since the last one that was */
+    uint64_t window_us; /* start of the site's current one-second window */
+    uint32_t count;     /* lines in this window */
+    uint32_t dropped;   /* lines suppressed since the last one written */
 };
 
 /**
- * Sends the log to `path` (created 0644, appended to), or to stderr for NULL or "". A named pipe
- * must have a reader. On failure the old file stays in use.
+ * Sends the log to `path` (created with mode 0644, appended to), or to stderr if `path` is NULL or
+ * "". A named pipe must have a reader. On failure the old file stays in use.
  */
 enum mr_result mr_log_open(const char *path, struct mr_error *err) MR_MUST_USE;
 
-/** Opens the path again, after it was moved away, or stderr. On failure the old file stays in use.
+/**
+ * Reopens the log, for example after logrotate renamed it. On failure the old file stays in use.
  */
 enum mr_result mr_log_reopen(struct mr_error *err) MR_MUST_USE;
 
-/** Takes an open descriptor for the log (a worker gets it from the master). */
+/**
+ * Switches the log to an open descriptor and owns it from now on (workers get it from the master).
+ */
 void mr_log_take_fd(int fd);
 
-/** The file that is written to, "" for stderr; borrowed. */
+/** Path of the log file, "" for stderr. Borrowed. */
 const char *mr_log_path(void);
 
 /** The descriptor in use, borrowed. */
@@ -55,12 +58,12 @@ int mr_log_fd(void);
 void mr_log_set_level(int level);
 int mr_log_level(void);
 
-/** A short name that marks the lines of this process: "master", "worker/3". Copied. */
+/** Short name that marks this process's lines: "master", "worker/3". Copied. */
 void mr_log_set_role(const char *role);
 
 void mr_log_line(enum mr_log_level level, const char *fmt, ...) MR_PRINTF(2, 3);
 
-/** True when this site may write now: five lines a second, the rest are counted. */
+/** True if this site may log now: five lines a second pass, the rest are counted. */
 bool mr_log_allowed(struct mr_log_site *site);
 
 #define mr_log(level, ...)                                                                         \
@@ -69,7 +72,7 @@ bool mr_log_allowed(struct mr_log_site *site);
             mr_log_line((level), __VA_ARGS__);                                                     \
     } while (0)
 
-/** For everything that a peer can cause: limited for each call site. */
+/** For events that a peer can cause: rate-limited per call site. */
 #define mr_log_limited(level, ...)                                                                 \
     do {                                                                                           \
         static struct mr_log_site mr_site;                                                         \

@@ -26,6 +26,11 @@ const struct mr_metric_desc MR_WORKER_METRICS[] = {
 #include "core/metrics.def"
 };
 
+const struct mr_metric_desc MR_DISCOVERY_METRICS[] = {
+#define X_DISCOVERY ROW
+#include "core/metrics.def"
+};
+
 const struct mr_metric_desc MR_HEALTH_METRICS[] = {
 #define X_HEALTH ROW
 #include "core/metrics.def"
@@ -45,6 +50,21 @@ const struct mr_metric_desc MR_SERVER_METRICS[] = {
 #define X_SERVER ROW
 #include "core/metrics.def"
 };
+
+const char *mr_class_name(enum mr_class class)
+{
+    static const char *const NAMES[MR_CLASSES] = {"read", "write", "other"};
+
+    return NAMES[class];
+}
+
+const char *mr_slot_state_name(uint64_t state)
+{
+    static const char *const NAMES[MR_SLOT_STATES] = {"down", "starting", "serving", "draining",
+                                                      "backoff"};
+
+    return state < MR_SLOT_STATES ? NAMES[state] : "unknown";
+}
 
 static size_t segment_size(uint32_t n_pools, uint32_t n_servers)
 {
@@ -101,7 +121,7 @@ enum mr_result mr_metrics_attach(struct mr_metrics *m, int fd, uint32_t n_pools,
     if (fstat(fd, &st) < 0)
         return mr_fail_sys(err, "metrics segment");
     if (st.st_size != (off_t)size)
-        return mr_fail(err, MR_EPROTO, "a metrics segment of %lld bytes, expected %zu",
+        return mr_fail(err, MR_EPROTO, "a metrics segment has %lld bytes instead of %zu",
                        (long long)st.st_size, size);
     struct mr_metrics_head *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (at == MAP_FAILED)
@@ -109,7 +129,7 @@ enum mr_result mr_metrics_attach(struct mr_metrics *m, int fd, uint32_t n_pools,
     if (at->magic != MAGIC || at->version != VERSION || at->n_pools != n_pools ||
         at->n_servers != n_servers) {
         (void)munmap(at, size);
-        return mr_fail(err, MR_EPROTO, "a metrics segment of another version");
+        return mr_fail(err, MR_EPROTO, "a metrics segment is of another version");
     }
     map_at(m, fd, at, size);
     return MR_OK;
@@ -147,7 +167,7 @@ void mr_metrics_fini(struct mr_metrics *m)
     *m = (struct mr_metrics){.fd = -1};
 }
 
-/* Word by word: memcpy may copy a byte at a time. */
+/* Word by word, so that readers never see a torn value; memcpy gives no such guarantee. */
 static void copy(void *to, const void *from, size_t bytes)
 {
     uint64_t *t = to;

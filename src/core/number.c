@@ -1,4 +1,4 @@
-/* number.c - strict numbers from text. */
+/* number.c - strict parsing of numbers. */
 #include "core/number.h"
 
 static bool is_digit(char c)

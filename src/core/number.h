@@ -1,4 +1,4 @@
-/* number.h - strict numbers from text: no sign, blank, leading zero or overflow slips through. */
+/* number.h - strict parsing of numbers: the whole text must be a number in range. */
 #pragma once
 
 #include "core/slice.h"
@@ -6,11 +6,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/** Decimal digits only, any number of leading zeros; false unless all of `s` fits 0..max. */
+/** Parses decimal digits, leading zeros allowed. False unless all of `s` is a number in 0..max. */
 bool mr_parse_uint(struct mr_slice s, uint64_t max, uint64_t *out);
 
-/** As Redis reads a length: optional '-', no leading zeros, no plus; false unless all fits. */
+/**
+ * Parses a length as Redis does: optional '-', no '+', no leading zeros. False unless all of `s` is
+ * such a number and fits.
+ */
 bool mr_parse_int64(struct mr_slice s, int64_t *out);
 
-/** Writes the decimal text of `v` (20 bytes at most, no NUL); returns its length. */
+/** Writes `v` in decimal (at most 20 bytes, no NUL) and returns the length. */
 size_t mr_format_uint(char *at, uint64_t v);

@@ -1,4 +1,4 @@
-/* result.c - error codes and sentences. */
+/* result.c - error codes and messages. */
 #include "core/result.h"
 
 #include <errno.h>

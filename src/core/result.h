@@ -1,4 +1,4 @@
-/* result.h - the one error vocabulary: a code for the program, a sentence for the human. */
+/* result.h - how functions report failure: a code for the program, a sentence for people. */
 #pragma once
 
 #include "core/check.h"
@@ -26,12 +26,12 @@ struct mr_error {
 
 const char *mr_result_name(enum mr_result code);
 
-/** Fills err and returns code, so a failure is one line: return mr_fail(err, ...). */
+/** Fills err and returns code, so that a failure is one line: return mr_fail(err, ...). */
 enum mr_result mr_fail(struct mr_error *err, enum mr_result code, const char *fmt, ...)
     MR_PRINTF(3, 4);
 
-/** mr_fail(MR_ESYS) that appends strerror(errno); call it before anything can touch errno. */
+/** Like mr_fail with MR_ESYS, and appends strerror(errno). Call it before errno can change. */
 enum mr_result mr_fail_sys(struct mr_error *err, const char *fmt, ...) MR_PRINTF(2, 3);
 
-/** Puts "context: " in front of a sentence that is already there. */
+/** Prepends "context: " to the message. */
 void mr_error_prefix(struct mr_error *err, const char *fmt, ...) MR_PRINTF(2, 3);

@@ -17,7 +17,7 @@
 #endif
 
 #define SMALL_CLASSES (MR_SLAB_SMALL / MR_SLAB_STEP)
-/* bytes freed that make asking the C library to return memory worth it */
+/* call malloc_trim once this many bytes were freed */
 #define TRIM_GIVES_BACK (1024u * 1024u)
 
 static unsigned class_of(size_t size)

@@ -1,9 +1,9 @@
 /*
  * slab.h - recycled memory blocks in size classes, one slab per worker.
  *
- * Steady traffic takes and returns the same few blocks, so the hot path makes no malloc after
- * warm-up; mr_slab_trim gives back what a burst left behind. Under AddressSanitizer every block
- * comes from malloc, so that a use after put is seen.
+ * Steady traffic reuses the same few blocks, so the hot path does not call malloc after warm-up;
+ * mr_slab_trim frees what a burst left behind. Under AddressSanitizer every block comes from
+ * malloc, so use after put is detected.
  */
 #pragma once
 
@@ -12,50 +12,51 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define MR_SLAB_STEP    64u     /* bytes between the small classes */
-#define MR_SLAB_SMALL   1024u   /* up to here classes are MR_SLAB_STEP apart */
-#define MR_SLAB_LARGE   131072u /* above this a block comes straight from malloc */
-#define MR_SLAB_CLASSES 23u     /* 16 small ones, then powers of two from 2 KiB to 128 KiB */
+#define MR_SLAB_STEP    64u     /* bytes between small classes */
+#define MR_SLAB_SMALL   1024u   /* up to this size classes are MR_SLAB_STEP apart */
+#define MR_SLAB_LARGE   131072u /* larger blocks come straight from malloc */
+#define MR_SLAB_CLASSES 23u     /* 16 small ones, then powers of two from 2 to 128 KiB */
 
 struct mr_slab_class {
-    void *free;         /* singly linked through the first word of each block */
-    uint32_t n_free;    /* blocks on the list */
-    uint32_t low_water; /* smallest n_free since the last trim: blocks that nobody needed */
+    void *free;         /* linked through the first word of each block */
+    uint32_t n_free;    /* blocks on the free list */
+    uint32_t low_water; /* smallest n_free since the last trim: blocks that were not needed */
 };
 
 struct mr_slab {
     struct mr_slab_class classes[MR_SLAB_CLASSES];
-    size_t used_bytes;   /* handed out, whole blocks */
+    size_t used_bytes;   /* handed out, in whole blocks */
     size_t cached_bytes; /* on the free lists */
-    size_t freed_bytes;  /* given to free(3) since the C library was last asked to return memory */
+    size_t freed_bytes;  /* passed to free(3) since the last malloc_trim */
 };
 
 void mr_slab_init(struct mr_slab *slab);
 
-/** Frees the cached blocks; blocks still handed out stay valid and must not be put any more. */
+/** Frees the cached blocks. Blocks still in use stay valid, but must not be put any more. */
 void mr_slab_fini(struct mr_slab *slab);
 
-/** Returns a block of at least `size` bytes, uninitialised; never NULL for sizes the slab caches.
- */
+/** Returns an uninitialised block of at least `size` bytes. Aborts when out of memory. */
 void *mr_slab_get(struct mr_slab *slab, size_t size) MR_MUST_USE;
 
 /** Like mr_slab_get, zeroed. */
 void *mr_slab_get_zeroed(struct mr_slab *slab, size_t size) MR_MUST_USE;
 
-/** For sizes that a peer controls: returns NULL when the memory cannot be had. */
+/** For sizes a peer controls: returns NULL when out of memory. */
 void *mr_slab_try(struct mr_slab *slab, size_t size) MR_MUST_USE;
 
 /**
- * Moves a block of more than MR_SLAB_LARGE bytes to a larger one, content included; the kernel
- * moves pages where it can. NULL when the memory cannot be had, the old block stays valid then.
+ * Grows a block of more than MR_SLAB_LARGE bytes, keeping its content; the kernel moves pages where
+ * possible. Returns NULL when out of memory; the old block then stays valid.
  */
 void *mr_slab_regrow(struct mr_slab *slab, void *block, size_t old_size, size_t size) MR_MUST_USE;
 
-/** Gives a block back; `size` is the size it was asked for with. NULL is fine. */
+/** Returns a block. `size` is the size it was requested with. NULL is allowed. */
 void mr_slab_put(struct mr_slab *slab, void *block, size_t size);
 
-/** The real size of the block that a request for `size` bytes returns. */
+/** Actual size of the block that a request for `size` bytes returns. */
 size_t mr_slab_round(size_t size);
 
-/** Call about once a second: frees blocks that were not needed since the last call. */
+/**
+ * Frees half of the blocks that were not needed since the last call. Call it about once a second.
+ */
 void mr_slab_trim(struct mr_slab *slab);

@@ -1,4 +1,4 @@
-/* slice.h - a borrowed run of bytes; never owns, never NUL-terminated. */
+/* slice.h - a borrowed run of bytes; not NUL-terminated. */
 #pragma once
 
 #include <stdbool.h>
@@ -10,7 +10,7 @@ struct mr_slice {
     size_t len; /* bytes */
 };
 
-/** A slice over a string literal or NUL-terminated text. */
+/** A slice of a string literal or other NUL-terminated text. */
 static inline struct mr_slice mr_slice_of(const char *text)
 {
     return (struct mr_slice){text, strlen(text)};
@@ -21,7 +21,7 @@ static inline bool mr_slice_eq(struct mr_slice a, struct mr_slice b)
     return a.len == b.len && (a.len == 0 || memcmp(a.at, b.at, a.len) == 0);
 }
 
-/** Compares without telling by the time taken how much of it was right. */
+/** Compares in time that does not depend on how many bytes match. */
 static inline bool mr_slice_eq_secret(struct mr_slice given, const char *secret)
 {
     const size_t len = strlen(secret);
@@ -32,7 +32,7 @@ static inline bool mr_slice_eq_secret(struct mr_slice given, const char *secret)
     return differ == 0;
 }
 
-/** Compares with text that is given in lower case, ignoring the ASCII case of the slice. */
+/** Case-insensitive comparison (ASCII) with text in lower case. */
 static inline bool mr_slice_eq_nocase(struct mr_slice s, const char *lower)
 {
     if (strlen(lower) != s.len)

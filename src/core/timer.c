@@ -18,7 +18,7 @@ void mr_timers_init(struct mr_timers *timers, uint64_t now_us)
     timers->now_ms = ms_of(now_us);
 }
 
-/* Level l holds what is due within 64^(l+1) ms, in slots of 64^l ms. */
+/* Level l holds timers due within 64^(l+1) ms, in slots of 64^l ms. */
 static void place(struct mr_timers *timers, struct mr_timer *timer)
 {
     const uint64_t left = timer->due_ms - timers->now_ms;
@@ -37,7 +37,7 @@ void mr_timer_set(struct mr_timers *timers, struct mr_timer *timer, uint64_t now
     mr_timer_cancel(timer);
     if (delay_ms > MR_TIMER_MAX_MS)
         delay_ms = MR_TIMER_MAX_MS;
-    timer->due_ms = ms_of(now_us + 999u) + delay_ms; /* round up: never early */
+    timer->due_ms = ms_of(now_us + 999u) + delay_ms; /* round up: never fires early */
     if (timer->due_ms <= timers->now_ms)
         timer->due_ms = timers->now_ms + 1;
     place(timers, timer);
@@ -49,7 +49,7 @@ void mr_timer_cancel(struct mr_timer *timer)
         mr_list_del(&timer->link);
 }
 
-/* The timers of a higher slot whose time has come into reach move to finer slots. */
+/* Moves timers of a coarse slot that is now in reach to finer slots. */
 static void cascade(struct mr_timers *timers, unsigned level)
 {
     const unsigned slot = (unsigned)(timers->now_ms >> (MR_TIMER_BITS * level)) & MASK;
@@ -108,7 +108,7 @@ void mr_timers_run(struct mr_timers *timers, uint64_t now_us)
     }
 }
 
-/* Ticks of `level` from its current slot to the next occupied one, 1..64, or 0 for none. */
+/* Slots of `level` from the current one to the next occupied one, 1..64; 0 if all are empty. */
 static unsigned distance(const struct mr_timers *timers, unsigned level)
 {
     const unsigned at = (unsigned)(timers->now_ms >> (MR_TIMER_BITS * level)) & MASK;

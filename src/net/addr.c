@@ -13,7 +13,8 @@ enum mr_result mr_addr_unix(struct mr_addr *addr, struct mr_slice path, struct m
     struct mr_addr made = {.len = sizeof(made.sa.un)};
 
     if (path.len == 0 || path.len >= sizeof(made.sa.un.sun_path))
-        return mr_fail(err, MR_ELIMIT, "a unix socket path has 1 to %zu bytes, this one has %zu",
+        return mr_fail(err, MR_ELIMIT,
+                       "a unix socket path must have 1 to %zu bytes; this one has %zu",
                        sizeof(made.sa.un.sun_path) - 1, path.len);
     made.sa.un.sun_family = AF_UNIX;
     memcpy(made.sa.un.sun_path, path.at, path.len);
@@ -36,7 +37,7 @@ static void describe(struct mr_addr *addr)
     }
 }
 
-/* Copies the host without its brackets, NUL-terminated; false when it is too long. */
+/* Copies the host without brackets, NUL-terminated. False if it is too long. */
 static bool bare_host(char *out, size_t size, struct mr_slice host)
 {
     if (host.len >= 2 && host.at[0] == '[' && host.at[host.len - 1] == ']')
@@ -48,7 +49,7 @@ static bool bare_host(char *out, size_t size, struct mr_slice host)
     return true;
 }
 
-/* Fills in up to `max` addresses, *n of them. Returns 0 or an error of getaddrinfo. */
+/* Stores up to `max` addresses, *n of them. Returns 0 or an error from getaddrinfo. */
 static int lookup(struct mr_addr *addrs, uint32_t max, uint32_t *n, const char *host, uint16_t port,
                   int flags)
 {
@@ -86,7 +87,7 @@ enum mr_result mr_addr_resolve(struct mr_addr *addrs, uint32_t max, uint32_t *n,
     char name[HOST_MAX];
 
     if (!bare_host(name, sizeof(name), host))
-        return mr_fail(err, MR_ELIMIT, "a host name has 1 to %d bytes", HOST_MAX - 1);
+        return mr_fail(err, MR_ELIMIT, "a host name must have 1 to %d bytes", HOST_MAX - 1);
     int rc = lookup(addrs, max, n, name, port, AI_NUMERICHOST);
     if (rc != 0)
         rc = lookup(addrs, max, n, name, port, 0);
@@ -124,4 +125,15 @@ int mr_addr_compare(const struct mr_addr *a, const struct mr_addr *b)
 bool mr_addr_eq(const struct mr_addr *a, const struct mr_addr *b)
 {
     return a->len == b->len && a->len != 0 && mr_addr_compare(a, b) == 0;
+}
+
+void mr_addr_of_socket(struct mr_addr *addr, int fd, bool peer)
+{
+    *addr = (struct mr_addr){.len = sizeof(addr->sa)};
+    if ((peer ? getpeername : getsockname)(fd, &addr->sa.any, &addr->len) < 0)
+        addr->len = 0;
+    else if (addr->sa.any.sa_family == AF_UNIX)
+        (void)snprintf(addr->text, sizeof(addr->text), "%.107s", addr->sa.un.sun_path);
+    else
+        describe(addr);
 }

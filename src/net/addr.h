@@ -16,20 +16,20 @@ struct mr_addr {
         struct sockaddr_in6 in6;
         struct sockaddr_un un;
     } sa;
-    socklen_t len;  /* 0: not known (yet) */
-    char text[128]; /* "10.0.0.1:6379", "[::1]:6379" or a path, for messages */
+    socklen_t len;  /* 0: not known yet */
+    char text[128]; /* for messages: "10.0.0.1:6379", "[::1]:6379" or a path */
 };
 
-/** From a unix socket path; MR_ELIMIT when it does not fit sun_path. */
+/** From the path of a unix socket. MR_ELIMIT if it does not fit sun_path. */
 enum mr_result mr_addr_unix(struct mr_addr *addr, struct mr_slice path,
                             struct mr_error *err) MR_MUST_USE;
 
-/** From a literal IPv4 or IPv6 address (brackets allowed); false when `host` is a name. */
+/** From a numeric IPv4 or IPv6 address, with or without brackets. False if `host` is a name. */
 bool mr_addr_numeric(struct mr_addr *addr, struct mr_slice host, uint16_t port);
 
 /**
- * As mr_addr_numeric, or by the resolver: up to `max` (1 at least) addresses, the preferred ones
- * first; *n of them, 1 at least. Blocks; never call it in a worker.
+ * Like mr_addr_numeric, but also resolves names. Stores up to `max` addresses (at least 1),
+ * preferred ones first, and their number in *n (at least 1). Blocks: never call it in a worker.
  */
 enum mr_result mr_addr_resolve(struct mr_addr *addrs, uint32_t max, uint32_t *n,
                                struct mr_slice host, uint16_t port,
@@ -38,5 +38,8 @@ enum mr_result mr_addr_resolve(struct mr_addr *addrs, uint32_t max, uint32_t *n,
 /** Same family, address and port (or path). */
 bool mr_addr_eq(const struct mr_addr *a, const struct mr_addr *b);
 
-/** Any order, as memcmp; 0 for addresses that are equal. Both are known. */
+/** Some total order, as memcmp; 0 if equal. Both addresses must be known. */
 int mr_addr_compare(const struct mr_addr *a, const struct mr_addr *b);
+
+/** The address of a socket's peer, or its own. `len` is 0 if it is unknown. */
+void mr_addr_of_socket(struct mr_addr *addr, int fd, bool peer);

@@ -1,4 +1,4 @@
-/* engine_epoll.c - level-triggered epoll: the engine that works everywhere. */
+/* engine_epoll.c - level-triggered epoll, available on every kernel we support. */
 #include "core/clock.h"
 #include "net/engine.h"
 #include "net/loop.h"
@@ -11,12 +11,12 @@
 #include <unistd.h>
 
 #define EVENTS    1024
-#define WATCH_TAG 1u /* set in the event's pointer for a watch */
+#define WATCH_TAG 1u /* marks watches in the event's pointer */
 
 struct state {
     int fd;
     char *recv;      /* MR_RECV_HEADROOM + MR_RECV_BYTES */
-    int next, count; /* events being delivered, so that a removed watch can be forgotten */
+    int next, count; /* events being delivered, so that unwatch can drop pending ones */
     struct epoll_event events[EVENTS];
 };
 
@@ -56,7 +56,7 @@ static void control(struct mr_loop *loop, int op, int fd, uint32_t events, void 
     const struct state *st = loop->engine_state;
     struct epoll_event ev = {.events = events, .data.ptr = ptr};
 
-    /* ENOSPC (max_user_watches) and ENOMEM leave a socket that nobody hears: start over */
+    /* after ENOSPC (max_user_watches) or ENOMEM the socket would be dead: restart instead */
     MR_CHECK(epoll_ctl(st->fd, op, fd, &ev) == 0);
 }
 
@@ -71,8 +71,8 @@ static void update(struct mr_loop *loop, struct mr_stream *s)
 }
 
 /*
- * close(2) alone would leave it in the set while another process still holds the socket that it
- * has handed to us. Events already fetched meet the CLOSED flag.
+ * Removes the fd explicitly: after a handover another process may hold the same socket open, and
+ * then close(2) would leave it in the epoll set. Events already fetched see the CLOSED flag.
  */
 static void release(struct mr_loop *loop, struct mr_stream *s)
 {
@@ -89,7 +89,7 @@ static void send_output(struct mr_loop *loop, struct mr_stream *s)
     mr_stream_send_now(s);
 }
 
-/* Another process may keep the socket open, so closing it here would not take it out. */
+/* Removed explicitly, for the same reason as in release. */
 static bool rest(struct mr_loop *loop, struct mr_stream *s, bool first)
 {
     const struct state *st = loop->engine_state;
@@ -141,10 +141,10 @@ static void handle(struct state *st, struct mr_stream *s, uint32_t events)
     if (mr_stream_wants_read(s) && events & (EPOLLIN | EPOLLERR | EPOLLHUP))
         receive(st, s);
     else if (events & (EPOLLERR | EPOLLHUP) && !mr_stream_is_closed(s))
-        mr_stream_hung_up(s); /* reported even when nothing is wanted */
+        mr_stream_hung_up(s); /* reported even without interest */
 }
 
-/* Whole milliseconds go the way that every kernel knows; epoll_pwait2 is there from 5.11 on. */
+/* epoll_pwait2 needs Linux 5.11, so it is used only for fractions of a millisecond. */
 static int wait_for_events(struct state *st, int64_t timeout_us)
 {
     const struct timespec ts = {.tv_sec = timeout_us / 1000000,
@@ -180,7 +180,7 @@ static void wait_and_deliver(struct mr_loop *loop, int64_t timeout_us)
     st->count = 0;
 }
 
-/* What a stream is told of it reads itself. */
+/* epoll only reports readiness; input stays in the socket until the stream reads it. */
 static bool undelivered(const struct mr_loop *loop)
 {
     (void)loop;

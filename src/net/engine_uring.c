@@ -1,11 +1,11 @@
 /*
- * engine_uring.c - io_uring: multishot receives and accepts, sends in one batch with the wait.
+ * engine_uring.c - io_uring: multishot receive and accept, sends batched with the wait.
  *
- * A turn costs one system call: it submits what the last turn has written and waits for what
- * comes. Every stream has a multishot receive that takes buffers from one ring; the buffer goes
- * back when the owner has seen the bytes, so an idle connection owns none. Sends are asked not to
- * wait, so they are over when the call that submits them returns; only one that could not send
- * everything posts a completion, for a wait must not end because of those that could.
+ * A turn costs one system call, which submits what the last turn wrote and waits for completions.
+ * Every stream has a multishot receive that takes buffers from one shared ring. A buffer returns to
+ * the ring once the owner has seen the bytes, so idle connections own none. Sends are non-blocking,
+ * so they are complete when the submitting call returns. Only failed or short sends post a
+ * completion; otherwise every successful send would wake the loop.
  */
 #include "core/clock.h"
 #include "net/engine.h"
@@ -22,14 +22,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#ifndef ENTRIES           /* tests have smaller rings */
-#define ENTRIES     1024u /* submissions that one call takes */
+#ifndef ENTRIES           /* smaller in tests */
+#define ENTRIES     1024u /* submissions per call */
 #define COMPLETIONS 8192u
 #define BUFFERS     256u /* a power of two */
 #endif
 #define BUFFER_BYTES 16384u
-#define HEADROOM     1024u /* before each, for an unfinished remainder */
-#define COLOUR_BYTES 64u   /* buffers start at different cache sets */
+#define HEADROOM     1024u /* before each buffer, for an unfinished remainder */
+#define COLOUR_BYTES 64u   /* starts buffers at different cache sets */
 #define COLOURS      16u
 #define STRIDE       (HEADROOM + BUFFER_BYTES + COLOURS * COLOUR_BYTES)
 #define GROUP        1
@@ -37,31 +37,30 @@
 #define KIND_MASK    7u
 #define MIN_ARRIVED  256u
 
-/* What a completion is about: the low bits of its user data; the rest is a pointer. */
+/* Kind of a completion, in the low bits of its user data; the rest is a pointer. */
 enum kind { NOTHING, RECV, POLL, SEND, WATCH, RECV_CANCEL, POLL_CANCEL, WATCH_CANCEL };
 
-/* Bits of stream->flags. */
+/* Our bits of stream->flags. */
 enum {
     RECEIVING = 1 << MR_STREAM_ENGINE_SHIFT,
     RECV_CANCELLED = 1 << (MR_STREAM_ENGINE_SHIFT + 1),
     POLLING = 1 << (MR_STREAM_ENGINE_SHIFT + 2),
     POLL_CANCELLED = 1 << (MR_STREAM_ENGINE_SHIFT + 3),
-    FOR_HANGUP = 1 << (MR_STREAM_ENGINE_SHIFT + 4), /* what is polled for, instead of output */
+    FOR_HANGUP = 1 << (MR_STREAM_ENGINE_SHIFT + 4), /* polls for a hang-up, not for output */
 };
 
 /*
- * Bytes on their way out; the stream may gather more meanwhile. It lives until finish_sends, which
- * comes when everything was submitted and every completion was taken out of the ring: none can
- * refer to it afterwards.
+ * Output being sent; the stream may queue more meanwhile. Lives until finish_sends, which runs
+ * after every submission and after the ring was emptied, so no completion can refer to it any more.
  */
 struct send_op {
-    struct send_op *next; /* in the order of the submissions */
+    struct send_op *next; /* in submission order */
     struct mr_stream *stream;
     struct mr_buf bytes;
-    int32_t res; /* bytes sent, or minus an errno */
+    int32_t res; /* bytes sent, or -errno */
 };
 
-/* Outlives the watch that is stopped while the kernel still has the request. */
+/* Outlives a stopped watch until the kernel has finished its request. */
 struct watch_op {
     struct mr_watch *watch;
     bool in_flight;
@@ -78,11 +77,11 @@ struct state {
     struct io_uring ring;
     struct io_uring_buf_ring *buffers;
     char *memory;
-    struct send_op *sends; /* since the last wait */
+    struct send_op *sends; /* submitted since the last wait */
     struct send_op **last_send;
-    struct completion *arrived; /* out of the ring, in order, not delivered yet; no sends */
+    struct completion *arrived; /* completions from the ring, in order; never sends */
     uint32_t n_arrived, arrived_cap;
-    uint32_t delivered; /* of these */
+    uint32_t delivered; /* how many of `arrived` */
 };
 
 static struct state *state_of(struct mr_loop *loop)
@@ -106,8 +105,8 @@ static void put_arrived(struct state *st, const struct io_uring_cqe *cqe)
 }
 
 /*
- * Takes what is in the ring, the only place that does. A send tells only of its failure, and that
- * is noted at once, while the send is certain to be there; all else waits for its delivery.
+ * The only place that takes completions from the ring. Failed sends are recorded at once, while
+ * their send_op is certain to exist; all others are queued for delivery.
  */
 static void empty_ring(struct state *st)
 {
@@ -122,7 +121,7 @@ static void empty_ring(struct state *st)
     }
 }
 
-/* Takes all that has come, also what the ring had no room for. */
+/* Takes every completion, including those that overflowed the ring. */
 static void take_all(struct state *st)
 {
     empty_ring(st);
@@ -132,7 +131,7 @@ static void take_all(struct state *st)
     }
 }
 
-/* With more completions outstanding than the ring holds, the kernel takes no more requests. */
+/* The kernel refuses submissions while completions overflow the ring, so make room. */
 static void submit(struct state *st)
 {
     const int rc = io_uring_submit(&st->ring);
@@ -270,9 +269,9 @@ static void start_polling(struct state *st, struct mr_stream *s, unsigned events
 }
 
 /*
- * Asks to cancel the request of `kind`. It may not be found: a multishot request that has just been
- * served is for a moment neither waiting nor over. The outcome comes as `outcome`, and then it is
- * asked again if need be; until then nothing may be freed.
+ * Requests a cancellation, whose result arrives with kind `outcome`. It may miss: a multishot
+ * request that is just being served is briefly neither waiting nor done. The handler then tries
+ * again; until it succeeds nothing may be freed.
  */
 static void cancel(struct state *st, void *ptr, enum kind kind, enum kind outcome)
 {
@@ -298,7 +297,7 @@ static void stop_polling(struct state *st, struct mr_stream *s)
     cancel(st, s, POLL, POLL_CANCEL);
 }
 
-/* Nothing that the kernel has for it would tell of its peer: it is paused. */
+/* True for a paused stream without a pending request: nothing would report the peer's hang-up. */
 static bool is_deaf(const struct mr_stream *s)
 {
     return !(s->flags & (RECEIVING | RECV_CANCELLED | POLLING | POLL_CANCELLED)) &&
@@ -307,9 +306,9 @@ static bool is_deaf(const struct mr_stream *s)
 }
 
 /*
- * Starts what is wanted; a stream that does not want input is polled for its end. What is not
- * wanted any more stops by itself: a paused stream's receive is cancelled when it next brings
- * something, for most are resumed before that.
+ * Starts what the stream wants. Without interest in input it polls for a hang-up. A receive that is
+ * no longer wanted is cancelled only when it next delivers, because most streams resume before
+ * that.
  */
 static void update(struct mr_loop *loop, struct mr_stream *s)
 {
@@ -320,7 +319,7 @@ static void update(struct mr_loop *loop, struct mr_stream *s)
     if (mr_stream_wants_write(s) && !(s->flags & (POLLING | POLL_CANCELLED)))
         start_polling(st, s, POLLOUT);
     else if (mr_stream_wants_write(s) && s->flags & FOR_HANGUP)
-        stop_polling(st, s); /* its completion starts the other one */
+        stop_polling(st, s); /* its completion starts the poll for output */
     else if (is_deaf(s))
         start_polling(st, s, 0);
 }
@@ -334,14 +333,14 @@ static bool rest(struct mr_loop *loop, struct mr_stream *s, bool first)
 {
     struct state *st = state_of(loop);
 
-    if (first) { /* should that fail, its outcome asks again */
+    if (first) { /* if a cancel misses, its handler repeats it */
         stop_receiving(st, s);
         stop_polling(st, s);
     }
     return !in_flight(s);
 }
 
-/* A closed stream is let go once the kernel has answered for all that it was asked. */
+/* Releases a closed stream once the kernel has answered all its requests. */
 static void let_go(struct state *st, struct mr_stream *s)
 {
     if (in_flight(s) || s->fd < 0)
@@ -366,7 +365,7 @@ static void send_output(struct mr_loop *loop, struct mr_stream *s)
 {
     struct state *st = state_of(loop);
 
-    if (mr_stream_is_finishing(s)) { /* what follows the last byte must not wait for a turn */
+    if (mr_stream_is_finishing(s)) { /* shutdown must follow the last byte in the same turn */
         mr_stream_send_now(s);
         if (mr_stream_wants_write(s))
             update(loop, s);
@@ -381,9 +380,9 @@ static void send_output(struct mr_loop *loop, struct mr_stream *s)
     *st->last_send = op;
     st->last_send = &op->next;
     struct io_uring_sqe *sqe = next_sqe(st);
-    /* with WAITALL a short send counts as a failure, and only failures are told */
+    /* with WAITALL a short send counts as a failure, and only failures post completions */
     io_uring_prep_send(sqe, s->fd, bytes.at, bytes.len, MSG_NOSIGNAL | MSG_DONTWAIT | MSG_WAITALL);
-    if (!mr_stream_awaits_sent(s)) /* else the wait has to end for it */
+    if (!mr_stream_awaits_sent(s)) /* otherwise its completion must end the wait */
         sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
     set_data(sqe, op, SEND);
 }
@@ -399,7 +398,7 @@ static void on_sent(struct mr_loop *loop, struct send_op *op)
         update(loop, s);
 }
 
-/* Everything was submitted, and all that has come was taken: every send is over. */
+/* Runs after everything was submitted and the ring was emptied, so every send is complete. */
 static void finish_sends(struct mr_loop *loop)
 {
     struct state *st = state_of(loop);
@@ -413,10 +412,10 @@ static void finish_sends(struct mr_loop *loop)
     st->last_send = &st->sends;
 }
 
-/* Without input wanted; with it, the receive brings what was sent before the end, then the end. */
+/* Only without interest in input; a receive reports pending bytes first, then the end. */
 static bool tells_of_hangup(const struct mr_stream *s, int events)
 {
-    return events & (POLLERR | POLLHUP) /* io_uring also tells of half a close */
+    return events & (POLLERR | POLLHUP) /* also set for a half-close */
            && !mr_stream_wants_read(s);
 }
 
@@ -424,7 +423,7 @@ static void on_polled(struct mr_loop *loop, struct mr_stream *s, int events)
 {
     const bool for_hangup = s->flags & FOR_HANGUP;
 
-    s->flags &= (uint16_t) ~(POLLING | FOR_HANGUP);
+    s->flags &= (uint32_t) ~(POLLING | FOR_HANGUP);
     if (!mr_stream_is_closed(s) && events > 0) {
         if (for_hangup && tells_of_hangup(s, events))
             mr_stream_hung_up(s);
@@ -442,7 +441,7 @@ static void on_received(struct mr_loop *loop, struct mr_stream *s, const struct 
     struct state *st = state_of(loop);
 
     if (!(c->flags & IORING_CQE_F_MORE))
-        s->flags &= (uint16_t)~RECEIVING;
+        s->flags &= (uint32_t)~RECEIVING;
     if (c->flags & IORING_CQE_F_BUFFER) {
         const uint32_t id = c->flags >> IORING_CQE_BUFFER_SHIFT;
         if (c->res > 0)
@@ -463,12 +462,12 @@ static void on_received(struct mr_loop *loop, struct mr_stream *s, const struct 
     update(loop, s);
 }
 
-/* The outcome of a cancel: what is still there and still not wanted is cancelled again. */
+/* Result of a cancel. A request still there and still unwanted is cancelled again. */
 static void on_recv_cancel(struct mr_loop *loop, struct mr_stream *s, int res)
 {
     struct state *st = state_of(loop);
 
-    s->flags &= (uint16_t)~RECV_CANCELLED;
+    s->flags &= (uint32_t)~RECV_CANCELLED;
     if (res < 0 && !mr_stream_wants_read(s))
         stop_receiving(st, s);
     if (mr_stream_is_closed(s))
@@ -481,7 +480,7 @@ static void on_poll_cancel(struct mr_loop *loop, struct mr_stream *s, int res)
 {
     struct state *st = state_of(loop);
 
-    s->flags &= (uint16_t)~POLL_CANCELLED;
+    s->flags &= (uint32_t)~POLL_CANCELLED;
     if (res < 0 && (mr_stream_is_closed(s) || mr_stream_is_resting(s)))
         stop_polling(st, s);
     if (mr_stream_is_closed(s))
@@ -493,8 +492,8 @@ static void on_poll_cancel(struct mr_loop *loop, struct mr_stream *s, int res)
 /* ---- watches ---- */
 
 /*
- * A multishot accept stays first in a shared socket's line of waiters and would take all; polls
- * that start anew each time take turns.
+ * A multishot accept stays first in the wait queue of a shared socket and would take every
+ * connection; polls that are re-armed each time take turns.
  */
 static bool accepts_itself(const struct mr_watch *w)
 {
@@ -539,7 +538,7 @@ static void on_watch(struct state *st, struct watch_op *op, const struct complet
         start_watching(st, op);
 }
 
-/* Takes what is about `op`; false when it is about something else. */
+/* Handles a completion that belongs to `op`; false if it belongs to something else. */
 static bool take_for(struct state *st, struct watch_op *op, const struct completion *c)
 {
     if (c->data == ((uint64_t)(uintptr_t)op | WATCH))
@@ -551,17 +550,19 @@ static bool take_for(struct state *st, struct watch_op *op, const struct complet
     return true;
 }
 
-/* Delivers what is for `op` among what has come, in order. */
+/* Handles all queued completions of `op`, in order. */
 static void deliver_for(struct state *st, struct watch_op *op)
 {
     for (uint32_t i = st->delivered; i < st->n_arrived; i++) {
-        const struct completion c = st->arrived[i]; /* it may grow, and move, meanwhile */
+        const struct completion c = st->arrived[i]; /* copied: the array may grow and move */
         if (take_for(st, op, &c))
             st->arrived[i].data = NOTHING;
     }
 }
 
-/* Waits until the kernel is done with the watch: it is rare, and the owner frees it afterwards. */
+/*
+ * Waits until the kernel is done with the watch. This is rare, and the owner frees it afterwards.
+ */
 static void unwatch(struct mr_loop *loop, struct mr_watch *w)
 {
     struct state *st = state_of(loop);
@@ -599,7 +600,7 @@ static void handle(struct mr_loop *loop, const struct completion *c)
     case WATCH:
         on_watch(state_of(loop), ptr, c);
         break;
-    case WATCH_CANCEL: /* only unwatch asks for it, and waits for it */
+    case WATCH_CANCEL: /* handled inside unwatch */
         break;
     case RECV_CANCEL:
         on_recv_cancel(loop, ptr, c->res);
@@ -617,8 +618,10 @@ static void submit_and_wait(struct state *st, int64_t timeout_us)
     struct io_uring_cqe *cqe;
     int rc;
 
-    /* with something there already the library would not enter for more, and some work waits for
-     * an entrance: completions of cancelled requests */
+    /*
+     * If completions are ready, liburing would skip the system call, but completions of cancelled
+     * requests need one.
+     */
     if (timeout_us == 0 || io_uring_cq_ready(&st->ring) > 0)
         rc = io_uring_submit_and_get_events(&st->ring);
     else if (timeout_us < 0)
@@ -631,14 +634,14 @@ static void submit_and_wait(struct state *st, int64_t timeout_us)
     take_all(st);
 }
 
-/* What comes from here on is for the next turn, so that this one ends. */
+/* Completions that arrive while this runs wait for the next turn, so that the turn ends. */
 static void deliver(struct mr_loop *loop)
 {
     struct state *st = state_of(loop);
     const uint32_t n = st->n_arrived;
 
     while (st->delivered < n) {
-        const struct completion c = st->arrived[st->delivered++]; /* it may move meanwhile */
+        const struct completion c = st->arrived[st->delivered++]; /* copied: the array may move */
         handle(loop, &c);
     }
     st->n_arrived -= n;
@@ -658,7 +661,7 @@ static void wait_and_deliver(struct mr_loop *loop, int64_t timeout_us)
 {
     struct state *st = state_of(loop);
 
-    /* a closed stream may have only a send to wait for, and that tells nothing */
+    /* a closed stream may be waiting only for a send, and a successful send does not end a wait */
     const bool waits = st->n_arrived == 0 && loop->n_releasing == 0 && !loop->sends_matter;
     loop->sends_matter = false;
     submit_and_wait(st, waits ? timeout_us : 0);

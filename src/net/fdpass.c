@@ -1,4 +1,4 @@
-/* fdpass.c - bytes together with descriptors over a unix socket. */
+/* fdpass.c - sends bytes and descriptors over a unix socket. */
 #include "net/fdpass.h"
 
 #include "core/check.h"

@@ -1,4 +1,4 @@
-/* listener.c - bound, listening sockets, and accepting from them. */
+/* listener.c - creates listening sockets and accepts from them. */
 #include "net/listener.h"
 
 #include "core/log.h"
@@ -9,12 +9,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define ACCEPTS_PER_TURN 64  /* so that a storm of connects does not starve the clients */
-#define PROBES           25u /* io_uring keeps the sockets of a killed process for a moment */
+#define ACCEPTS_PER_TURN 64  /* so that a burst of connects does not starve connected clients */
+#define PROBES           25u /* the io_uring of a killed process keeps its sockets for a moment */
 #define PROBE_WAIT_US    20000u
-#define RETRY_MS         50u /* pause after an accept that failed for want of resources */
+#define RETRY_MS         50u /* pause after accept failed for lack of resources */
 
-static const uint32_t LOOKS_MS[] = {10, 50, 200, 1000}; /* waits before each, after the start */
+/* Delays of the extra looks after the start, see `look`. */
+static const uint32_t LOOKS_MS[] = {10, 50, 200, 1000};
 
 static enum mr_result set_on(int fd, int level, int option, const char *name,
                              const struct mr_addr *addr, struct mr_error *err)
@@ -42,14 +43,14 @@ static enum mr_result bind_tcp(int fd, const struct mr_addr *addr,
     return rc;
 }
 
-/* Removes the file of a socket that nobody serves any more. */
+/* Removes the socket file of a process that is gone. */
 static enum mr_result clear_stale(const struct mr_addr *addr, struct mr_error *err)
 {
     const char *path = addr->sa.un.sun_path;
     struct stat st;
 
     if (lstat(path, &st) < 0)
-        return MR_OK; /* bind will tell */
+        return MR_OK; /* bind will report it */
     if (!S_ISSOCK(st.st_mode))
         return mr_fail(err, MR_ECONFIG, "bind to %s: the path exists and is not a socket", path);
     const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -98,13 +99,24 @@ enum mr_result mr_listen(int *out, const struct mr_addr *addr, const struct mr_l
     return MR_OK;
 }
 
+void mr_unlisten(int fd, const struct mr_addr *addr)
+{
+    struct mr_error err;
+
+    (void)shutdown(fd, SHUT_RDWR);
+    if (addr->sa.any.sa_family != AF_UNIX)
+        return;
+    const enum mr_result rc = clear_stale(addr, &err);
+    (void)rc; /* whatever is there then is not ours */
+}
+
 enum mr_result mr_listen_probe(const struct mr_addr *addr, struct mr_error *err)
 {
     const struct mr_listen_options plain = {.backlog = 1};
     enum mr_result rc;
 
     if (addr->sa.any.sa_family == AF_UNIX)
-        return MR_OK; /* mr_listen finds out by itself */
+        return MR_OK; /* mr_listen will report it */
     for (unsigned tries = 0;; tries++) {
         const int fd = socket(addr->sa.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
         if (fd < 0)
@@ -117,7 +129,7 @@ enum mr_result mr_listen_probe(const struct mr_addr *addr, struct mr_error *err)
     }
 }
 
-/* Out of descriptors or memory: look away for a moment instead of spinning on a ready socket. */
+/* Out of descriptors or memory: pause instead of spinning on a readable socket. */
 static void back_off(struct mr_acceptor *a, int error)
 {
     mr_log_limited(MR_LOG_WARN, "accept_failed error=\"%s\" retry_ms=%u", strerror(error),
@@ -126,7 +138,7 @@ static void back_off(struct mr_acceptor *a, int error)
     mr_loop_timer(a->loop, &a->timer, RETRY_MS);
 }
 
-/* A new socket, or minus an errno; false when there is nothing more to get now. */
+/* Handles a new socket or -errno. False if there is nothing more to accept now. */
 static bool take(struct mr_acceptor *a, int fd)
 {
     if (MR_LIKELY(fd >= 0)) {
@@ -136,7 +148,7 @@ static bool take(struct mr_acceptor *a, int fd)
     switch (-fd) {
     case EAGAIN:
         return false;
-    case EINTR: /* and what concerns that one connection only, see accept(2) */
+    case EINTR: /* these concern only that one connection, see accept(2) */
     case ECONNABORTED:
     case EPERM:
     case EPROTO:
@@ -148,6 +160,9 @@ static bool take(struct mr_acceptor *a, int fd)
     case EOPNOTSUPP:
     case ENETUNREACH:
         return true;
+    case EINVAL: /* nobody listens any more: a reload removed the address */
+        mr_watch_stop(a->loop, &a->watch);
+        return false;
     default:
         back_off(a, -fd);
         return false;
@@ -176,8 +191,9 @@ static void on_ready(struct mr_watch *watch)
 }
 
 /*
- * The kernel announces a connection to one of those who wait on the socket. A process that was just
- * killed, or its io_uring that outlives it for a moment, may have been told, so we look ourselves.
+ * The kernel announces a connection to only one waiter. That may have been a process that was just
+ * killed, or its io_uring, which outlives it for a moment. So a new acceptor also looks on its own
+ * a few times.
  */
 static void look(struct mr_timer *timer)
 {
@@ -185,7 +201,7 @@ static void look(struct mr_timer *timer)
 
     if (++a->looks < MR_COUNT(LOOKS_MS))
         mr_loop_timer(a->loop, timer, LOOKS_MS[a->looks]);
-    mr_watch_start(a->loop, &a->watch); /* it may have backed off */
+    mr_watch_start(a->loop, &a->watch); /* it may be in back-off */
     on_ready(&a->watch);
 }
 
@@ -205,7 +221,7 @@ void mr_acceptor_start(struct mr_acceptor *a, struct mr_loop *loop, int fd, bool
 
 void mr_acceptor_set_sparing(struct mr_acceptor *a, bool sparing)
 {
-    const bool active = a->watch.active; /* it may have backed off */
+    const bool active = a->watch.active; /* it may be in back-off */
 
     if (a->loop == NULL || (a->watch.on_accept == NULL) == sparing)
         return;
@@ -230,5 +246,5 @@ void mr_acceptor_drain(struct mr_acceptor *a)
     mr_acceptor_stop(a);
     while (accept_one(a))
         ;
-    mr_acceptor_stop(a); /* the retry after an accept that failed */
+    mr_acceptor_stop(a); /* cancels the retry if an accept failed */
 }

@@ -117,7 +117,7 @@ static void run_alarms(struct mr_loop *loop)
     }
 }
 
-/* Microseconds that the engine may wait, -1 without limit. */
+/* Microseconds that the engine may wait; -1 for no limit. */
 static int64_t wait_us(const struct mr_loop *loop, int max_wait_ms)
 {
     const int ceiling = max_wait_ms < 0 ? INT32_MAX : max_wait_ms;
@@ -148,7 +148,7 @@ void mr_watch_stop(struct mr_loop *loop, struct mr_watch *watch)
     loop->engine->unwatch(loop, watch);
 }
 
-/* Each stream that was resumed gets one delivery; one resumed meanwhile waits for the next turn. */
+/* Delivers once to each resumed stream. Streams resumed meanwhile wait for the next turn. */
 static void redeliver(struct mr_loop *loop)
 {
     for (uint32_t n = loop->n_resumed; n > 0 && loop->n_resumed > 0; n--) {
@@ -159,7 +159,7 @@ static void redeliver(struct mr_loop *loop)
     }
 }
 
-/* Flushing and reaping may make more of each other: on_close answers other streams. */
+/* Repeated, because each causes the other: on_close answers other streams. */
 static void flush_and_reap(struct mr_loop *loop)
 {
     for (;;) {

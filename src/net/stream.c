@@ -2,6 +2,7 @@
 #include "net/stream.h"
 
 #include "net/engine.h"
+#include "net/filter.h"
 #include "net/loop.h"
 #include "net/stream_engine.h"
 
@@ -14,23 +15,27 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define DIRECT_BYTES 16384u /* a single run from here on is sent at once, without a copy */
-#define BATCH_BYTES  65536u /* more runs in the same turn are collected up to here */
+#define DIRECT_BYTES 16384u /* a run of this size is sent at once, uncopied */
+#define BATCH_BYTES  65536u /* further runs in the same turn are batched up to this size */
 
 enum { /* the upper bits belong to the engine: MR_STREAM_ENGINE_SHIFT */
        CONNECTING = 1 << 0,
        PAUSED = 1 << 1,    /* the owner wants no input */
-       EOF_SEEN = 1 << 2,  /* the peer sends no more */
-       BLOCKED = 1 << 3,   /* the socket takes no more output */
+       EOF_SEEN = 1 << 2,  /* the peer has sent its last byte */
+       BLOCKED = 1 << 3,   /* the socket buffer is full */
        DIRTY = 1 << 4,     /* in loop->dirty */
        CLOSED = 1 << 5,    /* in loop->closed */
-       FINISHING = 1 << 6, /* close once the output is out and the peer has closed */
+       FINISHING = 1 << 6, /* close once all output is sent and the peer has closed */
        SHUT = 1 << 7,      /* our side is shut down */
-       SENDING = 1 << 8,   /* the engine is sending; `sending` tells how much */
-       CORKED = 1 << 9,    /* the owner collects more output */
-       RESTING = 1 << 10,  /* the engine is to have nothing to do with it */
+       SENDING = 1 << 8,   /* the engine is sending `sending` bytes */
+       CORKED = 1 << 9,    /* the owner is collecting output */
+       RESTING = 1 << 10,  /* detached from the engine */
+       FILTERED = 1 << 11, /* see filter.h */
+       ENDING = 1 << 12,   /* shut our side down once all output is sent */
+       THOROUGH = 1 << 13, /* a hang-up does not end a paused stream: its input is read first */
+       HUNG_UP = 1 << 14,  /* such a stream, detached from the engine until it resumes */
 };
-_Static_assert(RESTING < 1 << MR_STREAM_ENGINE_SHIFT, "the engine's bits are its own");
+_Static_assert(HUNG_UP < 1 << MR_STREAM_ENGINE_SHIFT, "the engine's bits are its own");
 
 bool mr_stream_is_open(const struct mr_stream *s)
 {
@@ -70,6 +75,37 @@ size_t mr_stream_untaken(const struct mr_stream *s)
     return mr_stream_pending(s) + (size_t)queued;
 }
 
+/* ---- the filter ---- */
+
+static struct mr_filter *filter_of(const struct mr_stream *s)
+{
+    MR_CHECK(s->flags & FILTERED);
+    return MR_CONTAINER_OF(s->ops, struct mr_filter, owner);
+}
+
+void mr_filter_insert(struct mr_filter *f, const struct mr_filter_ops *ops, struct mr_stream *s)
+{
+    MR_CHECK(!(s->flags & FILTERED));
+    *f = (struct mr_filter){.ops = ops, .owner = *s->ops, .real = s->ops};
+    s->ops = &f->owner;
+    s->flags |= FILTERED;
+}
+
+void mr_filter_remove(struct mr_filter *f, struct mr_stream *s)
+{
+    MR_CHECK(filter_of(s) == f);
+    s->ops = f->real;
+    s->flags &= (uint32_t)~FILTERED;
+    f->ops->on_release(f, s);
+}
+
+bool mr_stream_is_tied(const struct mr_stream *s)
+{
+    return s->flags & FILTERED && filter_of(s)->ops->is_tied(filter_of(s));
+}
+
+/* ---- */
+
 static uint32_t now_ms(const struct mr_stream *s)
 {
     return (uint32_t)(s->loop->now_us / 1000u);
@@ -92,12 +128,14 @@ bool mr_stream_has_backlog(const struct mr_stream *s)
 
 bool mr_stream_wants_read(const struct mr_stream *s)
 {
-    return !(s->flags & (CONNECTING | PAUSED | EOF_SEEN | CLOSED | RESTING));
+    return !(s->flags & (CONNECTING | PAUSED | EOF_SEEN | CLOSED | RESTING | HUNG_UP));
 }
 
 bool mr_stream_wants_write(const struct mr_stream *s)
 {
-    return s->flags & (CONNECTING | BLOCKED) && !(s->flags & (CLOSED | RESTING));
+    if (s->flags & (CLOSED | RESTING))
+        return false;
+    return s->flags & CONNECTING || (s->flags & (BLOCKED | CORKED)) == BLOCKED;
 }
 
 bool mr_stream_awaits_sent(const struct mr_stream *s)
@@ -112,16 +150,16 @@ bool mr_stream_has_ended(const struct mr_stream *s)
 
 bool mr_stream_is_resting(const struct mr_stream *s)
 {
-    return s->flags & RESTING;
+    return s->flags & (RESTING | HUNG_UP);
 }
 
 bool mr_stream_is_finishing(const struct mr_stream *s)
 {
-    return s->flags & FINISHING;
+    return s->flags & (FINISHING | ENDING);
 }
 
 static void start(struct mr_stream *s, struct mr_loop *loop, const struct mr_stream_ops *ops,
-                  int fd, uint16_t flags)
+                  int fd, uint32_t flags)
 {
     memset(s, 0, sizeof(*s));
     s->ops = ops;
@@ -158,7 +196,7 @@ enum mr_result mr_stream_connect(struct mr_stream *s, struct mr_loop *loop,
         rc = mr_fail_sys(err, "connect to %s", addr->text);
         goto close_fd;
     }
-    /* a connect that is done already is told by the first writability, as any other */
+    /* a connect that has already finished is reported by the first writability, too */
     start(s, loop, ops, fd, CONNECTING);
     return MR_OK;
 
@@ -167,10 +205,10 @@ close_fd:
     return rc;
 }
 
-/* A resting stream is not the engine's; it learns what has changed when the rest ends. */
+/* A resting stream is detached from the engine; mr_stream_wake adds it with its current state. */
 static void update(struct mr_stream *s)
 {
-    if (!(s->flags & RESTING))
+    if (!(s->flags & (RESTING | HUNG_UP)))
         s->loop->engine->update(s->loop, s);
 }
 
@@ -185,19 +223,27 @@ static void mark_dirty(struct mr_stream *s)
 
 void mr_stream_cork(struct mr_stream *s)
 {
+    if (s->flags & CORKED)
+        return;
     s->flags |= CORKED;
+    if (!(s->flags & CLOSED) && s->flags & BLOCKED)
+        update(s); /* no room in the socket is of use now, nor may it wake the loop */
 }
 
 void mr_stream_uncork(struct mr_stream *s)
 {
     if (!(s->flags & CORKED))
         return;
-    s->flags &= (uint16_t)~CORKED;
-    if (!(s->flags & CLOSED) && !mr_buf_empty(&s->out))
+    s->flags &= (uint32_t)~CORKED;
+    if (s->flags & CLOSED)
+        return;
+    if (s->flags & BLOCKED)
+        update(s);
+    if (!mr_buf_empty(&s->out))
         mark_dirty(s);
 }
 
-/* The remainder is presented in the next turn. */
+/* Delivers the remainder again in the next turn. */
 static void present_again(struct mr_stream *s)
 {
     if (mr_buf_empty(&s->in) || s->flags & RESTING || mr_list_linked(&s->resumed))
@@ -206,7 +252,7 @@ static void present_again(struct mr_stream *s)
     s->loop->n_resumed++;
 }
 
-/* False when the remainder does not wait to be presented. */
+/* False if the stream was not in the list. */
 static bool leave_resumed(struct mr_stream *s)
 {
     if (!mr_list_linked(&s->resumed))
@@ -221,7 +267,7 @@ void mr_stream_close(struct mr_stream *s, int error)
     if (s->flags & CLOSED)
         return;
     s->flags |= CLOSED;
-    s->error = (uint16_t)error;
+    s->error = error;
     (void)leave_resumed(s);
     s->loop->n_releasing++;
     s->loop->engine->release(s->loop, s);
@@ -239,7 +285,7 @@ void mr_stream_wake(struct mr_stream *s)
 {
     if (s->flags & CLOSED || !(s->flags & RESTING))
         return;
-    s->flags &= (uint16_t)~RESTING;
+    s->flags &= (uint32_t) ~(RESTING | HUNG_UP);
     s->loop->engine->add(s->loop, s);
     if (!(s->flags & PAUSED))
         present_again(s);
@@ -252,17 +298,35 @@ void mr_stream_finish(struct mr_stream *s)
     if (s->flags & (CLOSED | FINISHING))
         return;
     mr_stream_wake(s);
-    s->flags &= (uint16_t)~CORKED;
+    mr_stream_uncork(s);
+    if (s->flags & FILTERED && filter_of(s)->ops->on_finish != NULL)
+        filter_of(s)->ops->on_finish(filter_of(s), s);
     s->flags |= FINISHING; /* the remainder stays: the caller may still be reading it */
     if (s->flags & EOF_SEEN && mr_stream_pending(s) == 0) {
         mr_stream_close(s, 0);
         return;
     }
     if (s->flags & PAUSED) {
-        s->flags &= (uint16_t)~PAUSED;
+        s->flags &= (uint32_t)~PAUSED;
         update(s);
     }
     mark_dirty(s);
+}
+
+void mr_stream_end(struct mr_stream *s)
+{
+    if (s->flags & (CLOSED | FINISHING | ENDING))
+        return;
+    if (s->flags & FILTERED && filter_of(s)->ops->on_finish != NULL)
+        filter_of(s)->ops->on_finish(filter_of(s), s);
+    s->flags |= ENDING;
+    if (!(s->flags & (CONNECTING | BLOCKED)))
+        mark_dirty(s);
+}
+
+void mr_stream_read_all(struct mr_stream *s)
+{
+    s->flags |= THOROUGH;
 }
 
 static void keep(struct mr_stream *s, const char *bytes, size_t len)
@@ -271,7 +335,7 @@ static void keep(struct mr_stream *s, const char *bytes, size_t len)
         mr_stream_close(s, ENOMEM);
 }
 
-/* Presents the kept remainder itself. */
+/* Delivers the remainder alone. */
 static void deliver_kept(struct mr_stream *s)
 {
     const struct mr_slice kept = mr_buf_slice(&s->in);
@@ -284,13 +348,12 @@ static void deliver_kept(struct mr_stream *s)
         mr_buf_consume(&s->in, &s->loop->slab, used);
 }
 
-void mr_stream_deliver(struct mr_stream *s, char *bytes, size_t len, size_t headroom)
+/* Always inlined, so that a stream without a filter pays for one call. */
+static inline __attribute__((always_inline)) void deliver(struct mr_stream *s, char *bytes,
+                                                          size_t len, size_t headroom)
 {
     const size_t rest = mr_buf_len(&s->in);
 
-    s->active_ms = now_ms(s);
-    if (s->flags & (CLOSED | FINISHING))
-        return;
     if (rest + len < s->want || s->flags & (PAUSED | RESTING)) {
         keep(s, bytes, len);
         return;
@@ -312,6 +375,23 @@ void mr_stream_deliver(struct mr_stream *s, char *bytes, size_t len, size_t head
     MR_CHECK(used <= len);
     if (used < len && !(s->flags & (CLOSED | FINISHING)))
         keep(s, bytes + used, len - used);
+}
+
+void mr_filter_deliver(struct mr_stream *s, char *bytes, size_t len, size_t headroom)
+{
+    if (len > 0 && !(s->flags & (CLOSED | FINISHING)))
+        deliver(s, bytes, len, headroom);
+}
+
+void mr_stream_deliver(struct mr_stream *s, char *bytes, size_t len, size_t headroom)
+{
+    s->active_ms = now_ms(s);
+    if (MR_UNLIKELY(s->flags & (CLOSED | FINISHING | FILTERED))) {
+        if (!(s->flags & (CLOSED | FINISHING)))
+            filter_of(s)->ops->on_receive(filter_of(s), s, bytes, len, headroom);
+        return;
+    }
+    deliver(s, bytes, len, headroom);
 }
 
 void mr_stream_redeliver(struct mr_stream *s)
@@ -350,9 +430,13 @@ void mr_stream_resume(struct mr_stream *s)
 {
     if (s->flags & CLOSED || !(s->flags & PAUSED))
         return;
-    s->flags &= (uint16_t)~PAUSED;
-    if (!(s->flags & EOF_SEEN))
+    s->flags &= (uint32_t)~PAUSED;
+    if (s->flags & HUNG_UP) {
+        s->flags &= (uint32_t)~HUNG_UP;
+        s->loop->engine->add(s->loop, s);
+    } else if (!(s->flags & EOF_SEEN)) {
         update(s);
+    }
     present_again(s);
 }
 
@@ -398,7 +482,7 @@ void mr_stream_restore(struct mr_stream *s, struct mr_slice in, struct mr_slice 
     if (in.len > 0)
         keep(s, in.at, in.len);
     if (out.len > 0)
-        mr_stream_write(s, out.at, out.len);
+        mr_filter_send(s, out.at, out.len); /* it has passed the filter already */
     if (!(s->flags & (CLOSED | PAUSED)))
         present_again(s);
 }
@@ -407,18 +491,20 @@ void mr_stream_peer_gone(struct mr_stream *s, int error)
 {
     if (s->flags & CLOSED)
         return;
-    if (leave_resumed(s)) /* what came before the end is presented before it */
+    if (leave_resumed(s)) /* bytes received before the end come first */
         mr_stream_redeliver(s);
-    if (error != 0 || s->flags & SHUT) {
+    if (error != 0 || (s->flags & SHUT && !(s->flags & ENDING))) {
         mr_stream_close(s, error);
         return;
     }
     if (s->flags & (CLOSED | EOF_SEEN | PAUSED | RESTING))
-        return; /* a paused one hears of it once it is resumed */
+        return; /* a paused stream hears of it when it resumes */
     s->flags |= EOF_SEEN;
-    if (!(s->flags & FINISHING)) /* else it closes once the output is out */
+    if (!(s->flags & FINISHING)) /* otherwise it closes once all output is sent */
         s->ops->on_eof(s);
-    if (!(s->flags & CLOSED))
+    if (s->flags & SHUT) /* both sides have ended */
+        mr_stream_close(s, 0);
+    else if (!(s->flags & CLOSED))
         update(s);
 }
 
@@ -434,10 +520,19 @@ void mr_stream_hung_up(struct mr_stream *s)
 {
     const int error = socket_error(s->fd);
 
+    if (error == 0 && s->flags & THOROUGH && s->flags & EOF_SEEN) {
+        mr_stream_close(s, 0); /* all input was read */
+        return;
+    }
+    if (error == 0 && s->flags & THOROUGH && s->flags & PAUSED) {
+        s->flags |= HUNG_UP; /* reported without end as long as the engine has it */
+        (void)s->loop->engine->rest(s->loop, s, true);
+        return;
+    }
     mr_stream_peer_gone(s, error != 0 ? error : ECONNRESET);
 }
 
-/* No more is pending than the owner waits for. */
+/* Calls on_room if no more is pending than the owner waits for. */
 static void tell_room(struct mr_stream *s)
 {
     if (MR_LIKELY(s->room_at == 0) || mr_stream_pending(s) >= s->room_at || s->flags & CLOSED)
@@ -446,17 +541,18 @@ static void tell_room(struct mr_stream *s)
     s->ops->on_room(s);
 }
 
-/* All output is out: a stream that was told to finish now shuts its side. */
+/* All output is sent: a finishing stream shuts its side now. */
 static void flushed(struct mr_stream *s)
 {
     if (s->flags & BLOCKED) {
-        s->flags &= (uint16_t)~BLOCKED;
+        s->flags &= (uint32_t)~BLOCKED;
         update(s);
         if (s->ops->on_drain != NULL)
             s->ops->on_drain(s);
     }
     tell_room(s);
-    if (!(s->flags & FINISHING) || s->flags & (SHUT | CLOSED) || mr_stream_pending(s) > 0)
+    if (!(s->flags & (FINISHING | ENDING)) || s->flags & (SHUT | CLOSED) ||
+        mr_stream_pending(s) > 0)
         return;
     s->flags |= SHUT;
     if (s->flags & EOF_SEEN)
@@ -473,7 +569,7 @@ static void blocked(struct mr_stream *s)
     update(s);
 }
 
-/* Returns bytes sent, or -1 after the stream was blocked or closed. */
+/* Returns the bytes sent, or -1 if the stream is now blocked or closed. */
 static ssize_t send_iov(struct mr_stream *s, struct iovec *iov, size_t n)
 {
     const struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
@@ -496,7 +592,7 @@ static ssize_t send_iov(struct mr_stream *s, struct iovec *iov, size_t n)
 
 void mr_stream_flush(struct mr_stream *s)
 {
-    s->flags &= (uint16_t)~DIRTY;
+    s->flags &= (uint32_t)~DIRTY;
     if (s->flags & (CLOSED | CONNECTING | SENDING | CORKED | RESTING))
         return;
     if (mr_buf_empty(&s->out))
@@ -513,7 +609,7 @@ void mr_stream_sending(struct mr_stream *s, struct mr_buf *taken)
     s->flags |= SENDING;
 }
 
-/* What did not leave goes before what has come since. */
+/* Puts unsent bytes back in front of newer output. */
 static bool put_back(struct mr_stream *s, struct mr_buf *taken)
 {
     const struct mr_slice since = mr_buf_slice(&s->out);
@@ -533,7 +629,7 @@ void mr_stream_sent(struct mr_stream *s, struct mr_buf *taken, ssize_t sent)
     const uint32_t len = s->sending;
     int error = 0;
 
-    s->flags &= (uint16_t)~SENDING;
+    s->flags &= (uint32_t)~SENDING;
     s->sending = 0;
     if (sent > 0) {
         s->active_ms = now_ms(s);
@@ -552,7 +648,7 @@ void mr_stream_sent(struct mr_stream *s, struct mr_buf *taken, ssize_t sent)
         flushed(s);
         return;
     }
-    if (sent < (ssize_t)len) /* the socket buffer is full: no need to ask again */
+    if (sent < (ssize_t)len) /* short: the socket buffer is full */
         blocked(s);
     else
         mark_dirty(s);
@@ -585,14 +681,23 @@ void mr_stream_writable(struct mr_stream *s)
         mr_stream_close(s, error);
         return;
     }
-    s->flags &= (uint16_t)~CONNECTING;
+    s->flags &= (uint32_t)~CONNECTING;
     update(s);
-    s->ops->on_open(s);
-    if (!(s->flags & CLOSED) && !mr_buf_empty(&s->out))
+    if (s->flags & FILTERED && filter_of(s)->ops->on_connect != NULL)
+        filter_of(s)->ops->on_connect(filter_of(s), s);
+    else
+        s->ops->on_open(s);
+    if (!(s->flags & CLOSED) && (!mr_buf_empty(&s->out) || s->flags & ENDING))
         mark_dirty(s);
 }
 
-/* Sends queued output and the given bytes in one call; returns how many of `bytes` left. */
+void mr_filter_opened(struct mr_stream *s)
+{
+    if (!(s->flags & CLOSED))
+        s->ops->on_open(s);
+}
+
+/* Sends queued output and the given bytes in one call. Returns how many of `bytes` were sent. */
 static size_t write_through(struct mr_stream *s, const char *bytes, size_t len)
 {
     const struct mr_slice out = mr_buf_slice(&s->out);
@@ -611,7 +716,7 @@ static size_t write_through(struct mr_stream *s, const char *bytes, size_t len)
     return (size_t)sent - out.len;
 }
 
-/* The first large run of a turn may be the only one; more of them are better sent together. */
+/* The first large run of a turn may be the only one; several are better batched. */
 static bool sends_at_once(const struct mr_stream *s, size_t len)
 {
     if (len < DIRECT_BYTES || s->flags & (CONNECTING | BLOCKED | SENDING | CORKED | RESTING))
@@ -619,10 +724,9 @@ static bool sends_at_once(const struct mr_stream *s, size_t len)
     return !(s->flags & DIRTY) || mr_stream_pending(s) + len >= BATCH_BYTES;
 }
 
-void mr_stream_write(struct mr_stream *s, const char *bytes, size_t len)
+static inline __attribute__((always_inline)) void write_out(struct mr_stream *s, const char *bytes,
+                                                            size_t len)
 {
-    if (s->flags & (CLOSED | SHUT))
-        return;
     if (sends_at_once(s, len)) {
         const size_t sent = write_through(s, bytes, len);
         bytes += sent;
@@ -630,7 +734,7 @@ void mr_stream_write(struct mr_stream *s, const char *bytes, size_t len)
         if (s->flags & CLOSED)
             return;
         if (!(s->flags & BLOCKED))
-            mark_dirty(s); /* what else comes in this turn is collected */
+            mark_dirty(s); /* collects what else is written in this turn */
         if (len == 0)
             return;
     }
@@ -642,6 +746,38 @@ void mr_stream_write(struct mr_stream *s, const char *bytes, size_t len)
         mark_dirty(s);
 }
 
+void mr_filter_send(struct mr_stream *s, const char *bytes, size_t len)
+{
+    if (!(s->flags & (CLOSED | SHUT)))
+        write_out(s, bytes, len);
+}
+
+void mr_stream_write(struct mr_stream *s, const char *bytes, size_t len)
+{
+    if (MR_UNLIKELY(s->flags & (CLOSED | SHUT | FILTERED))) {
+        if (!(s->flags & (CLOSED | SHUT)))
+            filter_of(s)->ops->on_write(filter_of(s), s, bytes, len);
+        return;
+    }
+    write_out(s, bytes, len);
+}
+
+void mr_stream_give(struct mr_stream *s, struct mr_buf *bytes)
+{
+    const struct mr_slice text = mr_buf_slice(bytes);
+
+    if (s->out.cap > 0 || s->flags & (CLOSED | SHUT | SENDING | FILTERED) ||
+        sends_at_once(s, text.len)) {
+        mr_stream_write(s, text.at, text.len);
+        mr_buf_clear(bytes, &s->loop->slab);
+        return;
+    }
+    s->out = *bytes;
+    *bytes = (struct mr_buf){0};
+    if (!(s->flags & (CONNECTING | BLOCKED)))
+        mark_dirty(s);
+}
+
 void mr_stream_reap(struct mr_stream *s)
 {
     struct mr_loop *loop = s->loop;
@@ -649,5 +785,7 @@ void mr_stream_reap(struct mr_stream *s)
     mr_buf_clear(&s->in, &loop->slab);
     mr_buf_clear(&s->out, &loop->slab);
     loop->n_streams--;
+    if (s->flags & FILTERED)
+        mr_filter_remove(filter_of(s), s);
     s->ops->on_close(s, s->error); /* the owner frees s here */
 }

@@ -1,4 +1,4 @@
-/* about.c - what this build is made of: version, I/O engines, libraries. */
+/* about.c - describes the build: version, I/O engines, libraries. */
 #include "proc/about.h"
 
 #include "core/result.h"
@@ -7,6 +7,7 @@
 
 #include <jansson.h>
 #include <microhttpd.h>
+#include <nettle/version.h>
 #include <stdio.h>
 #include <sys/utsname.h>
 #include <yaml.h>
@@ -59,6 +60,8 @@ void mr_about_print_build(void)
     (void)fprintf(stderr, "  %-14s %s\n", "libyaml", yaml_get_version_string());
     (void)fprintf(stderr, "  %-14s %s\n", "jansson", jansson());
     (void)fprintf(stderr, "  %-14s %s\n", "libmicrohttpd", MHD_get_version());
+    (void)fprintf(stderr, "  %-14s %d.%d\n", "nettle", nettle_version_major(),
+                  nettle_version_minor());
 #ifdef MR_WITH_URING
     (void)fprintf(stderr, "  %-14s %s\n", "liburing", MR_LIBURING);
 #endif

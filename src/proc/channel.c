@@ -82,7 +82,7 @@ enum mr_result mr_channel_recv(int fd, struct mr_message *msg, struct mr_error *
         (size_t)n != HEAD_BYTES + msg->len) {
         if (n_fds > 0)
             (void)close(passed);
-        return mr_fail(err, MR_EPROTO, "a channel message of %zd bytes is not understood", n);
+        return mr_fail(err, MR_EPROTO, "invalid channel message of %zd bytes", n);
     }
     msg->fd = n_fds > 0 ? passed : -1;
     return MR_OK;

@@ -1,8 +1,8 @@
 /*
  * channel.h - typed, versioned messages between the master and its children.
  *
- * A channel is a socketpair of SOCK_SEQPACKET: a message arrives whole or not at all, possibly with
- * a descriptor. The end of the other process closes it.
+ * A channel is a SOCK_SEQPACKET socket pair: a message arrives whole or not at all, optionally with
+ * a descriptor. It closes when the other process ends.
  */
 #pragma once
 
@@ -26,12 +26,12 @@ struct mr_address_payload {
     struct mr_addr addr;
 };
 
-#define MR_HANDOVER_POOLS 1024u /* pools behind count as moving */
+#define MR_HANDOVER_POOLS 1024u /* pools beyond this count as moving */
 
 struct mr_handover_payload {
-    uint32_t transition;                  /* to be named in QUIESCED */
-    uint8_t retired;                      /* the slot goes: accept on until TERMINATE */
-    uint8_t moves[MR_HANDOVER_POOLS / 8]; /* a bit for each pool whose keys move */
+    uint32_t transition;                  /* number of the transition, repeated in QUIESCED */
+    uint8_t retired;                      /* the slot is removed: keep accepting until TERMINATE */
+    uint8_t moves[MR_HANDOVER_POOLS / 8]; /* bit per pool whose keys move */
 };
 
 struct mr_transition_payload {
@@ -40,7 +40,7 @@ struct mr_transition_payload {
 
 struct mr_takeover_payload {
     uint32_t slots;                       /* of the new master */
-    uint8_t moves[MR_HANDOVER_POOLS / 8]; /* a bit for each pool of the old one whose keys move */
+    uint8_t moves[MR_HANDOVER_POOLS / 8]; /* bit per old pool whose keys move */
 };
 
 enum mr_message_type {
@@ -52,32 +52,35 @@ enum mr_message_type {
 struct mr_message {
     uint16_t version;
     uint16_t type; /* enum mr_message_type */
-    uint32_t len;  /* of the payload */
+    uint32_t len;  /* size of the payload */
     union {
 #define X(name, payload) payload name;
 #include "proc/messages.def"
     } body;
-    int fd; /* received with it, owned by the receiver; -1 for none. Not sent. */
+    int fd; /* received with the message, owned by the receiver; -1 for none. Not sent. */
 };
 
-/** Both ends non-blocking and close-on-exec; the caller owns them. */
+/** Opens a channel, non-blocking and close-on-exec. The caller owns both ends. */
 enum mr_result mr_channel_open(int ends[2], struct mr_error *err) MR_MUST_USE;
 void mr_channel_close(int fd);
 
-/** Sends msg->type with msg->body and, when pass_fd >= 0, a descriptor (which stays ours). */
+/** Sends msg->type with msg->body, and a descriptor if pass_fd >= 0; it stays ours. */
 enum mr_result mr_channel_send(int fd, struct mr_message *msg, int pass_fd,
                                struct mr_error *err) MR_MUST_USE;
 
-/** Bytes that the other side has not read, with the kernel's own for each message. */
+/** Bytes that the other side has not read, including the kernel's overhead per message. */
 size_t mr_channel_queued(int fd);
 
 const char *mr_message_name(enum mr_message_type type);
 
-/** Sends a message without a payload; a channel that fails is about to be closed anyway. */
+/**
+ * Sends a message without a payload. Failures are ignored: such a channel is about to be closed.
+ */
 void mr_channel_tell(int fd, enum mr_message_type type);
 
 /**
- * Receives one message. @return MR_OK; MR_AGAIN when there is none; MR_ESYS when the other side is
- * gone (err->sys 0) or the channel fails; MR_EPROTO for a message of another version or size
+ * Receives one message.
+ * @return MR_OK; MR_AGAIN if there is none; MR_ESYS if the other side is gone (err->sys is 0) or
+ *         the channel failed; MR_EPROTO if version or size are wrong
  */
 enum mr_result mr_channel_recv(int fd, struct mr_message *msg, struct mr_error *err) MR_MUST_USE;

@@ -1,4 +1,4 @@
-/* child.c - a process of the master: how it is started and ended, and what it does then. */
+/* child.c - starts, signals and ends the master's child processes, and runs them. */
 #include "proc/child.h"
 
 #include "core/log.h"
@@ -79,7 +79,7 @@ static int run_worker(const struct mr_team *team, uint32_t slot, int channel)
                                           .closed = team->state == MR_TEAM_STARTING,
                                           .channel = channel,
                                           .on_ready = tell_ready,
-                                          .on_ready_arg = &channel};
+                                          .arg = &channel};
 
     return mr_worker_run(&setup);
 }
@@ -91,8 +91,8 @@ static uint32_t add_fds(int *to, uint32_t n, const int *fds, uint32_t n_fds)
 }
 
 /*
- * Of what the master has open a child has use for this alone. Nothing else is left to it: it would
- * count against its limit, and keep sockets open whose other end waits for their end.
+ * Closes all descriptors the child does not use. They would count against its limit, and keep
+ * sockets open whose peers wait for the close.
  */
 static void keep_own(const struct mr_child *self, int channel)
 {

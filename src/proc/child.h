@@ -1,5 +1,4 @@
-/* child.h - a process of the master: how it is started, spoken to and ended. Private to src/proc.
- */
+/* child.h - starts, signals and ends the master's child processes. Private to src/proc. */
 #pragma once
 
 #include "net/loop.h"
@@ -12,11 +11,11 @@ struct mr_team;
 enum mr_child_kind { MR_WORKER, MR_ADMIN, MR_RESOLVER };
 
 enum mr_child_state {
-    MR_CHILD_DOWN,         /* there is none */
-    MR_CHILD_STARTING,     /* has not said READY */
-    MR_CHILD_UP,           /* serves */
-    MR_CHILD_HANDING_OVER, /* has been told HANDOVER */
-    MR_CHILD_QUIESCED,     /* and has QUIESCED: nothing that moves is in flight */
+    MR_CHILD_DOWN,         /* not running */
+    MR_CHILD_STARTING,     /* has not sent READY yet */
+    MR_CHILD_UP,           /* serving */
+    MR_CHILD_HANDING_OVER, /* was sent HANDOVER */
+    MR_CHILD_QUIESCED,     /* then reported QUIESCED: nothing that moves is in flight */
 };
 
 struct mr_child {
@@ -24,14 +23,14 @@ struct mr_child {
     enum mr_child_kind kind;
     enum mr_child_state state;
     uint32_t index; /* of the slot */
-    pid_t pid;      /* 0 when it is DOWN */
+    pid_t pid;      /* 0 if DOWN */
     struct mr_watch channel;
     struct mr_timer respawn;
     uint64_t started_us;
     uint32_t quick_deaths;
-    uint32_t missed;      /* pings in a row without an answer */
-    bool log_due;         /* it has to be told where and what to log */
-    uint32_t address_due; /* and the addresses of the servers from this one on */
+    uint32_t missed;      /* consecutive unanswered pings */
+    bool log_due;         /* must be sent the log's descriptor and level */
+    uint32_t address_due; /* and the addresses of servers from this one on */
 };
 
 const char *mr_child_kind_name(enum mr_child_kind kind);
@@ -40,21 +39,21 @@ const char *mr_child_kind_name(enum mr_child_kind kind);
 enum mr_result mr_child_fork(struct mr_child *child, struct mr_error *err) MR_MUST_USE;
 
 /**
- * Sends; what cannot be sent is logged.
- * @return whether that is settled: it went, or the child is gone
+ * Sends a message; failures are logged.
+ * @return true if it was sent, or if the child is gone
  */
 bool mr_child_tell(struct mr_child *child, struct mr_message *msg, int fd);
 
 /**
- * Sends what a child cannot do without. A child that does not take it is killed, since it would
- * wait for ever for what it was told, or go on with what it must not.
+ * Sends a message that the child must not miss. If it cannot be sent the child is killed: it would
+ * wait forever, or do what it no longer may.
  */
 void mr_child_command(struct mr_child *child, struct mr_message *msg, int fd);
 
 void mr_child_kill(const struct mr_child *child);
 
-/** A process that has ended, 0 for none. */
+/** Reaps a process that has ended; 0 if there is none. */
 pid_t mr_reap(int *status);
 
-/** Sends a signal to another process than a child of a team. */
+/** Signals a process that is not a child of a team. */
 void mr_signal(pid_t pid, int signo);

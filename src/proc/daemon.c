@@ -1,4 +1,4 @@
-/* daemon.c - going to the background. */
+/* daemon.c - runs the proxy in the background. */
 #include "proc/daemon.h"
 
 #include "core/log.h"
@@ -20,19 +20,19 @@ static void to_null(int fd)
     (void)close(null);
 }
 
-/* The foreground: waits for the one byte that says all is well. */
+/* In the foreground: waits for the byte that reports success. */
 static _Noreturn void wait_for_start(int fd, pid_t child)
 {
     char byte;
     ssize_t n;
 
-    (void)waitpid(child, NULL, 0); /* the first fork ends at once */
+    (void)waitpid(child, NULL, 0); /* the first fork exits at once */
     do
         n = read(fd, &byte, 1);
     while (n < 0 && errno == EINTR);
     if (n == 1)
         _exit(0);
-    (void)fputs("millrace: did not start; the log says why\n", stderr);
+    (void)fputs("millrace: failed to start; see the log\n", stderr);
     _exit(1);
 }
 
@@ -52,7 +52,7 @@ enum mr_result mr_daemonize(int *notify, struct mr_error *err)
     (void)close(ends[0]);
     if (setsid() < 0)
         return mr_fail_sys(err, "setsid");
-    const pid_t second = fork(); /* no longer a session leader: it can get no terminal */
+    const pid_t second = fork(); /* not a session leader any more, so it cannot get a terminal */
     if (second < 0)
         return mr_fail_sys(err, "fork to the background");
     if (second > 0)
@@ -69,7 +69,7 @@ void mr_daemon_forget(int notify)
 
     (void)close(notify);
     to_null(STDERR_FILENO);
-    if (mr_log_path()[0] == '\0' && mr_log_reopen(&err) != MR_OK) /* it was stderr */
+    if (mr_log_path()[0] == '\0' && mr_log_reopen(&err) != MR_OK) /* the log was stderr */
         mr_log_take_fd(STDERR_FILENO);
 }
 

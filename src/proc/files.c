@@ -1,4 +1,4 @@
-/* files.c - the log and the pid file, where the command line and the configuration want them. */
+/* files.c - opens the log and the pid file as options and configuration say. */
 #include "proc/files.h"
 
 #include "core/log.h"
@@ -41,7 +41,7 @@ void mr_files_follow(const struct mr_options *options, const struct mr_config *n
     const char *log = log_file(options, now);
     struct mr_error err;
 
-    if (options->log_level < 0 && now->log_level != before->log_level) /* else a signal's stays */
+    if (options->log_level < 0 && now->log_level != before->log_level) /* else signals rule */
         mr_log_set_level((int)now->log_level);
     if (strcmp(log, mr_log_path()) != 0 && mr_log_open(log, &err) != MR_OK)
         mr_log(MR_LOG_ERR, "log_open_failed error=\"%s\" using=old_file", err.text);

@@ -1,23 +1,23 @@
-/* files.h - the log and the pid file, where the command line and the configuration want them. */
+/* files.h - opens the log and the pid file as options and configuration say. */
 #pragma once
 
 #include "config/config.h"
 #include "proc/options.h"
 #include "proc/pidfile.h"
 
-/** Path of the pid file, borrowed; NULL for none. */
+/** Path of the pid file (borrowed), or NULL. */
 const char *mr_files_pid(const struct mr_options *options, const struct mr_config *config);
 
-/** At the start: sets the level and opens the log. */
+/** At start: sets the log level and opens the log. */
 enum mr_result mr_files_open_log(const struct mr_options *options, const struct mr_config *config,
                                  struct mr_error *err) MR_MUST_USE;
 
-/** Opens the log's path again, after a rotation. What fails is logged; the old file goes on. */
+/** Reopens the log after a rotation. Failures are logged; the old file then stays in use. */
 void mr_files_reopen_log(void);
 
 /**
- * The configuration `now` is in force instead of `before`: follows its log file, its level and its
- * pid file. What fails is logged; the old file stays in use.
+ * Applies log file, log level and pid file of the new configuration `now`, which replaces `before`.
+ * Failures are logged; the old file then stays in use.
  */
 void mr_files_follow(const struct mr_options *options, const struct mr_config *now,
                      const struct mr_config *before, struct mr_pidfile *pidfile);

@@ -1,4 +1,4 @@
-/* generation.c - one reading of the configuration and what belongs to it. */
+/* generation.c - a configuration in use, with its sockets and shared memory. */
 #include "proc/generation.h"
 
 #include "config/diff.h"
@@ -8,14 +8,17 @@
 #include "proc/descriptors.h"
 #include "proc/system.h"
 #include "session/handover.h"
+#include "session/logins.h"
 #include "upstream/health.h"
+#include "upstream/map.h"
+#include "upstream/topology.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define MBUF_HEADER 48u /* of twemproxy's chunks: what a key cannot use of them */
+#define MBUF_HEADER 48u /* part of twemproxy's mbuf that a key cannot use */
 
 static size_t health_bytes(const struct mr_config *config)
 {
@@ -38,23 +41,38 @@ static enum mr_result choose_engine(struct mr_generation *g, const struct mr_opt
     return MR_ECONFIG;
 }
 
+/* Checks the configuration against this machine. */
+static void check_machine(struct mr_generation *g, const struct mr_options *options,
+                          const char *conf_file)
+{
+    const struct mr_config *config = g->config;
+    struct mr_error why[3];
+    const enum mr_result rc[] = {
+        mr_check_user(config->user, config->group, &why[0]),
+        mr_choose_cpus(config->worker_cpu_affinity, &g->runtime.cpus, &g->runtime.n_cpus, &why[1]),
+        choose_engine(g, options, &why[2])};
+
+    for (size_t i = 0; i < MR_COUNT(rc); i++)
+        if (rc[i] != MR_OK)
+            mr_findings_add(&g->findings, true, (struct mr_place){0}, "%s: %s", conf_file,
+                            why[i].text);
+}
+
 enum mr_result mr_generation_load(struct mr_generation *g, const struct mr_options *options,
                                   const char *conf_file, struct mr_error *err)
 {
     *g = (struct mr_generation){.number = 1};
     enum mr_result rc =
-        mr_config_load(&g->config, conf_file, options->mbuf_size - MBUF_HEADER, err);
+        mr_config_load(&g->config, conf_file, options->mbuf_size - MBUF_HEADER, &g->findings, err);
 
     if (rc == MR_OK)
-        rc = mr_check_user(g->config->user, g->config->group, err);
-    if (rc != MR_OK)
-        mr_error_prefix(err, "conf");
-    if (rc == MR_OK)
-        rc = mr_choose_cpus(g->config->worker_cpu_affinity, &g->runtime.cpus, &g->runtime.n_cpus,
-                            err);
-    if (rc == MR_OK)
-        rc = choose_engine(g, options, err);
+        check_machine(g, options, conf_file);
+    const uint32_t n = g->findings.n_errors;
+    if (n > 0)
+        rc = mr_fail(err, MR_ECONFIG, n > 1 ? "%s (and %u more)" : "%s",
+                     mr_findings_first_error(&g->findings), n - 1);
     if (rc != MR_OK) {
+        mr_error_prefix(err, "conf");
         free(g->runtime.cpus);
         mr_config_free(g->config);
         g->config = NULL;
@@ -62,10 +80,28 @@ enum mr_result mr_generation_load(struct mr_generation *g, const struct mr_optio
     return rc;
 }
 
+void mr_generation_log_findings(const struct mr_generation *g)
+{
+    for (uint32_t i = 0; i < g->findings.n; i++) {
+        const struct mr_finding *f = &g->findings.list[i];
+        mr_log(f->error ? MR_LOG_ERR : MR_LOG_WARN, "%s text=\"%s\"",
+               f->error ? "conf_error" : "conf_warning", f->text);
+    }
+}
+
+static uint32_t named_servers(const struct mr_config *config)
+{
+    uint32_t n = 0;
+
+    for (uint32_t p = 0; p < config->n_pools; p++)
+        n += config->pools[p].servers.named;
+    return n;
+}
+
 void mr_generation_log_started(const struct mr_generation *g)
 {
     mr_log(MR_LOG_NOTICE, "started workers=%u pools=%u servers=%u layout=%s clients_max=%llu",
-           g->runtime.single ? 0 : g->runtime.n_slots, g->config->n_pools, g->config->n_servers,
+           g->runtime.single ? 0 : g->runtime.n_slots, g->config->n_pools, named_servers(g->config),
            g->config->meitu ? "meitu" : "twemproxy",
            (unsigned long long)g->runtime.max_clients * g->runtime.n_slots);
 }
@@ -83,7 +119,7 @@ static uint32_t worker_count(const struct mr_generation *g, const struct mr_opti
     return mr_usable_cpus();
 }
 
-/* A server's host and port, and where its address is. */
+/* A server's host and port, and its address. */
 struct place {
     const char *host;
     uint16_t port;
@@ -97,7 +133,7 @@ static int by_place(const void *a, const void *b)
     return x->port != y->port ? (x->port < y->port ? -1 : 1) : strcmp(x->host, y->host);
 }
 
-/* Those of all servers that have a host, sorted; returned owned. */
+/* All servers with a host, sorted; returned owned. */
 static struct place *places_of(const struct mr_config *config, uint32_t *n)
 {
     struct place *places = calloc(config->n_servers + 1, sizeof(*places));
@@ -115,7 +151,7 @@ static struct place *places_of(const struct mr_config *config, uint32_t *n)
     return places;
 }
 
-/* Names that were resolved need not be waited for again. */
+/* Takes over resolved addresses, so that nobody waits for them again. */
 static void keep_addresses(struct mr_generation *g, const struct mr_generation *previous)
 {
     uint32_t n, n_old;
@@ -156,13 +192,13 @@ static enum mr_result open_slots(struct mr_generation *g, const struct mr_genera
     return rc;
 }
 
-/* Zeroed memory that all processes of the generation write. */
+/* Allocates zeroed memory shared by all processes of the generation. */
 static enum mr_result share(void *out, size_t bytes, struct mr_error *err)
 {
     void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
     if (at == MAP_FAILED)
-        return mr_fail_sys(err, "%zu bytes of memory for all workers", bytes);
+        return mr_fail_sys(err, "allocate %zu bytes of shared memory", bytes);
     memcpy(out, &at, sizeof(at));
     return MR_OK;
 }
@@ -174,20 +210,26 @@ static enum mr_result open_turnstile(struct mr_generation *g, struct mr_error *e
     return share(&g->runtime.accept_holder, sizeof(*g->runtime.accept_holder), err);
 }
 
-static enum mr_result share_reloads(struct mr_generation *g, const struct mr_generation *previous,
+/* Shared memory that lives as long as the program. */
+static enum mr_result share_lasting(struct mr_generation *g, const struct mr_generation *previous,
                                     struct mr_error *err)
 {
     struct mr_runtime *rt = &g->runtime;
 
     if (previous != NULL && previous->runtime.reloads != NULL) {
         rt->reloads = previous->runtime.reloads;
+        rt->logins = previous->runtime.logins;
         return MR_OK;
     }
-    /* for as long as this program runs */
-    return share(&rt->reloads, sizeof(*rt->reloads), err);
+    enum mr_result rc = share(&rt->reloads, sizeof(*rt->reloads), err);
+    if (rc == MR_OK)
+        rc = share(&rt->logins, sizeof(*rt->logins), err);
+    if (rc == MR_OK)
+        mr_logins_init(rt->logins);
+    return rc;
 }
 
-/* What probes have found of servers that stay: roles above all, so that writes find the master. */
+/* Takes over the health of servers that stay, in particular roles: writes must find the master. */
 static void keep_health(struct mr_generation *g, const struct mr_generation *previous)
 {
     for (uint32_t p = 0; p < g->config->n_pools; p++) {
@@ -204,12 +246,36 @@ static void keep_health(struct mr_generation *g, const struct mr_generation *pre
     }
 }
 
-enum mr_result mr_generation_share_health(struct mr_generation *g, struct mr_error *err)
+/* Nodes and maps of pools that stay. */
+static void keep_nodes(struct mr_generation *g, const struct mr_generation *previous)
 {
-    return share(&g->runtime.health, health_bytes(g->config), err);
+    const struct mr_runtime *now = &g->runtime, *before = &previous->runtime;
+
+    for (uint32_t p = 0; p < g->config->n_pools; p++) {
+        const struct mr_pool_config *pool = &g->config->pools[p];
+        const struct mr_pool_config *old = mr_config_pool(previous->config, pool->name);
+        const struct mr_node_map *map =
+            old != NULL ? before->node_maps[old - previous->config->pools] : NULL;
+        if (map != NULL && now->node_maps[p] != NULL)
+            mr_node_map_keep(pool, now->node_maps[p], &now->health[pool->first_server], old, map,
+                             &before->health[old->first_server]);
+    }
 }
 
-/* Ways for connections from worker to worker. */
+enum mr_result mr_generation_share_health(struct mr_generation *g, struct mr_error *err)
+{
+    struct mr_runtime *rt = &g->runtime;
+    enum mr_result rc = share(&rt->health, health_bytes(g->config), err);
+
+    rt->node_maps = calloc(g->config->n_pools + 1, sizeof(*rt->node_maps));
+    MR_CHECK(rt->node_maps != NULL);
+    for (uint32_t p = 0; p < g->config->n_pools && rc == MR_OK; p++)
+        if (mr_topology_of(&g->config->pools[p])->redirected != NULL)
+            rc = share(&rt->node_maps[p], mr_node_map_bytes(&g->config->pools[p]), err);
+    return rc;
+}
+
+/* Channels between workers for new connections. */
 static enum mr_result open_balance(struct mr_generation *g, struct mr_error *err)
 {
     struct mr_runtime *rt = &g->runtime;
@@ -238,7 +304,7 @@ static bool moves_keys(const struct mr_pool_config *pool, const struct mr_config
     const struct mr_pool_config *old = mr_config_pool(before, pool->name);
 
     return old != NULL &&
-           mr_config_moves_keys(pool, old); /* else nobody wrote through another map */
+           mr_config_moves_keys(pool, old); /* otherwise nothing is written through another map */
 }
 
 enum mr_result mr_generation_open(struct mr_generation *g, const struct mr_options *options,
@@ -251,21 +317,23 @@ enum mr_result mr_generation_open(struct mr_generation *g, const struct mr_optio
     if (previous != NULL)
         g->number = previous->number + 1;
     if (previous != NULL && mr_listeners_shared(g->config) != mr_listeners_shared(previous->config))
-        return mr_fail(err, MR_ECONFIG, "a reload cannot change `accept`; restart for that");
+        return mr_fail(err, MR_ECONFIG, "a reload cannot change `accept`; restart instead");
     if (previous != NULL && workers == 0)
         return mr_fail(err, MR_ECONFIG,
                        "a reload cannot change to a single process "
-                       "(worker_processes: 0); restart for that");
+                       "(worker_processes: 0); restart instead");
     g->runtime.single = workers == 0;
     g->runtime.n_slots = workers == 0 ? 1 : workers;
     if ((rc = mr_divide_descriptors(g, previous, err)) != MR_OK ||
         (rc = open_slots(g, previous, err)) != MR_OK ||
-        (rc = share_reloads(g, previous, err)) != MR_OK ||
+        (rc = share_lasting(g, previous, err)) != MR_OK ||
         (rc = mr_generation_share_health(g, err)) != MR_OK ||
         (rc = open_turnstile(g, err)) != MR_OK || (rc = open_balance(g, err)) != MR_OK)
         return rc;
-    if (previous != NULL)
+    if (previous != NULL) {
         keep_health(g, previous);
+        keep_nodes(g, previous);
+    }
     if ((rc = mr_ports_open(&g->ports, g->config, options,
                             previous != NULL ? &previous->ports : NULL, err)) != MR_OK ||
         (rc = mr_listeners_open(&g->listeners, g->config, g->runtime.n_slots, before, err)) !=
@@ -276,6 +344,12 @@ enum mr_result mr_generation_open(struct mr_generation *g, const struct mr_optio
     for (uint32_t i = 0; previous != NULL && i < g->config->n_pools; i++)
         g->runtime.held[i] = moves_keys(&g->config->pools[i], previous->config);
     return MR_OK;
+}
+
+void mr_generation_retire(const struct mr_generation *g, const struct mr_generation *heir)
+{
+    mr_listeners_retire(&g->listeners, &heir->listeners);
+    mr_ports_retire(&g->ports, &heir->ports);
 }
 
 static void close_ways(int *ways, uint32_t n)
@@ -296,6 +370,10 @@ static void close_runtime(struct mr_runtime *rt)
     }
     if (rt->health != NULL)
         (void)munmap(rt->health, health_bytes(rt->config));
+    for (uint32_t p = 0; rt->node_maps != NULL && p < rt->config->n_pools; p++)
+        if (rt->node_maps[p] != NULL)
+            (void)munmap(rt->node_maps[p], mr_node_map_bytes(&rt->config->pools[p]));
+    free(rt->node_maps);
     if (rt->accept_holder != NULL)
         (void)munmap(rt->accept_holder, sizeof(*rt->accept_holder));
     close_ways(rt->balance_in, rt->n_slots);
@@ -316,12 +394,13 @@ void mr_generation_close(struct mr_generation *g, const struct mr_generation *he
     mr_ports_close(&g->ports, heir != NULL ? &heir->ports : NULL);
     close_runtime(rt);
     mr_config_free(g->config);
+    mr_findings_fini(&g->findings);
     *g = (struct mr_generation){0};
 }
 
-/* ---- two of them ---- */
+/* ---- counters across generations ---- */
 
-/* Pools and servers are the same when their names are. */
+/* Pools and servers are matched by name. */
 static void add_pool(struct mr_metrics *to, const struct mr_config *config, uint32_t index,
                      const struct mr_metrics *from, const struct mr_config *before)
 {
@@ -362,7 +441,7 @@ void mr_generation_inherit_counters(struct mr_generation *g, const struct mr_gen
             add_segment(&sum, g->config, &old->slots[j], previous->config);
             add_segment(&sum, g->config, &old->bases[j], previous->config);
         }
-        mr_metrics_reset_gauges(&sum); /* what was open is counted where it is now */
+        mr_metrics_reset_gauges(&sum); /* open connections are counted by their new workers */
         mr_metrics_copy(&rt->bases[i], &sum);
     }
     mr_metrics_fini(&sum);

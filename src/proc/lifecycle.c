@@ -1,4 +1,4 @@
-/* lifecycle.c - what a worker is doing, and what a message of its master means then. */
+/* lifecycle.c - the states of a worker, and what messages from the master do in each. */
 #include "proc/lifecycle.h"
 
 #include "core/log.h"
@@ -91,7 +91,7 @@ static bool terminate(struct mr_lifecycle *life, uint64_t now_us)
         break;
     case MR_LIFE_HANDING_OVER:
         life->state = MR_LIFE_LEAVING;
-        if (life->retired) /* else the queues are the new workers' */
+        if (life->retired) /* otherwise the queues belong to the new workers */
             life->ops->stop_accepting(life->arg);
         break;
     case MR_LIFE_HELD_ENDING:
@@ -168,7 +168,10 @@ bool mr_lifecycle_message(struct mr_lifecycle *life, const struct mr_message *ms
 
 /* ---- turns ---- */
 
-/* Clients leave. Without anybody to take them they stay for a RESUME, until it is too late. */
+/*
+ * Sends clients away. If nobody takes them, they stay for a RESUME, or are closed once it is too
+ * late.
+ */
 static void send_clients(struct mr_lifecycle *life)
 {
     if (!life->stranded && !life->ops->send_clients(life->arg)) {

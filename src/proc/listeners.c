@@ -1,4 +1,4 @@
-/* listeners.c - every listening socket of a configuration. */
+/* listeners.c - all listening sockets of a configuration. */
 #include "proc/listeners.h"
 
 #include "core/log.h"
@@ -22,13 +22,13 @@ bool mr_listeners_shared(const struct mr_config *config)
     return strcmp(config->accept, "exclusive") == 0 || strcmp(config->accept, "mutex") == 0;
 }
 
-/* One socket for all workers. */
+/* True if all workers share one socket. */
 static bool is_shared(const struct mr_config *config, const struct mr_listen_config *listen)
 {
     return is_unix(listen) || mr_listeners_shared(config);
 }
 
-/* Index among the addresses of `l` (NULL for none), -1 when it does not listen there. */
+/* Index of the address in `l` (may be NULL), or -1. */
 static int find(const struct mr_listeners *l, const struct mr_addr *addr)
 {
     const struct mr_listen_ref *ref = l != NULL ? mr_config_listen(l->config, addr) : NULL;
@@ -36,7 +36,7 @@ static int find(const struct mr_listeners *l, const struct mr_addr *addr)
     return ref != NULL ? (int)ref->index : -1;
 }
 
-/* The same socket as before, with what the configuration says of it now. */
+/* Duplicates an open socket and applies the current settings to it. */
 static enum mr_result take_over(int *fd, int old, const struct mr_pool_config *pool,
                                 const struct mr_listen_config *listen_config, struct mr_error *err)
 {
@@ -57,8 +57,8 @@ static enum mr_result take_over(int *fd, int old, const struct mr_pool_config *p
 }
 
 /*
- * New connections go to the first `n` sockets of the group that this one is of; 0: to all, by the
- * kernel's hash. They are numbered in the order of their bind, so those that stay come first.
+ * Limits new connections to the first `n` sockets of the group of `fd`; 0: all, by the kernel's
+ * hash. Sockets are numbered in the order of their bind, so those that stay come first.
  */
 static void steer(int fd, const struct mr_listen_config *listen, uint32_t n)
 {
@@ -67,7 +67,7 @@ static void steer(int fd, const struct mr_listen_config *listen, uint32_t n)
         {BPF_ALU | BPF_MOD | BPF_K, 0, 0, n},
         {BPF_RET | BPF_A, 0, 0, 0},
     };
-    const int none = 0; /* the kernel wants to see a value */
+    const int none = 0; /* the kernel requires a value */
     const struct sock_fprog program = {.len = MR_COUNT(code), .filter = code};
 
     if (n == 0)
@@ -77,13 +77,13 @@ static void steer(int fd, const struct mr_listen_config *listen, uint32_t n)
                strerror(errno));
 }
 
-/* One address: a socket for each slot, or one for all. */
+/* Opens one address: a socket per slot, or one for all. */
 static enum mr_result open_address(struct mr_listeners *l, uint32_t index,
                                    const struct mr_pool_config *pool,
                                    const struct mr_listen_config *listen,
                                    const struct mr_listeners *before, struct mr_error *err)
 {
-    /* REUSEPORT also for one worker: there may be more of them after a reload */
+    /* REUSEPORT even for one worker: a reload may add more */
     const struct mr_listen_options options = {.backlog = (int)pool->backlog,
                                               .reuse_port = true,
                                               .keepalive = pool->tcpkeepalive,
@@ -94,7 +94,7 @@ static enum mr_result open_address(struct mr_listeners *l, uint32_t index,
     if (!pool->reuseport && old < 0)
         rc = mr_listen_probe(&listen->addr, err);
     if (old >= 0 && l->n_slots > before->n_slots && !is_shared(l->config, listen))
-        /* nobody accepts at the new sockets yet, and perhaps never will: then this stays so */
+        /* nobody accepts on the new sockets yet, and maybe never will */
         steer(before->fds[old], listen, before->n_slots);
     for (uint32_t s = 0; s < l->n_slots && rc == MR_OK; s++) {
         int *fd = &l->fds[s * l->n + index];
@@ -140,11 +140,21 @@ void mr_listeners_steer(const struct mr_listeners *l, const struct mr_listeners 
     }
 }
 
+void mr_listeners_retire(const struct mr_listeners *l, const struct mr_listeners *heir)
+{
+    for (uint32_t i = 0; i < l->n; i++) {
+        const struct mr_listen_ref *ref = &l->config->listens[i];
+        if (find(heir, &ref->listen->addr) < 0)
+            for (uint32_t s = 0; s < l->n_slots; s++)
+                mr_unlisten(l->fds[s * l->n + ref->index], &ref->listen->addr);
+    }
+}
+
 static void close_slot(struct mr_listeners *l, uint32_t slot)
 {
     for (uint32_t i = 0; i < l->n; i++) {
         const int fd = l->fds[slot * l->n + i];
-        if (fd >= 0 && (slot == 0 || fd != l->fds[i])) /* slot 0 owns the shared ones */
+        if (fd >= 0 && (slot == 0 || fd != l->fds[i])) /* slot 0 owns the shared sockets */
             (void)close(fd);
     }
 }
@@ -154,7 +164,7 @@ void mr_listeners_close(struct mr_listeners *l, const struct mr_listeners *heir)
     for (uint32_t i = 0; i < l->n; i++) {
         const struct mr_listen_ref *ref = &l->config->listens[i];
         if (is_unix(ref->listen) && l->fds[ref->index] >= 0 && find(heir, &ref->listen->addr) < 0)
-            (void)unlink(ref->listen->addr.sa.un.sun_path);
+            mr_unlisten(l->fds[ref->index], &ref->listen->addr);
     }
     for (uint32_t s = l->n_slots; s-- > 0;)
         close_slot(l, s);

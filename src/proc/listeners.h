@@ -1,4 +1,7 @@
-/* listeners.h - every listening socket of a configuration: kept by the master, lent to workers. */
+/*
+ * listeners.h - all listening sockets of a configuration. The master keeps them and lends them to
+ * workers.
+ */
 #pragma once
 
 #include "config/config.h"
@@ -6,26 +9,36 @@
 struct mr_listeners {
     const struct mr_config *config;
     uint32_t n_slots;
-    uint32_t n; /* addresses, over all pools in order */
-    int *fds;   /* n_slots x n: slot s has fds[s * n] onwards; a unix socket is the same in all */
+    uint32_t n; /* number of addresses, over all pools in order */
+    int *fds;   /* n_slots x n: slot s has fds[s * n] onwards; slots share the sockets of unix
+                   addresses */
 };
 
 /**
- * Opens everything or nothing. TCP addresses get a SO_REUSEPORT socket for each slot. The sockets
- * that `before` (NULL for none) has for an address are shared with it: their queues go on.
+ * Opens everything or nothing. A TCP address gets a SO_REUSEPORT socket per slot. Sockets that
+ * `before` (may be NULL) has for an address are shared with it, so their queues are kept.
  */
 enum mr_result mr_listeners_open(struct mr_listeners *l, const struct mr_config *config,
                                  uint32_t n_slots, const struct mr_listeners *before,
                                  struct mr_error *err) MR_MUST_USE;
 
 /**
- * Sends new TCP connections to the slots of `l` alone, when `before` has more of them. What is
- * already in the queues of the others stays there to be accepted.
+ * Sends new TCP connections only to the slots of `l`, if `before` has more. Connections already
+ * queued for the others stay there to be accepted.
  */
 void mr_listeners_steer(const struct mr_listeners *l, const struct mr_listeners *before);
 
-/** True when TCP addresses have one socket for all slots, as unix sockets always do. */
+/**
+ * Stops listening at the addresses that `heir` does not have, in every process that holds their
+ * sockets: whoever connects there is refused, rather than left in a queue that nobody empties.
+ */
+void mr_listeners_retire(const struct mr_listeners *l, const struct mr_listeners *heir);
+
+/** True if slots share the socket of a TCP address, as they always do for unix addresses. */
 bool mr_listeners_shared(const struct mr_config *config);
 
-/** Closes all and removes the files of unix sockets, but those that `heir` (or NULL) serves. */
+/**
+ * Closes all sockets, and removes the files of unix sockets unless `heir` (may be NULL) serves
+ * them.
+ */
 void mr_listeners_close(struct mr_listeners *l, const struct mr_listeners *heir);

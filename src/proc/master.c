@@ -1,8 +1,8 @@
 /*
  * master.c - the process that owns the sockets and keeps the others running.
  *
- * Signals, messages and deaths only leave a note; after each turn of the loop mr_master_act goes
- * through them in order.
+ * Signals, messages and deaths only set flags; after each turn of the loop, mr_master_act handles
+ * them in order.
  */
 #include "proc/master.h"
 
@@ -22,17 +22,15 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define KILL_AFTER_MS    2000u  /* for children that do not stop when told to */
-#define START_MS         30000u /* for workers to be up at the start */
-#define UPGRADE_START_MS 30000u /* for the new master's workers to be */
+#define KILL_AFTER_MS    2000u  /* then children that ignore a stop are killed */
+#define START_MS         30000u /* time for workers to start */
+#define UPGRADE_START_MS 30000u /* time for a new master and its workers to start */
 
 enum phase {
     RUNNING,
-    STOPPING, /* what clients have sent is answered */
-    QUITTING, /* children are on their way out */
+    STOPPING, /* answering what clients have sent */
+    QUITTING, /* children are exiting */
 };
-
-enum wish { NOTHING, RELOAD, UPGRADE }; /* an upgrade reads the configuration too */
 
 struct mr_master {
     const struct mr_master_setup *setup;
@@ -41,16 +39,17 @@ struct mr_master {
     struct mr_timer kill_timer;
     struct mr_timer watchdog; /* of the supervisor */
     struct mr_team_hooks hooks;
-    struct mr_team *team; /* that serves, or is the first to */
+    struct mr_team *team; /* the one that serves, or will first */
     struct mr_transition transition;
     struct mr_reload reload;
     struct mr_upgrade upgrade;
-    struct mr_remote other; /* master of an upgrade, while there is one */
+    struct mr_remote other; /* other master, during an upgrade */
     enum phase phase;
-    enum wish wish; /* waits for the transition to be over */
+    bool wants_reload, wants_upgrade; /* start after the current transition */
+    bool upgrade_reloads; /* a reload was requested, and the current upgrade includes it */
     bool got_child, got_hup, got_term, got_int, got_usr1, got_usr2;
     int level_change;
-    bool handed_over; /* the new master is the one to serve */
+    bool handed_over; /* the new master serves */
     bool overdue;     /* the time for stopping is over */
     int status;
 };
@@ -60,7 +59,7 @@ static struct mr_master *master_of(const struct mr_transition *t)
     return t->plan.arg;
 }
 
-/* The serving team and the one beside it during a reload. */
+/* The serving team, and during a reload the one beside it. */
 static uint32_t teams(const struct mr_master *m, struct mr_team *all[2])
 {
     uint32_t n = 0;
@@ -94,23 +93,31 @@ static void on_reload_asked(void *arg)
     struct mr_master *m = arg;
 
     mr_log(MR_LOG_NOTICE, "reload_asked by=admin");
-    if (m->wish == NOTHING) /* as if HUP had come, but the log stays as it is */
-        m->wish = RELOAD;
+    m->wants_reload = true; /* like HUP, but without reopening the log */
 }
 
 static const struct mr_transition_kind UPGRADE_TO, UPGRADE_FROM;
 
-/* A new master that has not been given the service goes with us. */
+/* A new master that does not serve yet ends with this one. */
 static bool has_unborn_successor(const struct mr_master *m)
 {
     return m->transition.plan.kind == &UPGRADE_TO && m->other.pid != 0 && !m->handed_over;
+}
+
+/* Only one process reports to the supervisor: in an upgrade, none until the new one serves. */
+static void tell_supervisor(const struct mr_master *m, const char *state)
+{
+    const struct mr_transition *t = &m->transition;
+
+    if (!m->handed_over && (t->plan.kind != &UPGRADE_FROM || t->released))
+        mr_notify(state);
 }
 
 static void stop_now(struct mr_master *m, int status)
 {
     struct mr_team *all[2];
 
-    mr_notify("STOPPING=1");
+    tell_supervisor(m, "STOPPING=1");
     m->phase = QUITTING;
     m->status = status;
     mr_transition_stop(&m->transition);
@@ -123,7 +130,7 @@ static void stop_now(struct mr_master *m, int status)
 
 /* ---- the start, alone or after another master ---- */
 
-/* This process serves. */
+/* This process serves now. */
 static void started(struct mr_transition *t)
 {
     struct mr_master *m = master_of(t);
@@ -131,7 +138,7 @@ static void started(struct mr_transition *t)
 
     mr_generation_log_started(&m->team->generation);
     (void)snprintf(state, sizeof(state), "READY=1\nMAINPID=%d\nSTATUS=serving", (int)getpid());
-    mr_notify(state);
+    tell_supervisor(m, state);
     m->setup->on_ready(m->setup->arg);
 }
 
@@ -164,8 +171,10 @@ static void follow(struct mr_transition *t)
 static void followed(struct mr_transition *t)
 {
     struct mr_master *m = master_of(t);
+    const struct mr_generation *before = &m->setup->inheritance->previous;
 
-    mr_generation_inherit_counters(&m->team->generation, &m->setup->inheritance->previous);
+    mr_generation_inherit_counters(&m->team->generation, before);
+    mr_generation_retire(before, &m->team->generation);
     mr_team_start_admin(m->team);
     started(t);
 }
@@ -210,18 +219,21 @@ static void begin_start(struct mr_master *m)
 
 /* ---- an upgrade, in the old master ---- */
 
-static void upgrade_failed(const char *reason)
+static void upgrade_failed(struct mr_master *m, const char *reason)
 {
     char state[128];
+
+    m->wants_reload |= m->upgrade_reloads;
+    m->upgrade_reloads = false;
 
     mr_log(MR_LOG_ERR, "upgrade_failed reason=\"%s\" serving=old_binary", reason);
     (void)snprintf(state, sizeof(state),
                    "READY=1\nMAINPID=%d\nSTATUS=the last upgrade failed; the old binary serves",
                    (int)getpid());
-    mr_notify(state);
+    tell_supervisor(m, state);
 }
 
-/* Who stops or reloads the proxy by its pid file, or as its supervisor, means this process. */
+/* The pid file must name the process that serves. */
 static void write_pid(const struct mr_master *m, pid_t pid)
 {
     struct mr_error err;
@@ -237,7 +249,7 @@ static void successor_failed(struct mr_transition *t, const char *reason)
     if (m->handed_over)
         write_pid(m, getpid());
     m->handed_over = false;
-    upgrade_failed(reason);
+    upgrade_failed(m, reason);
 }
 
 static void successor_takes_over(struct mr_transition *t)
@@ -248,7 +260,7 @@ static void successor_takes_over(struct mr_transition *t)
     m->handed_over = true;
     write_pid(m, m->other.pid);
     (void)snprintf(state, sizeof(state), "MAINPID=%d", (int)m->other.pid);
-    mr_notify(state);
+    mr_notify(state); /* our last report, unless the upgrade fails */
 }
 
 static void successor_serves(struct mr_transition *t)
@@ -256,7 +268,7 @@ static void successor_serves(struct mr_transition *t)
     mr_log(MR_LOG_NOTICE, "handed_over to_pid=%d", (int)master_of(t)->other.pid);
 }
 
-/* New connections are for our own slots alone again. */
+/* New connections go to all our slots again. */
 static void successor_gone(struct mr_transition *t)
 {
     struct mr_master *m = master_of(t);
@@ -266,7 +278,7 @@ static void successor_gone(struct mr_transition *t)
     mr_remote_close(&m->other);
 }
 
-/* Our last client has gone; nobody is left to end. */
+/* Our last client has left, so nobody needs to be stopped. */
 static void all_handed_over(struct mr_transition *t)
 {
     master_of(t)->phase = QUITTING;
@@ -294,17 +306,19 @@ static void begin_upgrade(struct mr_master *m)
     pid_t pid;
     int link;
 
+    m->upgrade_reloads = m->wants_reload;
+    m->wants_reload = m->wants_upgrade = false;
     mr_log(MR_LOG_NOTICE, "upgrade_begins exe=%s", m->setup->exe);
     mr_notify_reloading();
     if (mr_ways_open(&ways_in, &plan.ways_out, g->runtime.n_slots, &err) != MR_OK) {
-        upgrade_failed(err.text);
+        upgrade_failed(m, err.text);
         return;
     }
     const enum mr_result rc = mr_upgrade_start(&m->upgrade, g, &ways_in, &pid, &link, &err);
     mr_ways_close(&ways_in); /* the new process has them */
     if (rc != MR_OK) {
         mr_ways_close(&plan.ways_out);
-        upgrade_failed(err.text);
+        upgrade_failed(m, err.text);
         return;
     }
     mr_remote_init_successor(&m->other, &m->loop, pid, link);
@@ -372,27 +386,28 @@ static void on_overdue(struct mr_timer *timer)
 
 static void pet_watchdog(struct mr_timer *timer)
 {
-    mr_notify("WATCHDOG=1");
-    mr_loop_timer(&MR_CONTAINER_OF(timer, struct mr_master, watchdog)->loop, timer,
-                  mr_notify_watchdog_ms());
+    struct mr_master *m = MR_CONTAINER_OF(timer, struct mr_master, watchdog);
+
+    if (!m->handed_over) /* otherwise the new master sends it */
+        mr_notify("WATCHDOG=1");
+    mr_loop_timer(&m->loop, timer, mr_notify_watchdog_ms());
 }
 
-/* Not while keys are on hold, nor when the clients are another team's or master's. */
+/* Not while pools are held, nor if another team or master has the clients. */
 static void dismiss_serving(struct mr_master *m)
 {
     if (m->phase == STOPPING && m->team->state == MR_TEAM_SERVING)
         mr_team_dismiss(m->team);
 }
 
-/* The transition goes on, or fails when it has just begun; then the workers finish. */
+/* A transition that has just begun fails, others complete; then the workers finish. */
 static void begin_stop(struct mr_master *m)
 {
     const uint32_t limit_ms = m->team->generation.config->worker_shutdown_timeout_ms;
 
     mr_log(MR_LOG_NOTICE, "stopping mode=graceful limit_ms=%u%s", limit_ms,
            limit_ms == 0 ? " (without limit)" : "");
-    if (!m->handed_over)
-        mr_notify("STOPPING=1\nSTATUS=finishing what clients have sent");
+    tell_supervisor(m, "STOPPING=1\nSTATUS=finishing what clients have sent");
     m->phase = STOPPING;
     m->transition.stopping = true;
     dismiss_serving(m);
@@ -400,7 +415,7 @@ static void begin_stop(struct mr_master *m)
         mr_loop_timer(&m->loop, &m->kill_timer, (uint64_t)limit_ms + KILL_AFTER_MS);
 }
 
-/* A signal asks for another level, or for the log to be opened again: so for everybody. */
+/* Changes log level or file, here and in all children. */
 static void change_log(struct mr_master *m)
 {
     struct mr_team *all[2];
@@ -416,27 +431,34 @@ static void change_log(struct mr_master *m)
         mr_team_share_log(all[i]);
 }
 
-/* One transition at a time: what is wanted meanwhile waits for its end, or goes to who serves. */
-static void grant_wish(struct mr_master *m)
+/* The new master serves, so requests go to it. */
+static void pass_on(struct mr_master *m)
 {
-    const enum wish wish = m->wish;
-    const bool served_elsewhere = m->handed_over && m->transition.released;
+    if (m->other.pid != 0 && m->wants_reload)
+        mr_signal(m->other.pid, SIGHUP);
+    if (m->other.pid != 0 && m->wants_upgrade)
+        mr_signal(m->other.pid, SIGUSR2);
+    m->wants_reload = m->wants_upgrade = false;
+}
 
-    if (wish == NOTHING || m->phase != RUNNING ||
-        (m->transition.step != MR_TRANSITION_REST && !served_elsewhere))
+/* Starts one transition at a time; further requests wait. An upgrade includes a reload. */
+static void begin_wanted(struct mr_master *m)
+{
+    if (m->phase != RUNNING)
         return;
-    m->wish = NOTHING;
-    if (served_elsewhere && m->other.pid != 0)
-        mr_signal(m->other.pid, wish == RELOAD ? SIGHUP : SIGUSR2);
-    else if (wish == RELOAD && !served_elsewhere)
-        mr_reload_begin(&m->reload);
-    else if (!served_elsewhere)
+    if (m->handed_over && m->transition.released)
+        pass_on(m);
+    if (m->wants_upgrade && m->transition.step == MR_TRANSITION_REST)
         begin_upgrade(m);
+    if (m->wants_reload && m->transition.step == MR_TRANSITION_REST) {
+        m->wants_reload = false;
+        mr_reload_begin(&m->reload);
+    }
 }
 
 static void take_signals(struct mr_master *m)
 {
-    /* stopping first: a supervisor may have told the children too, and they stay dead then */
+    /* first, because a supervisor may have signalled the children too, which must stay dead then */
     if (m->got_term && m->phase == RUNNING)
         begin_stop(m);
     if (m->got_int && m->phase != QUITTING) {
@@ -447,10 +469,8 @@ static void take_signals(struct mr_master *m)
         reap(m);
     if (m->level_change != 0 || m->got_hup || m->got_usr1)
         change_log(m);
-    if (m->got_usr2)
-        m->wish = UPGRADE;
-    else if (m->got_hup && m->wish == NOTHING)
-        m->wish = RELOAD;
+    m->wants_upgrade |= m->got_usr2;
+    m->wants_reload |= m->got_hup;
     m->got_child = m->got_hup = m->got_term = m->got_int = m->got_usr1 = m->got_usr2 = false;
     m->level_change = 0;
 }
@@ -460,7 +480,7 @@ bool mr_master_act(struct mr_master *m)
     take_signals(m);
     if (m->phase != QUITTING)
         mr_transition_turn(&m->transition);
-    grant_wish(m);
+    begin_wanted(m);
     dismiss_serving(m);
     if (m->phase == STOPPING &&
         (m->overdue || (m->transition.step == MR_TRANSITION_REST && alive(m, MR_WORKER) == 0)))
@@ -483,10 +503,8 @@ static void set_up_parts(struct mr_master *m)
     m->watchdog.fire = pet_watchdog;
     m->hooks = (struct mr_team_hooks){
         .in_child = in_child, .on_reload_asked = on_reload_asked, .arg = m, .admin = setup->admin};
-    m->upgrade = (struct mr_upgrade){.exe = setup->exe,
-                                     .argv = setup->argv,
-                                     .conf_file = setup->conf_file,
-                                     .pidfile = setup->pidfile};
+    m->upgrade =
+        (struct mr_upgrade){.exe = setup->exe, .argv = setup->argv, .pidfile = setup->pidfile};
     m->reload = (struct mr_reload){.transition = &m->transition,
                                    .hooks = &m->hooks,
                                    .options = setup->options,
@@ -519,12 +537,13 @@ struct mr_master *mr_master_new(const struct mr_master_setup *setup)
     return m;
 }
 
-/* Files of unix sockets stay when another process serves them. */
+/* Files of unix sockets stay if another process serves them. */
 static const struct mr_generation *heir_of(const struct mr_master *m)
 {
     if (m->handed_over)
         return &m->team->generation;
-    if (m->transition.plan.kind == &UPGRADE_FROM && !m->transition.released && !m->other.lost)
+    if (m->transition.plan.kind == &UPGRADE_FROM && !m->transition.released &&
+        (!m->other.lost || m->other.cancelled))
         return &m->setup->inheritance->previous;
     return NULL;
 }

@@ -11,29 +11,28 @@ struct mr_transition;
 
 struct mr_master_setup {
     struct mr_generation *generation; /* taken */
-    const struct mr_options *options; /* of the command line, for reloads */
+    const struct mr_options *options; /* command line, also for reloads */
     const char *conf_file;
-    const char *exe; /* path of this program, for an upgrade */
+    const char *exe; /* path of this program, for upgrades */
     char **argv;
     struct mr_pidfile *pidfile;
-    struct mr_inheritance *inheritance; /* from the master before; its link is -1 for none */
+    struct mr_inheritance *inheritance; /* its link is -1 if no master came before */
     struct mr_admin_hook admin;
-    void (*on_ready)(void *arg);       /* this process serves: write the pid file and the like */
-    void (*on_handed_over)(void *arg); /* another one does: leave its files alone */
-    void (*in_child)(void *arg); /* in every new child: give back what only the master may hold */
+    void (*on_ready)(void *arg);       /* this process serves now: write the pid file */
+    void (*on_handed_over)(void *arg); /* another process serves: leave its files alone */
+    void (*in_child)(void *arg);       /* in every new child: close what only the master may hold */
     void *arg;
 };
 
 struct mr_master;
 
-/** Runs until it is told to stop. Returns the exit status of the process. */
+/** Runs the master. Returns the exit status of the process. */
 int mr_master_run(const struct mr_master_setup *setup);
 
-/** The same in steps. Starts the processes; NULL, after a log line, when that cannot be. */
+/** The same in steps. Starts the processes. NULL, after logging why, if that fails. */
 struct mr_master *mr_master_new(const struct mr_master_setup *setup);
 
-/** After each turn of its loop: does what signals, children and time ask for. False: all is over.
- */
+/** Call after each turn of the loop: handles signals, children and deadlines. False at the end. */
 bool mr_master_act(struct mr_master *m);
 
 /** Returns the exit status. */

@@ -1,4 +1,4 @@
-/* notify.c - tells the supervisor how the proxy is. */
+/* notify.c - reports the state of the proxy to its supervisor. */
 #include "proc/notify.h"
 
 #include "core/clock.h"
@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 static struct sockaddr_un supervisor;
-static socklen_t supervisor_len; /* 0: there is none */
+static socklen_t supervisor_len; /* 0: no supervisor */
 static uint64_t watchdog_us;
 static char socket_path[sizeof(supervisor.sun_path)];
 
@@ -31,7 +31,7 @@ void mr_notify_init(void)
         memcpy(supervisor.sun_path, path, strlen(path));
         supervisor_len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
         if (path[0] == '@')
-            supervisor.sun_path[0] = '\0'; /* of the abstract namespace */
+            supervisor.sun_path[0] = '\0'; /* abstract socket */
     }
     if (usec != NULL && mr_parse_uint(mr_slice_of(usec), UINT64_MAX, &v) &&
         (pid == NULL || strtol(pid, NULL, 10) == getpid()))
@@ -76,7 +76,7 @@ void mr_notify_reloading(void)
 
 uint32_t mr_notify_watchdog_ms(void)
 {
-    const uint64_t ms = watchdog_us / 2000; /* twice as often as it must be */
+    const uint64_t ms = watchdog_us / 2000; /* twice as often as required */
 
     return supervisor_len == 0 || ms > UINT32_MAX ? 0 : (uint32_t)ms;
 }

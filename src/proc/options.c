@@ -24,7 +24,7 @@ const struct mr_option_desc MR_OPTIONS[] = {
 };
 const size_t MR_OPTION_COUNT = MR_COUNT(MR_OPTIONS);
 
-/* Prints a text in the right-hand column; `column` is where the line stands. */
+/* Prints text in the right column; `column` is the current position in the line. */
 static void print_help(const char *text, int column)
 {
     while (*text != '\0') {
@@ -77,6 +77,9 @@ void mr_options_print_stats(void)
     (void)fputc('\n', stderr);
     print_metrics("server health, in /stats.json and /metrics", MR_HEALTH_METRICS,
                   MR_HEALTH_METRIC_COUNT);
+    (void)fputc('\n', stderr);
+    print_metrics("discovery of servers, there too", MR_DISCOVERY_METRICS,
+                  MR_DISCOVERY_METRIC_COUNT);
     (void)fputc('\n', stderr);
     print_metrics("worker stats, there too", MR_WORKER_METRICS, MR_WORKER_METRIC_COUNT);
     (void)fputc('\n', stderr);
@@ -221,7 +224,7 @@ static enum mr_result set(struct mr_options *o, int opt, struct mr_error *err)
     }
 }
 
-/* What getopt_long() wants to know. */
+/* Arguments for getopt_long(). */
 struct getopt_tables {
     struct option longs[MR_COUNT(MR_OPTIONS) + 1];
     char letters[2 * MR_COUNT(MR_OPTIONS) + 2];
@@ -231,7 +234,7 @@ static void build_tables(struct getopt_tables *t)
 {
     char *letter = t->letters;
 
-    *letter++ = ':'; /* a missing argument is told apart */
+    *letter++ = ':'; /* report a missing argument as ':' */
     for (size_t i = 0; i < MR_OPTION_COUNT; i++) {
         const struct mr_option_desc *d = &MR_OPTIONS[i];
         const bool takes_argument = d->argument[0] != '\0';
@@ -254,7 +257,7 @@ enum mr_result mr_options_parse(struct mr_options *o, int argc, char **argv, str
     *o = (struct mr_options){.log_level = -1, .mbuf_size = MBUF_DEFAULT, .workers = -1};
     build_tables(&t);
     opterr = 0;
-    optind = 0; /* glibc: start over */
+    optind = 0; /* glibc: reset */
     while ((opt = getopt_long(argc, argv, t.letters, t.longs, NULL)) != -1) {
         enum mr_result rc = set(o, opt, err);
         if (rc != MR_OK) {

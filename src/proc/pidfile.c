@@ -1,4 +1,4 @@
-/* pidfile.c - a locked file with the process id. */
+/* pidfile.c - the pid file, which is locked. */
 #include "proc/pidfile.h"
 
 #include "core/number.h"
@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define LOCK_TRIES 100 /* each of them lost to a process that removed its file just then */
+#define LOCK_TRIES 100 /* attempts, each lost to a process that removed its file just then */
 
 static size_t read_text(int fd, char *text, size_t size)
 {
@@ -26,7 +26,7 @@ static size_t read_text(int fd, char *text, size_t size)
     return len;
 }
 
-/* True while the path leads to the file that is open: nobody has removed or replaced it. */
+/* True if the path still leads to the open file, which was not removed or replaced. */
 static bool is_at(int fd, const char *path)
 {
     struct stat open_file, named;
@@ -45,7 +45,7 @@ static enum mr_result open_locked(int *out, const char *path, struct mr_error *e
     if ((fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0644)) < 0 ||
         fstat(fd, &st) < 0)
         (void)mr_fail_sys(err, "pid file '%s'", path);
-    else if (!S_ISREG(st.st_mode)) /* a device or a pipe: it would be removed at the end */
+    else if (!S_ISREG(st.st_mode)) /* a device or pipe would be removed at the end */
         (void)mr_fail(err, MR_ESYS, "pid file '%s' is not a regular file", path);
     else if (flock(fd, LOCK_EX | LOCK_NB) == 0)
         *out = fd;
@@ -53,8 +53,9 @@ static enum mr_result open_locked(int *out, const char *path, struct mr_error *e
         (void)mr_fail_sys(err, "lock pid file '%s'", path);
     else {
         (void)read_text(fd, other, sizeof(other));
-        (void)mr_fail(err, MR_ESYS, "pid file '%s' is held by process %s: millrace is running",
-                      path, other);
+        (void)mr_fail(err, MR_ESYS,
+                      "pid file '%s' is held by process %s: millrace is already running", path,
+                      other);
     }
     if (*out >= 0)
         return MR_OK;
@@ -78,9 +79,9 @@ enum mr_result mr_pidfile_lock(struct mr_pidfile *f, const char *path, struct mr
             mr_pidfile_adopt(f, path, fd);
             return MR_OK;
         }
-        (void)close(fd); /* its owner removed it after our open and before our lock */
+        (void)close(fd); /* its owner removed it between our open and our lock */
     }
-    return mr_fail(err, MR_ESYS, "pid file '%s' is removed again and again", path);
+    return mr_fail(err, MR_ESYS, "pid file '%s' keeps being removed", path);
 }
 
 void mr_pidfile_adopt(struct mr_pidfile *f, const char *path, int fd)
@@ -89,7 +90,7 @@ void mr_pidfile_adopt(struct mr_pidfile *f, const char *path, int fd)
     MR_CHECK(f->path != NULL);
 }
 
-/* Bytes of the file, `max` at most. */
+/* Size of the file in bytes, at most `max`. */
 static int length(int fd, off_t max)
 {
     struct stat st;
@@ -103,8 +104,10 @@ enum mr_result mr_pidfile_write(const struct mr_pidfile *f, pid_t pid, struct mr
 
     if (f->path == NULL)
         return MR_OK;
-    /* over what stands there, blanks included: a full disk leaves it whole, and so does a reader
-       that comes in between */
+    /*
+     * padded with blanks to overwrite the old content in place: readers, or a full disk, never
+     * leave it empty
+     */
     const int n = snprintf(text, sizeof(text), "%-*d", length(f->fd, sizeof(text) - 1), (int)pid);
     if (pwrite(f->fd, text, (size_t)n, 0) != n || ftruncate(f->fd, (off_t)strcspn(text, " ")) < 0)
         return mr_fail_sys(err, "write pid file '%s'", f->path);

@@ -1,4 +1,4 @@
-/* ports.c - the sockets of the statistics port and the admin addresses. */
+/* ports.c - sockets of the statistics port and the admin addresses. */
 #include "proc/ports.h"
 
 #include "net/listener.h"
@@ -78,10 +78,17 @@ void mr_ports_take(struct mr_ports *ports, const struct mr_config *config, const
     memcpy(ports->fds, fds, ports->n * sizeof(*fds));
     for (uint32_t i = 0; i < config->admin.n; i++)
         ports->addrs[i + 1] = config->admin.at[i].addr;
-    stats = &ports->addrs[0]; /* what the options of that process have said */
+    stats = &ports->addrs[0]; /* as the options of that process said */
     stats->len = sizeof(stats->sa);
     if (getsockname(fds[0], &stats->sa.any, &stats->len) < 0)
         stats->len = 0;
+}
+
+void mr_ports_retire(const struct mr_ports *ports, const struct mr_ports *heir)
+{
+    for (uint32_t i = 0; i < ports->n; i++)
+        if (ports->fds[i] >= 0 && find(heir, &ports->addrs[i]) < 0)
+            mr_unlisten(ports->fds[i], &ports->addrs[i]);
 }
 
 void mr_ports_close(struct mr_ports *ports, const struct mr_ports *heir)
@@ -89,7 +96,7 @@ void mr_ports_close(struct mr_ports *ports, const struct mr_ports *heir)
     for (uint32_t i = 0; i < ports->n; i++)
         if (ports->fds[i] >= 0 && ports->addrs[i].sa.any.sa_family == AF_UNIX &&
             find(heir, &ports->addrs[i]) < 0)
-            (void)unlink(ports->addrs[i].sa.un.sun_path);
+            mr_unlisten(ports->fds[i], &ports->addrs[i]);
     for (uint32_t i = 0; i < ports->n; i++)
         if (ports->fds[i] >= 0)
             (void)close(ports->fds[i]);

@@ -1,4 +1,4 @@
-/* process.c - what every child of the master has. */
+/* process.c - the common part of the master's children. */
 #include "proc/process.h"
 
 #include "core/log.h"
@@ -8,9 +8,27 @@
 #include <signal.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-/* Children of a master leave the terminal's signals to it. */
+#define RENEW_MS 1000u /* before a lone process starts its helper again */
+
+/* The helper of a lone process follows its log. */
+static void share_log(struct mr_process *p)
+{
+    struct mr_message file = {.type = MR_MSG_LOG_FD_TYPE};
+    struct mr_message level = {.type = MR_MSG_LOG_LEVEL_TYPE};
+    struct mr_error err;
+
+    if (!p->alone || p->channel.fd < 0)
+        return;
+    level.body.LOG_LEVEL.level = mr_log_level();
+    if (mr_channel_send(p->channel.fd, &file, mr_log_fd(), &err) != MR_OK ||
+        mr_channel_send(p->channel.fd, &level, -1, &err) != MR_OK)
+        mr_log_limited(MR_LOG_WARN, "channel_send_failed error=\"%s\"", err.text);
+}
+
+/* Children leave the terminal's signals to the master. */
 static void handle_signal(struct mr_process *p, int signo)
 {
     switch (signo) {
@@ -24,19 +42,28 @@ static void handle_signal(struct mr_process *p, int signo)
         break;
     case SIGTTIN:
         mr_log_set_level(mr_log_level() + 1);
+        share_log(p);
         break;
     case SIGTTOU:
         mr_log_set_level(mr_log_level() - 1);
+        share_log(p);
+        break;
+    case SIGCHLD:
+        while (p->alone && waitpid(-1, NULL, WNOHANG) > 0)
+            ;
         break;
     case SIGHUP:
         if (!p->alone)
             break;
         mr_log(MR_LOG_WARN, "reload_unavailable reason=single_process");
         mr_files_reopen_log();
+        share_log(p);
         break;
     case SIGUSR1:
-        if (p->alone)
-            mr_files_reopen_log();
+        if (!p->alone)
+            break;
+        mr_files_reopen_log();
+        share_log(p);
         break;
     default:
         break;
@@ -78,6 +105,29 @@ static void handle_message(struct mr_process *p, const struct mr_message *msg)
     }
 }
 
+static void renew(struct mr_timer *timer)
+{
+    struct mr_process *p = MR_CONTAINER_OF(timer, struct mr_process, renewal);
+
+    p->channel.fd = p->renew_channel(p);
+    if (p->channel.fd >= 0)
+        mr_watch_start(&p->loop, &p->channel);
+    else
+        mr_loop_timer(&p->loop, timer, RENEW_MS);
+}
+
+static void lose_channel(struct mr_process *p)
+{
+    mr_watch_stop(&p->loop, &p->channel);
+    if (!p->alone) {
+        p->on_quit(p); /* a new master must not meet us */
+        return;
+    }
+    (void)close(p->channel.fd);
+    p->channel.fd = -1;
+    mr_loop_timer(&p->loop, &p->renewal, RENEW_MS);
+}
+
 static void on_channel(struct mr_watch *watch)
 {
     struct mr_process *p = MR_CONTAINER_OF(watch, struct mr_process, channel);
@@ -91,9 +141,7 @@ static void on_channel(struct mr_watch *watch)
             continue;
         }
         mr_log(MR_LOG_ERR, "channel_lost error=\"%s\"", err.text);
-        mr_watch_stop(&p->loop, watch);
-        if (!p->alone)
-            p->on_quit(p); /* without a master nobody runs: a new one must not find us here */
+        lose_channel(p);
     }
 }
 
@@ -110,6 +158,7 @@ enum mr_result mr_process_init(struct mr_process *p, const char *engine, struct 
     }
     mr_watch_start(&p->loop, &p->signals);
     p->channel.on_ready = on_channel;
+    p->renewal.fire = renew;
     p->channel.active = false;
     if (p->channel.fd >= 0)
         mr_watch_start(&p->loop, &p->channel);
@@ -118,6 +167,7 @@ enum mr_result mr_process_init(struct mr_process *p, const char *engine, struct 
 
 void mr_process_fini(struct mr_process *p)
 {
+    mr_timer_cancel(&p->renewal);
     mr_watch_stop(&p->loop, &p->signals);
     (void)close(p->signals.fd);
     if (p->channel.fd >= 0) {

@@ -1,4 +1,4 @@
-/* reload.c - from one configuration to the next, between two teams of this master. */
+/* reload.c - moves from one configuration to the next, between two teams of this master. */
 #include "proc/reload.h"
 
 #include "config/diff.h"
@@ -9,7 +9,7 @@
 
 #include <stdio.h>
 
-#define START_MS 10000u /* for new workers to report READY */
+#define START_MS 10000u /* time for new workers to start */
 
 static struct mr_reload *reload_of(const struct mr_transition *t)
 {
@@ -49,11 +49,10 @@ static void log_plan(const struct mr_generation *g, const struct mr_generation *
            g->number, g->config->n_pools, count_moved(g), count_missing(old, g),
            count_missing(g, old), g->runtime.n_slots);
     mr_config_diff(g->config, old->config, log_change, NULL);
-    for (uint32_t i = 0; i < g->config->n_warnings; i++)
-        mr_log(MR_LOG_WARN, "conf_warning text=\"%s\"", g->config->warnings[i]);
+    mr_generation_log_findings(g);
 }
 
-/* ---- on the way ---- */
+/* ---- progress ---- */
 
 static void note_failure(struct mr_reload *r, const char *reason)
 {
@@ -89,6 +88,7 @@ static void released(struct mr_transition *t)
     const uint64_t now_us = t->loop->now_us;
 
     mr_generation_inherit_counters(&team->generation, &r->beside->generation);
+    mr_generation_retire(&r->beside->generation, g);
     mr_team_start_admin(team);
     mr_files_follow(r->options, g->config, r->beside->generation.config, r->pidfile);
     mr_team_share_log(team);
@@ -129,7 +129,7 @@ static const struct mr_transition_kind RELOAD = {.name = "reload",
                                                  .done = done,
                                                  .undone = undone};
 
-/* ---- the beginning ---- */
+/* ---- start ---- */
 
 static enum mr_result make_team(struct mr_reload *r, struct mr_ways *ways_out, struct mr_error *err)
 {
@@ -138,8 +138,11 @@ static enum mr_result make_team(struct mr_reload *r, struct mr_ways *ways_out, s
     struct mr_generation g;
     enum mr_result rc = mr_generation_load(&g, r->options, r->conf_file, err);
 
-    if (rc != MR_OK)
+    if (rc != MR_OK) {
+        mr_generation_log_findings(&g);
+        mr_findings_fini(&g.findings);
         return rc;
+    }
     rc = mr_generation_open(&g, r->options, old, err);
     if (rc == MR_OK)
         rc = mr_ways_open(&ways_in, ways_out, old->runtime.n_slots, err);
@@ -163,11 +166,11 @@ void mr_reload_begin(struct mr_reload *r)
     struct mr_error err;
 
     r->asked_us = mr_clock_mono_us();
+    mr_notify_reloading();
     if (make_team(r, &plan.ways_out, &err) != MR_OK) {
         note_failure(r, err.text);
         return;
     }
-    mr_notify_reloading();
     log_plan(&r->beside->generation, &old->generation);
     plan.to = &r->beside->side;
     mr_transition_begin(r->transition, &plan);

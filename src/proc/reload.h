@@ -1,8 +1,8 @@
 /*
- * reload.h - a transition from one configuration to the next, between two teams of this master.
- * Private to src/proc.
+ * reload.h - moves from one configuration to the next, between two teams of this master. Private to
+ * src/proc.
  *
- * The new configuration is read and its sockets are opened first; an error leaves all as it was.
+ * The new configuration is read and its sockets opened first; on an error nothing changes.
  */
 #pragma once
 
@@ -17,9 +17,9 @@ struct mr_reload {
     const char *conf_file;
     struct mr_pidfile *pidfile;
     struct mr_team **serving; /* the master's */
-    struct mr_team *beside;   /* the new one until clients move, then the old one; or NULL */
+    struct mr_team *beside;   /* the new team until clients move, then the old one; may be NULL */
     uint64_t asked_us;
 };
 
-/** Begins, when the transition is at REST; an error is logged. */
+/** Starts a reload while the transition is at REST. Errors are logged. */
 void mr_reload_begin(struct mr_reload *r);

@@ -1,4 +1,4 @@
-/* remote.c - the other master of a binary upgrade as a side of a transition. */
+/* remote.c - the other master of a binary upgrade, as a side of a transition. */
 #include "proc/remote.h"
 
 #include "core/log.h"
@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <string.h>
 
-#define PATIENCE_MS 4000u /* its own steps have limits too, which are to end first */
+#define PATIENCE_MS 4000u /* longer than the other master's own limits */
 
 static struct mr_remote *of_side(const struct mr_side *side)
 {
@@ -21,6 +21,9 @@ static void take(struct mr_remote *r, const struct mr_message *msg)
     case MR_MSG_TAKEOVER_TYPE:
         r->takeover = true;
         r->wants = msg->body.TAKEOVER;
+        break;
+    case MR_MSG_OPEN_TYPE:
+        r->open = true;
         break;
     case MR_MSG_DRAINED_TYPE:
         r->drained = true;
@@ -44,7 +47,7 @@ static void on_link(struct mr_watch *watch)
         take(r, &msg);
     if (rc == MR_AGAIN)
         return;
-    if (rc == MR_EPROTO) { /* it lives, so both must not believe that they serve alone */
+    if (rc == MR_EPROTO) { /* it is alive, so both must not conclude that they serve alone */
         mr_log(MR_LOG_ERR, "upgrade_link_failed error=\"%s\"", err.text);
         r->cancelled = true;
     }
@@ -106,18 +109,26 @@ static void successor_terms(const struct mr_side *side, const struct mr_config *
     memcpy(terms->moves, r->wants.moves, sizeof(terms->moves));
 }
 
-static void release_successor(struct mr_side *side)
+static void tell(struct mr_side *side, enum mr_message_type type)
 {
-    struct mr_message msg = {.type = MR_MSG_DRAINED_TYPE};
+    struct mr_message msg = {.type = (uint16_t)type};
 
     say(of_side(side), &msg);
 }
 
+static void commit_successor(struct mr_side *side)
+{
+    tell(side, MR_MSG_OPEN_TYPE);
+}
+
+static void release_successor(struct mr_side *side)
+{
+    tell(side, MR_MSG_DRAINED_TYPE);
+}
+
 static void drop_successor(struct mr_side *side)
 {
-    struct mr_message msg = {.type = MR_MSG_CANCEL_TYPE};
-
-    say(of_side(side), &msg);
+    tell(side, MR_MSG_CANCEL_TYPE);
 }
 
 static const struct mr_side_ops SUCCESSOR = {
@@ -125,7 +136,7 @@ static const struct mr_side_ops SUCCESSOR = {
     .failed = successor_failed,
     .gone = successor_gone,
     .terms = successor_terms,
-    .commit = nothing,
+    .commit = commit_successor,
     .release = release_successor,
     .drop = drop_successor,
     .kill = kill_it,
@@ -133,10 +144,15 @@ static const struct mr_side_ops SUCCESSOR = {
 
 /* ---- the old master, seen from the new one ---- */
 
-/* It has taken the upgrade back. When it died instead, nothing speaks against going on. */
+/* It cancelled the upgrade. If it died instead, the upgrade can go on. */
 static bool predecessor_failed(const struct mr_side *side)
 {
     return of_side(side)->cancelled;
+}
+
+static bool predecessor_agrees(const struct mr_side *side)
+{
+    return of_side(side)->open || of_side(side)->lost;
 }
 
 static bool predecessor_quiesced(const struct mr_side *side)
@@ -149,22 +165,31 @@ static bool predecessor_gone(const struct mr_side *side)
     return of_side(side)->lost;
 }
 
-static void ask_predecessor(struct mr_side *side, const struct mr_side_terms *terms,
-                            const struct mr_ways *ways)
+static void ask_predecessor(struct mr_side *side, const struct mr_side_terms *terms)
 {
     struct mr_message msg = {.type = MR_MSG_TAKEOVER_TYPE};
 
-    (void)ways; /* its workers have them */
     msg.body.TAKEOVER.slots = terms->slots;
     memcpy(msg.body.TAKEOVER.moves, terms->moves, sizeof(terms->moves));
     say(of_side(side), &msg);
 }
 
+/* It does so when it says OPEN. */
+static void hand_over(struct mr_side *side, const struct mr_side_terms *terms,
+                      const struct mr_ways *ways)
+{
+    (void)side;
+    (void)terms;
+    (void)ways; /* its own workers have them */
+}
+
 static const struct mr_side_ops PREDECESSOR = {
+    .agrees = predecessor_agrees,
+    .claim = ask_predecessor,
     .failed = predecessor_failed,
     .quiesced = predecessor_quiesced,
     .gone = predecessor_gone,
-    .hand_over = ask_predecessor,
+    .hand_over = hand_over,
     .abort = nothing,
     .retire = nothing,
     .dismiss = nothing,
@@ -172,7 +197,7 @@ static const struct mr_side_ops PREDECESSOR = {
     .kill = kill_it,
 };
 
-/* ---- both ---- */
+/* ---- common ---- */
 
 static void init(struct mr_remote *r, struct mr_loop *loop, pid_t pid, int link)
 {

@@ -1,4 +1,4 @@
-/* resolver.c - the helper process that looks host names up. */
+/* resolver.c - the process that resolves host names. */
 #include "proc/resolver.h"
 
 #include "core/clock.h"
@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define ANSWERS_MAX 64u /* addresses of one name that are considered */
+#define ANSWERS_MAX 64u /* addresses considered per name */
 
 static bool has_name(const struct mr_server_config *server)
 {
@@ -49,7 +49,7 @@ const struct mr_addr *mr_resolver_choose(const struct mr_addr *answers, uint32_t
     return next != NULL ? next : first;
 }
 
-/* A master that is busy or stands still reads later: there is nothing else to do here. */
+/* Blocks if the master is slow to read: the resolver has nothing else to do. */
 static void tell(int channel, struct mr_message *msg)
 {
     struct pollfd p = {.fd = channel, .events = POLLOUT};
@@ -59,7 +59,7 @@ static void tell(int channel, struct mr_message *msg)
         (void)poll(&p, 1, -1);
 }
 
-/* Looks one name up; tells when the address is to be another one than before. */
+/* Resolves a name, and reports a new choice of address. */
 static void look_up(const struct mr_server_config *server, uint32_t index,
                     const struct mr_health *health, struct mr_addr *known, int channel)
 {
@@ -98,7 +98,7 @@ static void one_round(const struct mr_runtime *rt, struct mr_addr *known, int ch
     tell(channel, &done);
 }
 
-/* Waits for the next round; false when the other side is gone. Takes a new log descriptor. */
+/* Waits for the next round. False if the other side is gone. Handles new log descriptors. */
 static bool wait_for_round(uint64_t until_us, int channel)
 {
     for (;;) {

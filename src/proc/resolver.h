@@ -1,21 +1,21 @@
-/* resolver.h - the helper process that looks host names up, so that nobody else has to wait. */
+/* resolver.h - the process that resolves host names, so that no other has to block. */
 #pragma once
 
 #include "session/runtime.h"
 
-/** True when a server of the configuration is given by name. */
+/** True if the configuration has servers with host names. */
 bool mr_resolver_needed(const struct mr_config *config);
 
 /**
- * Looks every name up at once and then every resolve_interval, and sends an ADDRESS for each that
- * is new or has changed. Returns when the channel (taken) is closed by the other side.
+ * Resolves every name at once and then every resolve_interval; sends an ADDRESS for each that is
+ * new or has changed. Returns when the other side closes the channel (taken).
  */
 int mr_resolver_run(const struct mr_runtime *rt, int channel);
 
 /**
- * Which of a name's `n` addresses a server gets: the one it has (len 0: none yet) while that is
- * still an answer, whatever the order of the answers. When it has one of them and `fails`, the next
- * one, so that all are tried in turn. Else the first answer.
+ * Selects one of a name's `n` addresses for a server. It keeps its address (len 0: none yet) while
+ * that is among the answers, in any order. If it has one of them and `fails`, it gets the next, so
+ * that all are tried in turn. Otherwise it gets the first.
  */
 const struct mr_addr *mr_resolver_choose(const struct mr_addr *answers, uint32_t n,
                                          const struct mr_addr *known, bool fails);

@@ -1,4 +1,4 @@
-/* system.c - CPUs, limits, users and signals. */
+/* system.c - CPUs, resource limits, users and signals. */
 #include "proc/system.h"
 
 #include "core/log.h"
@@ -31,18 +31,18 @@ static bool read_line(const char *path, char *line, size_t size)
     return ok;
 }
 
-/* CPUs' worth of time that one cgroup directory allows, rounded up; 0 for no limit. */
+/* Number of CPUs that a cgroup directory allows, rounded up; 0 for no limit. */
 static uint32_t quota_of(const char *dir)
 {
     char path[4200], line[64];
     long long quota = -1, period = 100000;
 
-    (void)snprintf(path, sizeof(path), "%s/cpu.max", dir); /* version 2: "quota period" */
+    (void)snprintf(path, sizeof(path), "%s/cpu.max", dir); /* cgroup v2: "quota period" */
     if (read_line(path, line, sizeof(line))) {
         if (sscanf(line, "%lld %lld", &quota, &period) < 1)
-            return 0; /* "max" */
+            return 0; /* no limit */
     } else {
-        (void)snprintf(path, sizeof(path), "%s/cpu.cfs_quota_us", dir); /* version 1 */
+        (void)snprintf(path, sizeof(path), "%s/cpu.cfs_quota_us", dir); /* cgroup v1 */
         if (!read_line(path, line, sizeof(line)))
             return 0;
         quota = strtoll(line, NULL, 10);
@@ -55,7 +55,7 @@ static uint32_t quota_of(const char *dir)
     return (uint32_t)((quota + period - 1) / period);
 }
 
-/* The tightest quota on the way from our cgroup up to the root. */
+/* The smallest quota from our cgroup up to the root. */
 static uint32_t cgroup_quota(void)
 {
     char line[4096], dir[4160];
@@ -116,7 +116,7 @@ static bool next_number(const char **at, uint32_t *out)
     return true;
 }
 
-/* Reads a list such as `0,2,4-7` into a set. */
+/* Parses a list such as `0,2,4-7`. */
 static bool read_cpus(const char *at, cpu_set_t *set)
 {
     uint32_t first, last;
@@ -134,7 +134,7 @@ static bool read_cpus(const char *at, cpu_set_t *set)
         at += strspn(at, " ");
         if (*at == '\0')
             return true;
-        at += *at == ','; /* a blank does as well */
+        at += *at == ','; /* blanks separate, too */
     }
 }
 
@@ -165,7 +165,7 @@ enum mr_result mr_choose_cpus(const char *setting, uint16_t **cpus, uint32_t *n,
             free(*cpus);
             *cpus = NULL;
             return mr_fail(err, MR_ECONFIG,
-                           "worker_cpu_affinity: CPU %u may not be used by this process", cpu);
+                           "worker_cpu_affinity: CPU %u is not available to this process", cpu);
         }
         (*cpus)[(*n)++] = (uint16_t)cpu;
     }
@@ -228,7 +228,7 @@ void mr_close_all_but(int *keep, uint32_t n)
     qsort(keep, n, sizeof(*keep), by_number);
     for (uint32_t i = 0; i < n; i++) {
         if (keep[i] < (int)next)
-            continue; /* none, or named twice */
+            continue; /* unused, or listed twice */
         if (keep[i] > (int)next)
             close_range_of(next, (unsigned)keep[i] - 1);
         next = (unsigned)keep[i] + 1;
@@ -308,10 +308,11 @@ void mr_block_signals(void)
     (void)sigprocmask(SIG_BLOCK, &set, NULL);
 }
 
-void mr_ignore_write_signals(void)
+void mr_settle_signals(void)
 {
     (void)signal(SIGPIPE, SIG_IGN);
     (void)signal(SIGXFSZ, SIG_IGN);
+    (void)signal(SIGCHLD, SIG_DFL);
 }
 
 int mr_signal_fd(void)
@@ -328,7 +329,7 @@ int mr_next_signal(int fd)
     return read(fd, &info, sizeof(info)) == (ssize_t)sizeof(info) ? (int)info.ssi_signo : 0;
 }
 
-/* Only calls that are safe in a signal handler: write, backtrace (warmed up), raise. */
+/* Only async-signal-safe calls: write, backtrace (warmed up), raise. */
 static void crashed(int signo)
 {
     char text[64] = "crash signal=";
@@ -342,19 +343,19 @@ static void crashed(int signo)
     const ssize_t written = write(mr_log_fd(), text, n);
     (void)written;
     backtrace_symbols_fd(frames, backtrace(frames, (int)MR_COUNT(frames)), mr_log_fd());
-    (void)raise(signo); /* SA_RESETHAND has put the default action back */
+    (void)raise(signo); /* SA_RESETHAND has restored the default action */
 }
 
 void mr_catch_crashes(void)
 {
 #ifdef __SANITIZE_ADDRESS__
-    return; /* the sanitizer's own report says more */
+    return; /* the sanitizer reports more */
 #endif
     static const int FATAL[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT};
     struct sigaction action = {.sa_handler = crashed, .sa_flags = (int)SA_RESETHAND};
     void *warm[1];
 
-    (void)backtrace(warm, 1); /* loads libgcc now: its first use allocates */
+    (void)backtrace(warm, 1); /* loads libgcc now, because the first call allocates */
     (void)sigemptyset(&action.sa_mask);
     for (size_t i = 0; i < MR_COUNT(FATAL); i++)
         (void)sigaction(FATAL[i], &action, NULL);

@@ -1,4 +1,4 @@
-/* team.c - the processes of one generation: starting, replacing and ending them. */
+/* team.c - the processes of a generation: starts, replaces and ends them. */
 #include "proc/team.h"
 
 #include "core/log.h"
@@ -11,13 +11,13 @@
 #include <string.h>
 #include <sys/wait.h>
 
-#define QUICK_DEATH_US   1000000u /* a child that lived shorter may never live */
-#define QUICK_DEATHS     5u       /* in a row, before its restarts slow down */
+#define QUICK_DEATH_US   1000000u /* a child that dies sooner may never work */
+#define QUICK_DEATHS     5u       /* consecutive ones before restarts slow down */
 #define BACKOFF_FIRST_MS 100u
 #define BACKOFF_MAX_MS   10000u
-#define PINGS            4u     /* without an answer: the process hangs */
-#define RESOLVE_WAIT_MS  2000u  /* workers start without addresses after this */
-#define NEWS_BYTES       98304u /* of a channel at most: there is always room for a command */
+#define PINGS            4u     /* unanswered: the process hangs */
+#define RESOLVE_WAIT_MS  2000u  /* then workers start without addresses */
+#define NEWS_BYTES       98304u /* limit in a channel, so that commands always fit */
 #define NEWS_AGAIN_MS    10u
 
 static struct mr_team *of_side(const struct mr_side *side)
@@ -25,7 +25,7 @@ static struct mr_team *of_side(const struct mr_side *side)
     return MR_CONTAINER_OF(side, struct mr_team, side);
 }
 
-/* Whether a child that dies is replaced. */
+/* True if children that die are replaced. */
 static bool replaces(const struct mr_team *team)
 {
     switch (team->state) {
@@ -49,7 +49,7 @@ static struct mr_child *helper(struct mr_team *team, enum mr_child_kind kind)
     return NULL;
 }
 
-/* ---- telling children ---- */
+/* ---- messages to children ---- */
 
 bool mr_child_tell(struct mr_child *c, struct mr_message *msg, int fd)
 {
@@ -59,7 +59,7 @@ bool mr_child_tell(struct mr_child *c, struct mr_message *msg, int fd)
         return false;
     if (mr_channel_send(c->channel.fd, msg, fd, &err) == MR_OK || err.sys == EPIPE ||
         err.sys == ECONNRESET)
-        return true; /* it is gone, then, as SIGCHLD will tell */
+        return true; /* it is gone; SIGCHLD reports that */
     mr_log_limited(MR_LOG_WARN, "channel_send_failed child=%s/%u error=\"%s\"",
                    mr_child_kind_name(c->kind), c->index, err.text);
     return false;
@@ -74,7 +74,7 @@ void mr_child_command(struct mr_child *c, struct mr_message *msg, int fd)
     mr_child_kill(c);
 }
 
-/* ---- what children have to know: none of it is lost when a channel is full ---- */
+/* ---- state that children must know; resent if a channel was full ---- */
 
 static bool has_room(const struct mr_child *c)
 {
@@ -99,7 +99,7 @@ static bool tell_address(struct mr_child *c, uint32_t server)
     return msg.body.ADDRESS.addr.len == 0 || (has_room(c) && mr_child_tell(c, &msg, -1));
 }
 
-/* True when the child knows all. One that is started later is born with it. */
+/* True if the child is up to date. Children inherit the state when they are started. */
 static bool catch_up(struct mr_child *c)
 {
     const uint32_t n_servers = c->team->generation.config->n_servers;
@@ -158,7 +158,7 @@ static void command(struct mr_team *team, enum mr_message_type type, enum mr_chi
             mr_child_command(&team->children[i], &msg, -1);
 }
 
-/* It has nothing to finish, and cannot listen while it looks a name up: that may take minutes. */
+/* It has nothing to finish, and cannot react during a lookup, which may take minutes. */
 static void end_resolver(struct mr_team *team)
 {
     const struct mr_child *resolver = helper(team, MR_RESOLVER);
@@ -181,7 +181,7 @@ static void handle_message(struct mr_child *c, struct mr_message *msg)
     case MR_MSG_PONG_TYPE:
         c->missed = 0;
         break;
-    case MR_MSG_QUIESCED_TYPE: /* perhaps to an earlier attempt */
+    case MR_MSG_QUIESCED_TYPE: /* possibly for an earlier attempt */
         if (c->state == MR_CHILD_HANDING_OVER && msg->body.QUIESCED.transition == team->transition)
             c->state = MR_CHILD_QUIESCED;
         break;
@@ -210,7 +210,7 @@ static void on_channel(struct mr_watch *watch)
     while ((rc = mr_channel_recv(watch->fd, &msg, &err)) == MR_OK)
         handle_message(c, &msg);
     if (rc != MR_AGAIN)
-        mr_watch_stop(c->team->loop, watch); /* SIGCHLD tells the rest */
+        mr_watch_stop(c->team->loop, watch); /* the rest happens on SIGCHLD */
 }
 
 /* ---- children ---- */
@@ -237,12 +237,12 @@ static void spawn(struct mr_child *c)
            (int)c->pid);
 }
 
-/* A process that answers no ping is stuck or stopped: its clients wait, so it is replaced. */
+/* A process that answers no pings hangs or is stopped. Its clients wait, so it is replaced. */
 static void check_pulse(struct mr_child *c)
 {
     struct mr_message ping = {.type = MR_MSG_PING_TYPE};
 
-    if (c->pid == 0 || c->kind == MR_RESOLVER) /* looking up may take its time */
+    if (c->pid == 0 || c->kind == MR_RESOLVER) /* lookups may take long */
         return;
     if (c->missed < PINGS) {
         c->missed++;
@@ -320,7 +320,7 @@ static void log_death(const struct mr_child *c, int status)
                mr_child_kind_name(c->kind), c->index, (int)c->pid, WEXITSTATUS(status));
 }
 
-/* What the dead worker had open is closed, and it no longer holds its turn to accept. */
+/* Closes what a dead worker had open, and releases the accept lock. */
 static void clear_slot(struct mr_team *team, uint32_t index, pid_t pid)
 {
     struct mr_metrics *metrics = &team->generation.runtime.slots[index];
@@ -334,7 +334,7 @@ static void clear_slot(struct mr_team *team, uint32_t index, pid_t pid)
     metrics->head->clients = 0;
 }
 
-/* Nobody takes in what comes to this slot: who sends it must hear of that. */
+/* Nobody will receive clients for this slot; the senders must notice. */
 static void close_ways_of(struct mr_team *team, uint32_t slot)
 {
     for (uint32_t i = slot; i < team->ways_in.n; i += team->generation.runtime.n_slots)
@@ -511,7 +511,7 @@ void mr_team_dismiss(struct mr_team *team)
             close_ways_of(team, team->children[i].index);
 }
 
-/* Those that have died meanwhile are replaced, the others take their clients back. */
+/* Starts replacements for workers that died; the others take back their clients. */
 static void resume(struct mr_side *side)
 {
     struct mr_team *team = of_side(side);
@@ -542,7 +542,7 @@ void mr_team_quit(struct mr_team *team)
     end_resolver(team);
 }
 
-/* Whoever has quiesced keeps nobody waiting, and may have clients still: they are not lost. */
+/* Spares workers that have quiesced: they delay nobody and may still have clients. */
 static void kill_late(struct mr_side *side)
 {
     struct mr_team *team = of_side(side);

@@ -1,6 +1,4 @@
-/*
- * team.h - the processes of one generation: its workers and their helpers. Private to src/proc.
- */
+/* team.h - the processes of a generation: its workers and their helpers. Private to src/proc. */
 #pragma once
 
 #include "net/loop.h"
@@ -9,19 +7,22 @@
 #include "proc/side.h"
 
 enum mr_team_state {
-    MR_TEAM_STARTING,     /* a worker that dies makes it fail; from here on: */
-    MR_TEAM_HELD,         /* clients come; pools whose keys move wait. Who dies is replaced */
-    MR_TEAM_SERVING,      /* the same, nothing waits */
-    MR_TEAM_HANDING_OVER, /* clients leave. Nobody is replaced from here on */
-    MR_TEAM_LEAVING,      /* the workers end with their last client */
+    MR_TEAM_STARTING,     /* fails if a worker dies */
+    MR_TEAM_HELD,         /* clients arrive; pools whose keys move wait. The dead are replaced */
+    MR_TEAM_SERVING,      /* the same, and nothing waits */
+    MR_TEAM_HANDING_OVER, /* clients leave. From here on nobody is replaced */
+    MR_TEAM_LEAVING,      /* workers end with their last client */
     MR_TEAM_QUITTING,     /* everybody ends at once */
 };
 
-/** What a team asks its master for. */
+/** Callbacks to the master. */
 struct mr_team_hooks {
-    /** In every new child: forget what is the master's; its descriptors are closed then. */
+    /**
+     * In every new child: release what belongs to the master. Its descriptors are closed
+     * afterwards.
+     */
     void (*in_child)(void *arg);
-    /** The admin interface was asked for a reload. */
+    /** A reload was requested through the admin interface. */
     void (*on_reload_asked)(void *arg);
     void *arg;
     struct mr_admin_hook admin;
@@ -33,49 +34,49 @@ struct mr_team {
     struct mr_generation generation;
     const struct mr_team_hooks *hooks; /* borrowed */
     struct mr_loop *loop;
-    struct mr_child *children; /* the workers, then the helpers */
+    struct mr_child *children; /* workers first, then helpers */
     uint32_t n_children;
     struct mr_timer resolve_wait;
-    struct mr_timer pulse;  /* between two pings */
-    struct mr_timer news;   /* while a child's channel is too full for what it has to know */
-    struct mr_ways ways_in; /* where clients of the team before come in */
-    uint32_t transition;    /* in which it hands over */
+    struct mr_timer pulse;  /* interval of pings */
+    struct mr_timer news;   /* retries children whose channel was full */
+    struct mr_ways ways_in; /* where clients of the previous team arrive */
+    uint32_t transition;    /* number of the transition in which it hands over */
     bool workers_started;
-    bool failed; /* a worker has died while STARTING */
+    bool failed; /* a worker died in STARTING */
 };
 
 /** Takes the generation. */
 struct mr_team *mr_team_new(const struct mr_generation *generation, struct mr_loop *loop,
                             const struct mr_team_hooks *hooks);
 
-/** Starts the workers, after names were resolved, and where asked the admin process. */
+/** Starts the workers, once names are resolved, and optionally the admin process. */
 void mr_team_start(struct mr_team *team, bool with_admin);
 
-/** Starts the admin process where mr_team_start has not: it shows the counters as they are then. */
+/** Starts the admin process later than mr_team_start, with the counters as they are then. */
 void mr_team_start_admin(struct mr_team *team);
 
-/** The workers finish what clients have sent, then end. */
+/** Workers finish what clients have sent, then end. */
 void mr_team_dismiss(struct mr_team *team);
 
-/** Everybody ends at once. */
+/** Ends everybody at once. */
 void mr_team_quit(struct mr_team *team);
 
-/** Kills what is left. */
+/** Kills the remaining processes. */
 void mr_team_kill(struct mr_team *team);
 
-/** After the last child is gone. `heir` as in mr_generation_close; NULL is fine. */
+/** Call it when the last child is gone. `heir` as in mr_generation_close; NULL is allowed. */
 void mr_team_free(struct mr_team *team, const struct mr_generation *heir);
 
 /**
- * Gives every running child the log's descriptor and level, after either has changed. Like what
- * follows, a child that does not read its channel is told once it does.
+ * Sends the log's descriptor and level to all children after a change. Children whose channel is
+ * full get it later; so they do in the next function.
  */
 void mr_team_share_log(struct mr_team *team);
 
-/** Gives every running worker the address of a server. */
+/** Sends a server's address to all workers. */
 void mr_team_share_address(struct mr_team *team, uint32_t server, const struct mr_addr *addr);
 
-/** The child with this pid has ended; false when it is not of this team. */
+/** Handles the death of a child; false if the pid is not of this team. */
 bool mr_team_bury(struct mr_team *team, pid_t pid, int status);
 
 uint32_t mr_team_alive(const struct mr_team *team, int kind);

@@ -1,4 +1,4 @@
-/* transition.c - from one set of processes to the next without losing a client. */
+/* transition.c - moves from one set of processes to the next without losing clients. */
 #include "proc/transition.h"
 
 #include "config/config.h"
@@ -6,14 +6,14 @@
 
 #include <stddef.h>
 
-#define NO_LIMIT  30000u /* for requests in flight where a pool has no timeout */
-#define STRAY_MS  1000u  /* for handshakes that were under way when connections were steered */
-#define MARGIN_MS 1000u  /* for what has no time of its own */
+#define NO_LIMIT  30000u /* for requests in flight of pools without a timeout */
+#define STRAY_MS  1000u  /* for handshakes in progress when connections were redirected */
+#define MARGIN_MS 1000u  /* added to every limit */
 
 const char *mr_transition_name(enum mr_transition_step step)
 {
-    static const char *const NAMES[] = {"rest",   "starting", "draining", "aborting",
-                                        "strays", "leaving",  "failing"};
+    static const char *const NAMES[] = {"rest",     "starting", "claiming", "draining",
+                                        "aborting", "strays",   "leaving",  "failing"};
 
     return NAMES[step];
 }
@@ -33,7 +33,7 @@ static uint32_t patience_ms(const struct mr_side *side)
     return side != NULL ? side->patience_ms : 0;
 }
 
-/* Enters a step, or the same one again; `limit_ms` 0: without a deadline. */
+/* Enters a step, or restarts its deadline. `limit_ms` 0: no deadline. */
 static void enter(struct mr_transition *t, enum mr_transition_step step, uint64_t limit_ms)
 {
     if (step != t->step)
@@ -70,7 +70,7 @@ static void fail(struct mr_transition *t, const char *reason)
     t->plan.kind->failed(t, reason);
 }
 
-/* How long requests in flight may hold a change of the map up. */
+/* How long requests in flight may delay a change of the map. */
 static uint32_t drain_limit_ms(const struct mr_config *config)
 {
     uint32_t limit = 0;
@@ -84,24 +84,33 @@ static uint32_t drain_limit_ms(const struct mr_config *config)
     return limit + MARGIN_MS;
 }
 
+/* The new side is up. */
+static void claim(struct mr_transition *t)
+{
+    struct mr_side *from = t->plan.from;
+
+    enter(t, MR_TRANSITION_CLAIMING, t->plan.kind->start_ms);
+    t->terms = (struct mr_side_terms){.transition = t->number};
+    if (from == NULL)
+        return;
+    t->plan.to->ops->terms(t->plan.to, t->plan.before, &t->terms);
+    if (from->ops->claim != NULL)
+        from->ops->claim(from, &t->terms);
+}
+
 static void commit(struct mr_transition *t)
 {
-    struct mr_side_terms terms = {.transition = t->number};
-
     t->committed = true;
     t->committed_us = t->loop->now_us;
     enter(t, MR_TRANSITION_DRAINING, drain_limit_ms(t->plan.before) + patience_ms(t->plan.from));
     t->plan.to->ops->commit(t->plan.to);
-    if (t->plan.from != NULL) {
-        t->plan.to->ops->terms(t->plan.to, t->plan.before, &terms);
-        t->plan.from->ops->hand_over(t->plan.from, &terms, &t->plan.ways_out);
-    }
-    t->slots = terms.slots;
+    if (t->plan.from != NULL)
+        t->plan.from->ops->hand_over(t->plan.from, &t->terms, &t->plan.ways_out);
     mr_ways_close(&t->plan.ways_out); /* the workers have them */
     t->plan.kind->committed(t);
 }
 
-/* The old side ends when its last client has gone. */
+/* The old side ends with its last client. */
 static void dismiss(struct mr_transition *t)
 {
     const uint64_t limit_ms =
@@ -116,14 +125,14 @@ static void dismiss(struct mr_transition *t)
 static void release(struct mr_transition *t)
 {
     t->plan.to->ops->release(t->plan.to);
-    if (t->plan.to->ops->failed(t->plan.to)) { /* just now: it has not heard of it */
-        fail(t, "the new processes have ended; see their log");
+    if (t->plan.to->ops->failed(t->plan.to)) { /* it failed just now, without receiving this */
+        fail(t, "the new processes exited; see their log");
         return;
     }
     t->released = true;
     if (t->plan.from != NULL)
         t->plan.from->ops->retire(t->plan.from);
-    if (t->plan.before_slots > t->slots)
+    if (t->plan.before_slots > t->terms.slots)
         enter(t, MR_TRANSITION_STRAYS, STRAY_MS);
     else
         dismiss(t);
@@ -133,9 +142,9 @@ static void release(struct mr_transition *t)
 static const char *why_failed(const struct mr_transition *t)
 {
     if (t->plan.to->ops->failed(t->plan.to))
-        return "the new processes have ended; see their log";
+        return "the new processes exited; see their log";
     if (t->plan.from != NULL && t->plan.from->ops->failed(t->plan.from))
-        return "the old process has called it off";
+        return "the old process cancelled it";
     return NULL;
 }
 
@@ -153,16 +162,30 @@ static void kill_again(struct mr_transition *t, struct mr_side *side)
 
 static void turn_starting(struct mr_transition *t)
 {
+    const bool ready = t->plan.to->ops->ready(t->plan.to);
     const char *reason = why_failed(t);
 
     if (reason == NULL && t->stopping)
         reason = "stopping";
-    if (reason == NULL && t->late)
-        reason = "the new processes do not get ready";
+    if (reason == NULL && t->late && !ready)
+        reason = "the new processes did not start in time";
     if (reason != NULL)
         fail(t, reason);
-    else if (t->plan.to->ops->ready(t->plan.to))
+    else if (ready)
+        claim(t);
+}
+
+static void turn_claiming(struct mr_transition *t)
+{
+    const struct mr_side *from = t->plan.from;
+    const char *reason = why_failed(t);
+
+    if (reason != NULL)
+        fail(t, reason);
+    else if (from == NULL || from->ops->agrees == NULL || from->ops->agrees(from))
         commit(t);
+    else if (t->late)
+        fail(t, "the old process did not answer");
 }
 
 static void turn_draining(struct mr_transition *t)
@@ -174,7 +197,7 @@ static void turn_draining(struct mr_transition *t)
     } else if (t->plan.from == NULL || t->plan.from->ops->quiesced(t->plan.from)) {
         release(t);
     } else if (t->late && t->step == MR_TRANSITION_DRAINING) {
-        mr_log(MR_LOG_WARN, "%s_slow doing=\"requests in flight are failed\"", t->plan.kind->name);
+        mr_log(MR_LOG_WARN, "%s_slow doing=\"failing requests in flight\"", t->plan.kind->name);
         enter(t, MR_TRANSITION_ABORTING, MARGIN_MS + patience_ms(t->plan.from));
         t->plan.from->ops->abort(t->plan.from);
     } else if (t->late) {
@@ -214,6 +237,9 @@ void mr_transition_turn(struct mr_transition *t)
             break;
         case MR_TRANSITION_STARTING:
             turn_starting(t);
+            break;
+        case MR_TRANSITION_CLAIMING:
+            turn_claiming(t);
             break;
         case MR_TRANSITION_DRAINING:
         case MR_TRANSITION_ABORTING:

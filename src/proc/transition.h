@@ -1,32 +1,36 @@
 /*
- * transition.h - from one set of processes to the next without losing a client. Private to
+ * transition.h - moves from one set of processes to the next without losing clients. Private to
  * src/proc.
  *
- * One state machine for a start, a reload and both ends of a binary upgrade. They differ in who is
- * on either side (side.h) and in what is done and said on the way (struct mr_transition_kind).
+ * One state machine for a start, a reload and both ends of a binary upgrade. These differ in the
+ * two sides (side.h) and in what they do and log along the way (struct mr_transition_kind).
  *
  *            to: ready    from: quiesced   to: failed   from: failed, stop   deadline
- * STARTING   DRAINING     -                FAILING      FAILING              FAILING
+ * STARTING   CLAIMING     -                FAILING      FAILING              FAILING
+ * CLAIMING   -            -                FAILING      FAILING, -           FAILING
  * DRAINING   -            STRAYS, LEAVING  FAILING      FAILING, -           ABORTING
- * ABORTING   -            STRAYS, LEAVING  FAILING      FAILING, -           kill the late of from
+ * ABORTING   -            STRAYS, LEAVING  FAILING      FAILING, -           kill late ones of from
  * STRAYS     -            -                -            -                    LEAVING
  * LEAVING    -            -                -            -                    kill from, again
  * FAILING    -            -                -            -                    kill to, again
  *
- * STRAYS and LEAVING end at REST when `from` is gone, FAILING when `to` is. Every state but REST
- * has a deadline, LEAVING where worker_shutdown_timeout sets one. What a state waits for is a fact
- * that is looked at once a turn, so none can come at the wrong time.
+ * CLAIMING ends at DRAINING when `from` agrees; STRAYS and LEAVING end at REST when `from` is gone,
+ * FAILING when `to` is. Every state but REST has a deadline; LEAVING only if
+ * worker_shutdown_timeout sets one. States wait for facts, which are checked once per turn, rather
+ * than for events, which could come at the wrong time.
  *
- * STARTING: the new side comes up beside the old one, which serves as if nothing happened.
- * DRAINING: the old side dispatches nothing more and hands its clients over. The new one serves,
- *   but for pools whose keys move: these wait until nothing is in flight through the old map.
- * ABORTING: requests still in flight through the old map have had their time and are failed.
- * STRAYS: the new map is in force. Slots that go still accept what the kernel had for them.
+ * STARTING: the new side starts while the old one serves normally.
+ * CLAIMING: the new side is up and has asked for the service. Another master has to agree first, so
+ *   that it never calls the upgrade off while clients arrive here.
+ * DRAINING: the old side stops dispatching and hands over its clients. The new one serves, except
+ *   for pools whose keys move: these wait until nothing is in flight through the old map.
+ * ABORTING: requests in flight through the old map are out of time and fail.
+ * STRAYS: the new map is in force. Removed slots still accept connections queued for them.
  * LEAVING: the old side ends with its last client.
- * FAILING: the new side ends. Then the old one takes back what it had given away.
+ * FAILING: the new side ends. Then the old one resumes service.
  *
- * Asked to stop, a transition in STARTING fails; later it goes on to its end, since clients are on
- * their way and what they have sent is to be answered.
+ * When told to stop, a transition in STARTING fails. Later it completes, because clients are
+ * moving and must get their answers.
  */
 #pragma once
 
@@ -36,6 +40,7 @@
 enum mr_transition_step {
     MR_TRANSITION_REST,
     MR_TRANSITION_STARTING,
+    MR_TRANSITION_CLAIMING,
     MR_TRANSITION_DRAINING,
     MR_TRANSITION_ABORTING,
     MR_TRANSITION_STRAYS,
@@ -45,50 +50,50 @@ enum mr_transition_step {
 
 struct mr_transition;
 
-/** What is done and said on the way. Each is called after the sides were told. */
+/** What differs between kinds of transitions. Callbacks run after the sides were told. */
 struct mr_transition_kind {
     const char *name;
-    uint32_t start_ms;                          /* for the new side to be ready */
-    void (*committed)(struct mr_transition *t); /* clients move from now on */
+    uint32_t start_ms;                          /* time for the new side to get ready */
+    void (*committed)(struct mr_transition *t); /* clients start moving */
     void (*released)(struct mr_transition *t);  /* the new map is in force */
     void (*failed)(struct mr_transition *t, const char *reason);
-    void (*done)(struct mr_transition *t);   /* REST: `from` is gone */
-    void (*undone)(struct mr_transition *t); /* REST: `to` is gone */
+    void (*done)(struct mr_transition *t);   /* at REST: `from` is gone */
+    void (*undone)(struct mr_transition *t); /* at REST: `to` is gone */
 };
 
 struct mr_transition_plan {
     const struct mr_transition_kind *kind;
-    void *arg;            /* of the kind */
+    void *arg;            /* for the kind */
     struct mr_side *from; /* NULL: nobody serves yet */
     struct mr_side *to;
-    const struct mr_config *before; /* of `from` */
+    const struct mr_config *before; /* configuration of `from` */
     uint32_t before_slots;
-    struct mr_ways ways_out; /* for the workers of `from`; none where they are another master's */
+    struct mr_ways ways_out; /* for the workers of `from`; empty if they are another master's */
 };
 
 struct mr_transition {
     enum mr_transition_step step;
     struct mr_transition_plan plan;
     struct mr_loop *loop;
-    uint32_t number; /* counts transitions */
-    uint32_t slots;  /* of `to`, once committed */
-    bool committed;  /* clients move */
-    bool released;   /* the new map is in force */
-    bool stopping;   /* set by the master: the proxy is to end */
+    uint32_t number;            /* number of the transition */
+    struct mr_side_terms terms; /* of `to`, once committed */
+    bool committed;             /* clients are moving */
+    bool released;              /* the new map is in force */
+    bool stopping;              /* set by the master: the proxy is stopping */
     uint64_t began_us, committed_us;
-    struct mr_timer timer; /* of the step */
-    bool late;             /* it has fired */
+    struct mr_timer timer; /* deadline of the step */
+    bool late;             /* the deadline has passed */
 };
 
 void mr_transition_init(struct mr_transition *t, struct mr_loop *loop);
 
-/** Begins, from REST. Takes the plan's `ways_out`. */
+/** Starts a transition, from REST. Takes the plan's `ways_out`. */
 void mr_transition_begin(struct mr_transition *t, const struct mr_transition_plan *plan);
 
-/** Once a turn: takes the steps that are due. */
+/** Call once per turn: takes the steps that are due. */
 void mr_transition_turn(struct mr_transition *t);
 
-/** The master ends without waiting: no more of it. */
+/** Abandons the transition because the master ends. */
 void mr_transition_stop(struct mr_transition *t);
 
 const char *mr_transition_name(enum mr_transition_step step);

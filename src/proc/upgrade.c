@@ -1,4 +1,4 @@
-/* upgrade.c - from one binary to the next without losing a client. */
+/* upgrade.c - replaces the running binary without losing clients. */
 #include "proc/upgrade.h"
 
 #include "core/log.h"
@@ -23,8 +23,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define DOCUMENT   1u
-#define FORMAT     (100 * MR_HANDOVER_VERSION + DOCUMENT) /* another one is refused */
+#define DOCUMENT   2u
+#define FORMAT     (100 * MR_HANDOVER_VERSION + DOCUMENT) /* other formats are refused */
 #define FDS_MAX    1000000u
 #define RECEIVE_MS 10000
 
@@ -50,9 +50,9 @@ static enum mr_result receive_fds(int link, int *fds, uint32_t n, struct mr_erro
         struct pollfd p = {.fd = link, .events = POLLIN};
         uint32_t more = n - got < MR_FDS_MAX ? n - got : MR_FDS_MAX;
         if (poll(&p, 1, RECEIVE_MS) <= 0)
-            return mr_fail(err, MR_ESYS, "the old process sends nothing");
+            return mr_fail(err, MR_ESYS, "the old process sent nothing in time");
         if (mr_recv_fds(link, &byte, 1, fds + got, &more) <= 0)
-            return mr_fail(err, MR_ESYS, "the old process is gone");
+            return mr_fail(err, MR_ESYS, "the old process has exited");
         if (more == 0)
             return mr_fail(err, MR_EPROTO, "the old process sent no descriptors");
         got += more;
@@ -62,7 +62,7 @@ static enum mr_result receive_fds(int link, int *fds, uint32_t n, struct mr_erro
 
 /* ---- the document ---- */
 
-/* In this order: the document, ports, listeners, segments, ways, and the pid file. */
+/* Order: document, ports, listeners, segments, handover sockets, pid file. */
 static uint32_t collect(const struct mr_upgrade *u, const struct mr_generation *g,
                         const struct mr_ways *ways_in, int *fds)
 {
@@ -88,7 +88,7 @@ static uint32_t fds_needed(uint32_t n_ports, uint32_t n_slots, uint32_t n_listen
     return 1 + n_ports + n_slots * (n_listens + 3) + pidfile;
 }
 
-/* What goes along of what is known of a server. A version may leave any of it out. */
+/* Health fields carried across an upgrade. Any of them may be missing in another version. */
 static const struct {
     const char *name;
     size_t at;
@@ -107,7 +107,7 @@ static uint64_t *known(struct mr_health *h, size_t i)
     return (uint64_t *)(void *)((char *)h + KNOWN[i].at);
 }
 
-/* Each server's, in the order of the configuration. */
+/* One entry per server, in configuration order. */
 static json_t *pack_health(const struct mr_runtime *rt)
 {
     json_t *all = json_array();
@@ -125,12 +125,12 @@ static json_t *pack_health(const struct mr_runtime *rt)
 static int write_document(const struct mr_upgrade *u, const struct mr_generation *g, uint32_t n_fds,
                           struct mr_error *err)
 {
-    json_t *doc = json_pack(
-        "{s:I, s:I, s:s, s:s, s:I, s:I, s:I, s:b, s:I, s:o}", "format", (json_int_t)FORMAT, "pid",
-        (json_int_t)getpid(), "conf", g->config->source, "conf_file", u->conf_file, "generation",
-        (json_int_t)g->number, "slots", (json_int_t)g->runtime.n_slots, "started_us",
-        (json_int_t)g->runtime.started_us, "pidfile", u->pidfile->path != NULL, "descriptors",
-        (json_int_t)n_fds, "health", pack_health(&g->runtime));
+    json_t *doc =
+        json_pack("{s:I, s:I, s:s, s:I, s:I, s:I, s:b, s:I, s:o}", "format", (json_int_t)FORMAT,
+                  "pid", (json_int_t)getpid(), "conf", g->config->source, "generation",
+                  (json_int_t)g->number, "slots", (json_int_t)g->runtime.n_slots, "started_us",
+                  (json_int_t)g->runtime.started_us, "pidfile", u->pidfile->path != NULL,
+                  "descriptors", (json_int_t)n_fds, "health", pack_health(&g->runtime));
     const int fd = memfd_create("millrace-upgrade", MFD_CLOEXEC);
 
     if (doc == NULL || fd < 0 || json_dumpfd(doc, fd, JSON_COMPACT) != 0) {
@@ -212,17 +212,16 @@ static enum mr_result read_document(int fd, json_t **doc, struct mr_error *err)
     json_error_t why;
 
     if (lseek(fd, 0, SEEK_SET) < 0)
-        return mr_fail_sys(err, "read what the old process says");
+        return mr_fail_sys(err, "read the old process's description");
     *doc = json_loadfd(fd, JSON_REJECT_DUPLICATES, &why);
     if (*doc == NULL)
-        return mr_fail(err, MR_EPROTO, "what the old process says is not understood: %s", why.text);
+        return mr_fail(err, MR_EPROTO, "cannot parse the old process's description: %s", why.text);
     if (json_integer_value(json_object_get(*doc, "format")) != FORMAT) {
         json_decref(*doc);
-        return mr_fail(
-            err, MR_EPROTO,
-            "the running version hands over in another format (%lld, this one knows %u); "
-            "stop and start instead",
-            (long long)json_integer_value(json_object_get(*doc, "format")), FORMAT);
+        return mr_fail(err, MR_EPROTO,
+                       "the running version uses handover format %lld, this one %u; "
+                       "stop and start instead",
+                       (long long)json_integer_value(json_object_get(*doc, "format")), FORMAT);
     }
     return MR_OK;
 }
@@ -234,7 +233,7 @@ static uint64_t number_of(const json_t *doc, const char *key)
     return v < 0 ? 0 : (uint64_t)v;
 }
 
-/* Counters of another layout start over; everything else goes on. */
+/* Counters with another layout start from zero; everything else continues. */
 static void attach(struct mr_metrics *m, int fd, const struct mr_config *config)
 {
     struct mr_error err;
@@ -246,7 +245,7 @@ static void attach(struct mr_metrics *m, int fd, const struct mr_config *config)
     MR_CHECK(mr_metrics_open(m, config->n_pools, config->n_servers, &err) == MR_OK);
 }
 
-/* A server whose knowledge is missing or of no known kind starts as unknown. */
+/* Servers with missing or invalid health start as unknown. */
 static void unpack_health(struct mr_runtime *rt, const json_t *all)
 {
     for (uint32_t i = 0; i < rt->config->n_servers; i++) {
@@ -290,18 +289,17 @@ static enum mr_result receive_all(struct mr_inheritance *in, const json_t *doc,
 {
     struct mr_generation *g = &in->previous;
     const char *conf = json_string_value(json_object_get(doc, "conf"));
-    const char *file = json_string_value(json_object_get(doc, "conf_file"));
     const bool pidfile = json_is_true(json_object_get(doc, "pidfile"));
 
-    if (conf == NULL || file == NULL)
-        return mr_fail(err, MR_EPROTO, "the old process does not tell its configuration");
+    if (conf == NULL)
+        return mr_fail(err, MR_EPROTO, "the old process sent no configuration");
     enum mr_result rc =
-        mr_config_parse(&g->config, file, mr_slice_of(conf), MR_KEY_BYTES_DEFAULT, err);
+        mr_config_parse(&g->config, "text", mr_slice_of(conf), MR_KEY_BYTES_DEFAULT, NULL, err);
     if (rc != MR_OK) {
         mr_error_prefix(err, "configuration of the running version");
         return rc;
     }
-    if (number_of(doc, "pid") == (uint64_t)getppid()) /* else it is not there any more */
+    if (number_of(doc, "pid") == (uint64_t)getppid()) /* otherwise it has died */
         in->pid = getppid();
     g->number = (uint32_t)number_of(doc, "generation");
     g->runtime.config = g->config;
@@ -310,7 +308,7 @@ static enum mr_result receive_all(struct mr_inheritance *in, const json_t *doc,
     const uint64_t n = number_of(doc, "descriptors");
     if (g->runtime.n_slots == 0 || n > FDS_MAX ||
         n != fds_needed(1 + g->config->admin.n, g->runtime.n_slots, g->config->n_listens, pidfile))
-        return mr_fail(err, MR_EPROTO, "the old process sends other descriptors than it should");
+        return mr_fail(err, MR_EPROTO, "the old process sent an unexpected number of descriptors");
     int *fds = malloc(n * sizeof(*fds));
     MR_CHECK(fds != NULL);
     rc = mr_generation_share_health(g, err);

@@ -1,9 +1,9 @@
 /*
- * upgrade.h - what one binary gives to the next. Private to src/proc and main.
+ * upgrade.h - passes the service from one binary to the next. Private to src/proc and main.
  *
- * USR2 makes the master start its program anew. The new process gets the listening sockets, the
- * metrics segments, the ways for clients and the configuration in force over a socketpair, the
- * link. Then the two masters go through a transition together, see remote.h.
+ * On USR2 the master starts its program anew. The new process gets the listening sockets, metrics
+ * segments, handover sockets and the current configuration over a socket pair, the link. Then both
+ * masters run a transition together, see remote.h.
  */
 #pragma once
 
@@ -11,20 +11,19 @@
 #include "proc/pidfile.h"
 #include "proc/ways.h"
 
-#define MR_UPGRADE_ENV "MILLRACE_UPGRADE" /* number of the link's descriptor */
+#define MR_UPGRADE_ENV "MILLRACE_UPGRADE" /* descriptor number of the link */
 
 /* ---- in the old master ---- */
 
 struct mr_upgrade {
     const char *exe;
     char **argv;
-    const char *conf_file;
     const struct mr_pidfile *pidfile;
 };
 
 /**
- * Starts the program and gives it what `g` has and where clients will come in. On success the new
- * process is our child and *link is the caller's.
+ * Starts the program and passes it what `g` has, and where clients will arrive. On success the new
+ * process is our child, and the caller owns *link.
  */
 enum mr_result mr_upgrade_start(const struct mr_upgrade *u, const struct mr_generation *g,
                                 const struct mr_ways *ways_in, pid_t *pid, int *link,
@@ -33,16 +32,16 @@ enum mr_result mr_upgrade_start(const struct mr_upgrade *u, const struct mr_gene
 /* ---- in the new master ---- */
 
 struct mr_inheritance {
-    int link;                      /* taken by the master; -1: this is an ordinary start */
-    pid_t pid;                     /* of the old master; 0 when it is not known */
+    int link;                      /* taken by the master; -1: ordinary start */
+    pid_t pid;                     /* of the old master; 0 if it is gone */
     struct mr_generation previous; /* sockets and segments of the old master */
-    struct mr_ways ways_in;        /* one for each of its slots; taken by the master */
-    int pidfile;                   /* its lock, -1 for none */
+    struct mr_ways ways_in;        /* one per slot of the old master; taken by the master */
+    int pidfile;                   /* locked; -1 for none */
 };
 
-/** Receives what the old master gives; `fd` is the link. Waits some seconds at most. */
+/** Receives everything from the old master; `fd` is the link. Waits a few seconds at most. */
 enum mr_result mr_inheritance_receive(struct mr_inheritance *in, int fd,
                                       struct mr_error *err) MR_MUST_USE;
 
-/** Files of unix sockets stay for those that `heir` (NULL for none) serves. */
+/** Files of unix sockets stay if `heir` (may be NULL) serves them. */
 void mr_inheritance_close(struct mr_inheritance *in, const struct mr_generation *heir);

@@ -1,4 +1,4 @@
-/* ways.c - sockets on which workers hand clients to the workers that follow them. */
+/* ways.c - the sockets for handovers between old and new workers. */
 #include "proc/ways.h"
 
 #include "session/handover.h"

@@ -16,23 +16,23 @@
 #include <unistd.h>
 
 #define HANDOVER_TURN_MS 1
-#define RETRY_ACCEPT_MS  100 /* a worker that may not accept tries again */
-#define DRAIN_TURN_MS    5   /* longest wait of a turn while draining */
+#define RETRY_ACCEPT_MS  100 /* a worker that may not accept retries after this time */
+#define DRAIN_TURN_MS    5   /* longest wait in a turn while draining */
 
 struct worker {
     struct mr_process process;
     const struct mr_worker_setup *setup;
-    struct mr_service *services; /* one for each pool */
+    struct mr_service *services; /* one per pool */
     struct mr_client_budget budget;
     void *admin;
-    struct mr_handover_receiver *receivers; /* one for each way in */
-    struct mr_handover_receiver newcomers;  /* connections that other workers have accepted */
-    struct mr_turnstile turnstile;          /* holder NULL: none */
-    struct mr_balance balance;              /* ways NULL: none */
+    struct mr_handover_receiver *receivers; /* one per handover socket */
+    struct mr_handover_receiver newcomers;  /* connections accepted by other workers */
+    struct mr_turnstile turnstile;          /* unused if holder is NULL */
+    struct mr_balance balance;              /* unused if ways is NULL */
     struct mr_lifecycle life;
-    int way_out; /* for our clients; -1 while they stay */
+    int way_out; /* where clients go; -1 unless they leave */
     struct mr_handover_sender sender;
-    bool *moves; /* pools whose keys move, while they leave */
+    bool *moves; /* during a handover: pools whose keys move */
     int status;
 };
 
@@ -46,9 +46,9 @@ static const struct mr_config *config_of(const struct worker *w)
     return w->setup->runtime->config;
 }
 
-/* ---- what the lifecycle decides ---- */
+/* ---- lifecycle callbacks ---- */
 
-/* From now on clients leave; the new workers' accept in our place, but for a slot that goes. */
+/* Clients leave from now on. New workers accept instead, except for a slot that is removed. */
 static void begin_handover(void *arg, const struct mr_handover_payload *terms, int way)
 {
     struct worker *w = arg;
@@ -199,7 +199,7 @@ static void init_life(struct worker *w)
 
 /* ---- messages ---- */
 
-/* The last pool whose servers begin at the server's number or before it is its pool. */
+/* A server belongs to the last pool whose first server has the same or a lower number. */
 static void set_address(struct worker *w, const struct mr_message *msg)
 {
     const struct mr_config *config = config_of(w);
@@ -222,8 +222,7 @@ static void init_budget(struct worker *w)
     w->budget = (struct mr_client_budget){.clients = &rt->slots[slot].head->clients,
                                           .max = rt->max_clients,
                                           .burst = rt->accept_burst,
-                                          /* ids of different workers do not meet, nor those of
-                                             clients that came from earlier ones */
+                                          /* unique among workers, and across generations */
                                           .next_id = (slot << 40) + (generation << 28) + 1};
     mr_budget_init(&w->budget);
 }
@@ -269,7 +268,7 @@ static void on_quit(struct mr_process *p)
     struct worker *w = of_process(p);
 
     p->loop.stop = true;
-    w->status = p->alone ? 1 : 0; /* twemproxy's status for an interrupt */
+    w->status = p->alone ? 1 : 0; /* twemproxy's status after an interrupt */
 }
 
 /* ---- serving ---- */
@@ -293,12 +292,15 @@ static void init_services(struct worker *w)
                      .metrics = &mine->pools[i],
                      .server_metrics = &mine->servers[pool->first_server],
                      .health = &rt->health[pool->first_server],
+                     .nodes = rt->node_maps[i],
                      .process = &mine->head->process,
-                     .lease_room = &w->budget.leases},
+                     .extra_room = &w->budget.extra},
             .budget = &w->budget,
             .all_metrics = config->meitu ? mine : rt->slots,
             .n_metrics = config->meitu ? 1 : rt->n_slots,
             .index = i,
+            .started_us = rt->started_us,
+            .logins = rt->logins,
             .listen_fds = &s->listen_fds[listen],
             .balance = w->balance.ways != NULL ? &w->balance : NULL,
             .shared_tcp = w->setup->runtime->accepts_shared,
@@ -330,7 +332,7 @@ static void take_clients_in(struct worker *w)
                                 config_of(w)->n_pools);
 }
 
-/* One turn of the loop; where workers accept by turns, with a try to be the one. */
+/* Runs one turn of the loop. If workers take turns accepting, tries to get the turn first. */
 static void turn(struct worker *w, int max_wait_ms)
 {
     bool mine;
@@ -379,7 +381,7 @@ static void fini(struct worker *w)
     mr_process_fini(&w->process);
 }
 
-/* What the master could have, a worker without its privileges may not. */
+/* An engine that works for the master may be unavailable to an unprivileged worker. */
 static bool init_process(struct worker *w)
 {
     const struct mr_runtime *rt = w->setup->runtime;
@@ -403,7 +405,7 @@ static uint32_t accept_threshold(const struct mr_runtime *rt)
     return configured != MR_AUTO ? configured : rt->max_clients - rt->max_clients / 8;
 }
 
-/* What all workers of the generation share. */
+/* Sets up what the generation's workers share. */
 static void join_others(struct worker *w)
 {
     const struct mr_runtime *rt = w->setup->runtime;
@@ -418,6 +420,13 @@ static void join_others(struct worker *w)
                                              .threshold = accept_threshold(rt)};
 }
 
+static int renew_channel(struct mr_process *p)
+{
+    const struct mr_worker_setup *setup = of_process(p)->setup;
+
+    return setup->start_resolver(setup->arg);
+}
+
 int mr_worker_run(const struct mr_worker_setup *setup)
 {
     const struct mr_runtime *rt = setup->runtime;
@@ -429,6 +438,7 @@ int mr_worker_run(const struct mr_worker_setup *setup)
     w.process.on_terminate = on_terminate;
     w.process.on_quit = on_quit;
     w.process.on_message = on_message;
+    w.process.renew_channel = renew_channel;
     if (!init_process(&w))
         return 1;
     mr_metrics_reset_gauges(mine);
@@ -442,7 +452,7 @@ int mr_worker_run(const struct mr_worker_setup *setup)
     if (setup->admin.attach != NULL)
         w.admin = setup->admin.attach(&w.process.loop, rt, &(struct mr_admin_control){0});
     mine->head->state = MR_SLOT_SERVING;
-    setup->on_ready(setup->on_ready_arg);
+    setup->on_ready(setup->arg);
     serve(&w);
     fini(&w);
     mine->head->pid = 0;

@@ -1,8 +1,8 @@
 /*
- * proto.h - the seam between the proxy and a protocol: bytes on one side, messages on the other.
+ * proto.h - the interface of a protocol: bytes on one side, messages on the other.
  *
- * A protocol is one const struct mr_proto. It sees bytes, the options of the pool and the state of
- * one client's session; never a socket, a server or a timer.
+ * A protocol is one const struct mr_proto, a table of tables. It sees bytes, the pool's options and
+ * the state of one client's session, never a socket, a server or a timer.
  */
 #pragma once
 
@@ -11,292 +11,567 @@
 #include "core/result.h"
 #include "core/slab.h"
 #include "core/slice.h"
+#include "proto/user.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#define MR_MSG_ARGS 4 /* leading arguments that a parse remembers */
+struct mr_resp_command;
 
-/** What a pool's configuration says to its protocol. */
+#define MR_MSG_ARGS 4 /* leading arguments that parsing records */
+
+/** The part of a pool's configuration that its protocol needs. */
 struct mr_proto_options {
-    const char *auth; /* password, NULL for none: of clients, and towards the servers */
-    uint32_t db;      /* database selected on every server connection */
+    const char *auth;             /* password for clients, and towards servers; NULL for none */
+    const struct mr_users *users; /* who else may log in; may be NULL */
+    uint32_t db;                  /* database that clients start in */
+    uint32_t databases;           /* clients may select those below; 0: only `db` */
     uint32_t max_request_bytes;
     uint32_t max_key_bytes;
-    uint32_t max_item_bytes; /* of a value */
-    bool allow_flush;        /* clients may empty the servers */
-    bool replicated;         /* every server has all keys */
-    bool meitu_reads;        /* replicas are asked for what Meitu's fork asks them for only */
-    bool failure_is_miss;    /* a read that no server answers finds nothing, instead of failing */
+    uint32_t max_item_bytes;                /* limit of a value */
+    const struct mr_resp_command *commands; /* commands added by the configuration; borrowed */
+    uint32_t n_commands;
+    bool unknown_by_key;    /* unknown commands are routed by their first argument */
+    bool allow_flush;       /* clients may empty the servers */
+    bool lone;              /* the pool has one server */
+    bool replicated;        /* every server has all keys */
+    bool replicas_of_slots; /* cluster: replicas take reads */
+    bool relays;            /* cluster: what is published at one node reaches all */
+    bool meitu_reads;       /* only commands that Meitu's fork sends to replicas are reads */
+    bool failure_is_miss;   /* a read whose server fails is a miss instead of an error */
 };
 
 enum mr_lane_state {
-    MR_LANE_UNKNOWN, /* until a connection that is being made is ready or has failed */
+    MR_LANE_UNKNOWN, /* until a connection being opened is ready or has failed */
     MR_LANE_USABLE,
-    MR_LANE_REFUSED, /* by one server at least */
+    MR_LANE_REFUSED, /* by at least one server */
 };
 
-/** What is known of the pool, for protocols that show it to clients. */
+struct mr_session;
+
+/** Facts about a client beyond its session. */
+struct mr_client_facts {
+    char peer[128]; /* addresses, as in CLIENT LIST */
+    char local[128];
+    int fd;
+    uint64_t age_s; /* since it came to this process */
+    uint64_t idle_s;
+    size_t input_bytes; /* unread and unsent */
+    size_t output_bytes;
+    int64_t queued; /* commands in its open transaction; -1: none is open */
+    bool blocked;
+};
+
+/** Facts about the pool that protocols show to clients. */
 struct mr_proto_facts {
-    /** The next one, from *index = 0 on; false after the last. */
+    /** Iterates from *index = 0; false after the last. */
     bool (*next)(const struct mr_proto_facts *facts, uint32_t *index, const char **name,
                  uint64_t *value);
-    /** Whether the pool's servers take connections of this lane; asking may open one. */
+    /** False after too many failed logins with this name from the client's address. */
+    bool (*may_log_in)(const struct mr_proto_facts *facts, const struct mr_session *session,
+                       struct mr_slice name);
+    /** Counts a login that failed or was refused. */
+    void (*login_failed)(const struct mr_proto_facts *facts, const struct mr_session *session,
+                         struct mr_slice name);
+    /** Whether the pool's servers accept connections of this lane. May open one to find out. */
     enum mr_lane_state (*lane)(const struct mr_proto_facts *facts, uint8_t lane);
+    /** The same for one of them, whose greeting then tells the version. */
+    enum mr_lane_state (*any_lane)(const struct mr_proto_facts *facts, uint8_t lane);
+    const char *version; /* a server's version from its greeting; may be empty */
+    uint64_t started_us; /* when the proxy was started, since 1970 */
+    /** Iterates over the pool's clients in this process, from NULL; returns NULL after the last. */
+    const struct mr_session *(*next_client)(const struct mr_proto_facts *facts,
+                                            const struct mr_session *session);
+    void (*describe_client)(const struct mr_session *session, struct mr_client_facts *facts);
+    /** Closes the client; `after_reply`: after its reply to the current request. */
+    void (*end_client)(const struct mr_session *session, bool after_reply);
+    /**
+     * Ends the client's blocking command, as if timed out or with an error. False if none blocks.
+     */
+    bool (*unblock_client)(const struct mr_session *session, bool timed_out);
 };
 
-/** One client's protocol state: small, so that it can travel with the connection. */
+/** What clients subscribe to. */
+enum mr_topic_kind {
+    MR_TOPIC_CHANNEL,
+    MR_TOPIC_PATTERN, /* of channels */
+    MR_TOPIC_SHARD,   /* a channel that belongs to a slot of a cluster */
+    MR_TOPIC_KINDS,
+};
+
+/** Protocol state of one client: small, as it travels with the connection. */
 struct mr_session {
-    uint64_t id;     /* unique in this worker; what CLIENT ID answers */
-    char *name;      /* CLIENT SETNAME, owned (malloc), NULL for none */
-    uint32_t skip;   /* bytes of input still to be thrown away: the rest of a refused request */
-    uint8_t dialect; /* protocol's own: which of its dialects the client has begun to speak */
-    bool authed;     /* has given the password, or none is needed */
+    uint64_t id;          /* answer to CLIENT ID; unique in this worker */
+    char *labels;         /* protocol's own: the client's names; owned (malloc) */
+    uint16_t label_bytes; /* 0: labels is NULL */
+    uint8_t mute;         /* number of requests whose replies are suppressed, or MR_MUTE_ALL */
+    uint32_t skip;        /* input bytes still to be discarded, of a refused request */
+    uint8_t dialect;      /* protocol's own: the dialect that the client speaks */
+    bool authed;          /* the client gave the password, or needs none */
+    const struct mr_user *user;      /* the logged-in user; borrowed, NULL: everything is allowed */
+    uint32_t n_topics;               /* number of subscriptions */
+    uint32_t topics[MR_TOPIC_KINDS]; /* the same by enum mr_topic_kind */
 };
 
-/** What parsing and answering one client's requests needs. */
+#define MR_MUTE_ALL UINT8_MAX
+
+/** Replaces the labels: consecutive NUL-terminated strings. */
+void mr_session_set_labels(struct mr_session *session, struct mr_slice labels);
+
+/** True if clients need not log in. */
+static inline bool mr_proto_is_open(const struct mr_proto_options *options)
+{
+    return options->auth == NULL && options->users == NULL;
+}
+
+/** Context for parsing and answering the requests of one client. */
 struct mr_proto_ctx {
     const struct mr_proto_options *options; /* borrowed */
     struct mr_session *session;             /* borrowed */
     struct mr_slab *slab;
-    struct mr_buf *scratch; /* emptied by every parse; error texts and rewritten requests */
+    struct mr_buf *scratch; /* for error texts and rewritten requests; cleared by every parse */
     const struct mr_proto_facts *facts; /* borrowed */
 };
 
-/** Where a parse that needed more bytes goes on. Zeroed before each message. */
+/** Where an incomplete parse resumes. Zeroed before each message. */
 struct mr_parse_state {
     uint32_t offset; /* bytes of the message already checked */
     uint32_t left;   /* protocol's own: elements still to come */
-    uint32_t want;   /* bytes, from the start of the message, that the next try needs at least */
+    uint32_t want;   /* the next try needs at least this many bytes of the message */
 };
 
 enum mr_msg_action {
-    MR_MSG_SKIP,       /* nothing to do: an empty line */
-    MR_MSG_LOCAL,      /* ask proto->answer */
+    MR_MSG_SKIP,       /* ignore: an empty line */
+    MR_MSG_LOCAL,      /* call proto->client.answer */
     MR_MSG_REFUSE,     /* reply with msg->reply */
     MR_MSG_BY_KEY,     /* forward to the server of msg->key */
-    MR_MSG_BY_KEYS,    /* several keys, walked by proto->next_key */
-    MR_MSG_ANYWHERE,   /* has no key; any server will do */
-    MR_MSG_EVERYWHERE, /* goes to every server, the replies are joined */
+    MR_MSG_BY_KEYS,    /* has several keys, see proto->keys.next */
+    MR_MSG_ANYWHERE,   /* has no key, so any server will do */
+    MR_MSG_EVERYWHERE, /* goes to all servers; their replies are joined */
+    MR_MSG_IN_TURN,    /* goes to the server at msg->place, or to the next one */
 };
 
-/** What a message does to the client's session with a server, beyond asking something. */
+/** Effect of a message on the client's session with a server. */
 enum mr_step {
     MR_STEP_NONE,
-    MR_STEP_BLOCK,   /* the server may take any time to answer */
-    MR_STEP_WATCH,   /* of the keys: until the next commit */
-    MR_STEP_UNWATCH, /* of all keys */
-    MR_STEP_BEGIN,   /* of a transaction */
+    MR_STEP_BLOCK,   /* may block on the server */
+    MR_STEP_WATCH,   /* watches its keys until the next commit */
+    MR_STEP_UNWATCH, /* stops watching all keys */
+    MR_STEP_BEGIN,   /* begins a transaction */
     MR_STEP_COMMIT,
     MR_STEP_DISCARD,
-    MR_STEP_END, /* LOCAL: nothing of it is left */
+    MR_STEP_ABORT,       /* REFUSE: ends the transaction and stops watching */
+    MR_STEP_END,         /* LOCAL: clears all of it */
+    MR_STEP_SUBSCRIBE,   /* its keys are topics */
+    MR_STEP_UNSUBSCRIBE, /* the same; without keys, from all of the kind */
 };
 
-/** Replies that the proxy makes for them. */
+/** Replies about transactions that the proxy makes itself. */
 enum mr_saying {
     MR_SAY_OK,
     MR_SAY_QUEUED,
-    MR_SAY_NESTED,        /* a transaction begins in one */
-    MR_SAY_COMMIT_ALONE,  /* there is no transaction */
-    MR_SAY_DISCARD_ALONE, /* likewise */
-    MR_SAY_WATCH_INSIDE,  /* a transaction */
-    MR_SAY_NOT_INSIDE,    /* the command cannot be part of a transaction */
-    MR_SAY_TOO_LARGE,     /* the transaction */
-    MR_SAY_ABORTED,       /* a command of it was refused */
-    MR_SAY_BROKEN,        /* what was watched may have changed */
-    MR_SAY_EMPTY,         /* the replies to a transaction of nothing */
+    MR_SAY_NESTED,        /* nested transactions are not allowed */
+    MR_SAY_COMMIT_ALONE,  /* commit without a transaction */
+    MR_SAY_DISCARD_ALONE, /* discard without a transaction */
+    MR_SAY_WATCH_INSIDE,  /* watch inside a transaction */
+    MR_SAY_NOT_INSIDE,    /* the command is not allowed inside a transaction */
+    MR_SAY_TOO_LARGE,     /* the transaction is too large */
+    MR_SAY_ABORTED,       /* a command of the transaction was refused */
+    MR_SAY_BROKEN,        /* watched keys may have changed */
+    MR_SAY_EMPTY,         /* result of an empty transaction */
 };
 
-/** Argument numbers of a message's keys, in the order they stand. */
+/** Positions of a message's keys among its arguments, in order. */
 struct mr_msg_keys {
-    uint32_t before; /* one key ahead of the run, 0 for none */
-    uint32_t first;  /* the run: `count` keys, `step` apart */
+    uint32_t before; /* a key before the run; 0 for none */
+    uint32_t first;  /* the run: `count` keys, every `step` arguments */
     uint32_t count;
     uint32_t step;
-    uint32_t after; /* one key behind the run, 0 for none */
+    uint32_t after; /* a key after the run; 0 for none */
 };
 
-/** One parsed request. Slices are borrowed from the parsed bytes or from the scratch buffer. */
+/** A parsed request. Slices are borrowed from the input or the scratch buffer. */
 struct mr_msg {
     enum mr_msg_action action;
-    bool splittable;         /* BY_KEYS: the protocol can split it and join the replies */
-    bool edits;              /* the reply goes through proto->present */
-    bool to_master;          /* of a replicated pool: not for replicas */
-    bool queueable;          /* LOCAL: a server may answer it as well, in a transaction */
-    bool once;               /* BLOCK: asked again later, it would miss what came meanwhile */
+    bool splittable;         /* BY_KEYS: can be split and the replies joined */
+    bool edits;              /* the client may have to see another reply, see MR_REPLY_EDITS */
+    bool to_master;          /* replicated pools: must not go to a replica */
+    bool queueable;          /* LOCAL: allowed in a transaction, where a server answers it */
+    bool confirms;           /* BLOCK: it waits for the client's earlier writes, see lease.mark */
+    bool once;               /* BLOCK: must not be repeated later, because it would miss data */
     uint8_t step;            /* enum mr_step */
-    uint8_t lane;            /* which kind of server connection it takes, below proto->lanes */
+    uint8_t topic;           /* SUBSCRIBE, UNSUBSCRIBE: enum mr_topic_kind */
+    uint8_t lane;            /* kind of server connection, see mr_proto_lanes */
     uint8_t class;           /* enum mr_class */
-    uint8_t needs;           /* bits of what its server must be able to do, see check_hello */
-    bool guarded;            /* the reply goes through proto->in_step */
-    uint32_t part_bytes;     /* splittable: of keys and blanks in one part; 0 for any number */
-    uint64_t ticket;         /* protocol's own: what it must know when the request is answered */
-    size_t consumed;         /* bytes of input that this message took */
-    struct mr_slice wire;    /* what to forward */
-    struct mr_slice key;     /* BY_KEY: the key; BY_KEYS: the first one; with a step: or empty */
+    uint8_t needs;           /* bits of abilities that the server must have, see check_hello */
+    bool guarded;            /* the reply may prove the connection to be out of step */
+    uint32_t part_bytes;     /* splittable: limit of keys and blanks per part; 0 for none */
+    uint64_t ticket;         /* protocol's own: what it needs when the reply arrives */
+    size_t consumed;         /* input bytes of this message */
+    struct mr_slice wire;    /* bytes to forward */
+    struct mr_slice key;     /* BY_KEY: the key; BY_KEYS: the first key; may be empty with a step;
+                                ANYWHERE: the key of the preferred server, or empty */
     struct mr_slice reply;   /* REFUSE: the whole reply */
-    const void *command;     /* the protocol's own row */
+    const void *command;     /* protocol's own: its row in the command table */
     struct mr_msg_keys keys; /* BY_KEYS */
+    uint32_t place;          /* IN_TURN: the client's position, see struct mr_plan */
+    uint64_t progress;       /* IN_TURN: protocol's own: progress at that server */
     uint32_t n_keys;         /* BY_KEYS */
     uint32_t n_args;
     struct mr_slice args[MR_MSG_ARGS];
 };
 
-/** Walks the keys of a message; zeroed before the first call. */
+/** Iterates over a message's keys. Zeroed before the first call. */
 struct mr_key_walk {
-    uint32_t index; /* keys already returned */
-    uint32_t arg;   /* number of the argument that starts at `at` */
-    const char *at; /* NULL before the first */
+    uint32_t index;        /* keys returned so far */
+    uint32_t arg;          /* number of the argument at `at` */
+    const char *at;        /* NULL before the first */
+    struct mr_slice bytes; /* splittable: what a part has for this key: the key, encoded, with what
+                              belongs to it; borrowed from msg->wire */
 };
 
-/** One server's share of a request that is split. */
+/** One server's part of a split request. */
 struct mr_part {
-    uint32_t server;  /* index in the pool */
+    uint32_t server;  /* server's index in the pool */
     const char *name; /* of the server */
     uint32_t n_keys;
-    struct mr_buf request; /* filled by split */
-    struct mr_buf reply;   /* the server's whole reply, or none when failed */
-    const char *failure;   /* why there is no reply; NULL when there is one */
+    struct mr_buf request; /* see mr_part_add */
+    struct mr_slice reply; /* the server's whole reply, borrowed; none if it failed */
+    const char *failure;   /* why there is no reply; NULL if there is one */
 };
 
-/** A split request: which part has which key. */
+/** Servers have positions below 2^this, in a stable order. */
+#define MR_PLACE_BITS 20
+
+/**
+ * A split request: which part has which key. IN_TURN has one part, or none if there is no server at
+ * or after the position.
+ */
 struct mr_plan {
     const struct mr_proto_options *options;
     const void *command;
     uint64_t ticket;
     uint8_t class;       /* enum mr_class */
-    struct mr_buf notes; /* filled by split, for join */
+    struct mr_buf notes; /* filled in by end_parts, for join */
     uint32_t n_keys;
     uint32_t n_parts;
     uint32_t *part_of_key; /* n_keys */
     struct mr_part *parts; /* n_parts */
+    uint32_t place;        /* IN_TURN: position of the part's server */
+    uint32_t next;         /* position of the next server; 0 if this is the last */
+    uint64_t progress; /* IN_TURN: progress from the message; 0 if it was about another server */
 };
 
-/** Where in a stream of replies a scan stands. Zeroed before each reply. */
+/** State of scanning a stream of replies. Zeroed before each reply. */
 struct mr_reply_state {
-    uint64_t offset;  /* bytes of the reply already scanned; may lie ahead of what has come */
+    uint64_t offset;  /* bytes scanned so far; may exceed what has arrived */
     uint64_t pending; /* protocol's own: elements still to come */
-    bool aside;       /* what has come so far will not be a reply: see MR_ASIDE */
+    bool aside;       /* the bytes so far are not a reply, see MR_ASIDE */
 };
 
-/** Enough for what replaces the beginning of a reply. */
+/** Room for what replaces the beginning of a reply. */
 #define MR_HEAD_BYTES 64u
 
-/** Of proto->present: the reply is not shown. */
-#define MR_HIDDEN SIZE_MAX
-
-enum mr_verdict {
+/** What becomes of a client after an answer of the proxy. */
+enum mr_outcome {
     MR_KEEP_CLIENT,
     MR_CLOSE_CLIENT,
-    MR_ASK_LATER, /* nothing was answered: it depends on a lane that is MR_LANE_UNKNOWN */
+    MR_ASK_LATER, /* no answer yet: depends on a lane that is MR_LANE_UNKNOWN */
 };
 
 enum mr_role { MR_ROLE_UNKNOWN, MR_ROLE_MASTER, MR_ROLE_REPLICA };
 
 const char *mr_role_name(enum mr_role role);
 
-/** What a server says of itself when it is probed. */
+/** What a probed server reports about itself. */
 struct mr_probe {
     enum mr_role role;
-    bool link;       /* of a replica: it has its master */
-    uint64_t offset; /* in the master's stream of changes */
+    bool link;       /* replica: connected to its master */
+    uint64_t offset; /* replication offset */
 };
 
-#define MR_LANES_MAX 4u
+#define MR_VERSION_BYTES 24u
 
-struct mr_proto {
-    const char *name;
-    uint8_t lanes; /* kinds of server connections, one for each dialect that servers tell apart */
-    const char *cross_server;     /* reply when the keys of an unsplittable request are apart */
-    const char *too_many_clients; /* reply to a client over the limit */
-    const char *unable;   /* why a request fails that needs more than its server is able to do */
-    const char *unspoken; /* what check_hello says when only this lane is refused; or NULL */
+/** What the replies to a greeting reveal. */
+struct mr_greeting {
+    uint8_t able;                   /* bits of the server's abilities, see mr_msg.needs */
+    bool lane_only;                 /* the server refuses only this kind of connection */
+    char version[MR_VERSION_BYTES]; /* of the server; empty if unknown */
+};
+
+/** What an error from a cluster node means for the request. */
+enum mr_redirect_kind {
+    MR_REDIRECT_MOVED, /* another node has the slot */
+    MR_REDIRECT_ASK,   /* another node may have the key already: send only this request there */
+    MR_REDIRECT_LATER, /* try again in a moment */
+    MR_REDIRECT_OTHER, /* another node with the slot may answer */
+};
+
+struct mr_redirect {
+    enum mr_redirect_kind kind;
+    uint32_t slot;
+    struct mr_slice host; /* MOVED, ASK: empty means the host of the node that replied */
+    uint16_t port;
+};
+
+/** A node that has a range of slots. */
+struct mr_slot_range {
+    uint32_t first, last;
+    struct mr_slice host; /* as in struct mr_redirect */
+    uint16_t port;
+    bool is_replica;
+};
+
+#define MR_SLOTS 16384u
+
+/** What a sentinel says of a master, or of a replica. */
+struct mr_sentinel_view {
+    struct mr_slice host;
+    uint16_t port;
+    uint64_t epoch; /* of the configuration; masters */
+    bool down;      /* it is not in service */
+};
+
+/** What came in on a connection that is subscribed to topics. */
+struct mr_push {
+    bool ended; /* no message: a subscription has ended. If not on request, the topic has moved. */
+    enum mr_topic_kind kind;
+    struct mr_slice name; /* of the topic */
+};
+
+/** How a client sees a reply: the first `cut` bytes are replaced by those of `head`. */
+struct mr_rewrite {
+    size_t cut;
+    size_t head_len;
+    char head[MR_HEAD_BYTES];
+};
+
+/** What a reply means. Bits, because a caller says which of them apply to the request. */
+enum mr_meaning {
+    MR_REPLY_PASS = 0,             /* it is the reply */
+    MR_REPLY_HIDE = 1 << 0,        /* the client does not see it */
+    MR_REPLY_REWRITE = 1 << 1,     /* the client sees it as `rewrite` says */
+    MR_REPLY_REDIRECT = 1 << 2,    /* another server may answer, see `redirect` */
+    MR_REPLY_RETRY = 1 << 3,       /* a blocking command was ended, and did nothing */
+    MR_REPLY_PUSH = 1 << 4,        /* it answers no request, see `push` */
+    MR_REPLY_OUT_OF_STEP = 1 << 5, /* the server has read something else than this request, so
+                                      nothing on the connection can be trusted */
+    MR_REPLY_EDITS = MR_REPLY_HIDE | MR_REPLY_REWRITE,
+};
+
+/** A verdict on a reply. Slices are borrowed from it. */
+struct mr_verdict {
+    enum mr_meaning meaning; /* a single bit, or PASS */
+    union {
+        struct mr_rewrite rewrite;
+        struct mr_redirect redirect;
+        struct mr_push push;
+    };
+};
+
+/** What a protocol does for clients. */
+struct mr_proto_client {
+    const char *too_many_clients; /* reply to a client beyond the limit */
 
     /**
-     * Reads one request from `bytes`. The verdict is the same however the bytes were cut.
-     * @return MR_OK with *msg filled; MR_AGAIN with *state ready for a call with more bytes behind
-     *         the same ones; MR_EPROTO or MR_ELIMIT when the framing is lost: msg->reply is then
-     *         the reply after which the client must be closed
+     * Parses one request. The result does not depend on how the bytes were cut.
+     * @return MR_OK with *msg filled in; MR_AGAIN with *state set for a call with the same bytes
+     *         and more; MR_EPROTO or MR_ELIMIT if framing is lost: send msg->reply, then close the
+     *         client
      */
     enum mr_result (*parse)(const struct mr_proto_ctx *ctx, struct mr_parse_state *state,
                             const char *bytes, size_t len, struct mr_msg *msg);
 
-    /** The next key; false after the last. */
-    bool (*next_key)(const struct mr_msg *msg, struct mr_key_walk *walk, struct mr_slice *key);
+    /**
+     * Grants or revokes what a word means: a command, a subcommand such as "client|list", or an
+     * @category. False if the word is unknown. NULL if there are no logins.
+     */
+    bool (*permit)(struct mr_user *user, struct mr_slice word, bool allowed);
 
     /** Appends the reply to a LOCAL message. */
-    enum mr_verdict (*answer)(const struct mr_proto_ctx *ctx, const struct mr_msg *msg,
+    enum mr_outcome (*answer)(const struct mr_proto_ctx *ctx, const struct mr_msg *msg,
                               struct mr_buf *out);
 
-    /**
-     * Writes parts[].request for a plan whose part_of_key and n_keys are set; for EVERYWHERE there
-     * are no keys and a part for each server.
-     */
-    void (*split)(const struct mr_msg *msg, struct mr_plan *plan, struct mr_slab *slab);
-
-    /** Appends the one reply that the parts' replies make. */
-    void (*join)(const struct mr_plan *plan, struct mr_slab *slab, struct mr_buf *out);
-
-    /** Appends the proxy's own error reply to the request with this ticket. */
+    /** Appends an error reply of the proxy for the request with this ticket. */
     void (*fail)(const struct mr_proto_options *options, uint64_t ticket, const char *text,
                  struct mr_slab *slab, struct mr_buf *out);
 
-    /**
-     * How the reply to a request with `edits` is shown; called once, with all or the beginning of
-     * it. NULL where no request has.
-     * @return how many bytes of the reply make way for the *head_len bytes put into `head`
-     *         (MR_HEAD_BYTES of room), or MR_HIDDEN
-     */
-    size_t (*present)(uint64_t ticket, struct mr_slice reply, char *head, size_t *head_len);
+    /** A reply about a transaction. NULL if no message has a step. */
+    struct mr_slice (*say)(const struct mr_session *session, enum mr_saying saying);
 
     /**
-     * True when this reply (all or the beginning of it) to a request with `guarded` is one that
-     * servers are known to give when they have read the request as it was meant. After any other
-     * the place in the stream is lost. NULL where no request is guarded.
+     * False if a session in this dialect cannot continue with these options. NULL: always possible.
      */
-    bool (*in_step)(uint64_t ticket, struct mr_slice reply);
+    bool (*has_dialect)(const struct mr_proto_options *options, uint8_t dialect);
+};
+
+/** What it does for requests with several keys. */
+struct mr_proto_keys {
+    const char *cross_server; /* reply if an unsplittable request's keys are on different servers */
+
+    /** The next key; false after the last. */
+    bool (*next)(const struct mr_msg *msg, struct mr_key_walk *walk, struct mr_slice *key);
+
+    /** Writes what precedes the keys of a part. */
+    void (*begin_part)(const struct mr_msg *msg, struct mr_slab *slab, struct mr_part *part);
+
+    /** Completes the requests of all parts, which have their keys. */
+    void (*end_parts)(const struct mr_msg *msg, struct mr_plan *plan, struct mr_slab *slab);
+
+    /** Writes parts[].request without keys: EVERYWHERE has one per server, IN_TURN has one. */
+    void (*copy)(const struct mr_msg *msg, struct mr_plan *plan, struct mr_slab *slab);
+
+    /** Joins the replies of all parts into one and appends it. */
+    void (*join)(const struct mr_plan *plan, struct mr_slab *slab, struct mr_buf *out);
+};
+
+/** What it does on server connections. */
+struct mr_proto_server {
+    uint8_t lanes;      /* kinds of server connections per database, see mr_proto_lanes */
+    const char *unable; /* error if the server lacks an ability that a request needs */
 
     /**
-     * Finds the end of a reply on a connection of this lane. @return MR_OK with *reply_len;
-     * MR_AGAIN; MR_ASIDE when *reply_len bytes are something that no request has asked for;
-     * MR_EPROTO when the bytes are no reply, the connection is then of no use any more
+     * Finds the end of a reply on a connection of this lane.
+     * @return MR_OK with *reply_len; MR_AGAIN; MR_ASIDE if *reply_len bytes do not answer any
+     *         request; MR_EPROTO if the bytes are not a reply, after which the connection is
+     *         unusable
      */
     enum mr_result (*scan_reply)(uint8_t lane, struct mr_reply_state *state, const char *bytes,
                                  size_t len, size_t *reply_len);
 
-    /** Appends what a new server connection must be sent first; returns the replies to expect. */
+    /**
+     * Judges a reply, or its beginning. `possible` are the bits of enum mr_meaning that apply to
+     * the request; the verdict is one of them, or PASS. NULL if the protocol is relayed.
+     */
+    void (*judge)(unsigned possible, uint64_t ticket, struct mr_slice reply,
+                  struct mr_verdict *verdict);
+
+    /**
+     * Appends the greeting for a new server connection. Returns the number of replies to expect.
+     */
     uint32_t (*hello)(const struct mr_proto_options *options, uint8_t lane, struct mr_slab *slab,
                       struct mr_buf *out);
 
     /**
      * NULL when a reply to the hello is good, else what is wrong, for clients and the log. What the
-     * reply says that the server is able to do is added to *able, see `needs` of a message.
+     * reply tells is added to *greeting.
      */
     const char *(*check_hello)(const struct mr_proto_options *options, uint8_t lane, uint32_t index,
-                               struct mr_slice reply, uint8_t *able);
+                               struct mr_slice reply, struct mr_greeting *greeting);
 
-    /** Appends a request that a server which is well answers at once, with one reply. */
+    /**
+     * Appends a request that a healthy server answers at once, with one reply. NULL: a server is
+     * healthy if it accepts a connection.
+     */
     void (*probe)(const struct mr_proto_options *options, uint8_t lane, struct mr_slab *slab,
                   struct mr_buf *out);
 
-    /** What leases need; `reset` is NULL where no message has a step. */
-    struct {
-        const char *introduce; /* request whose reply tells how the server calls the connection */
-        uint64_t (*read_id)(struct mr_slice reply); /* 0: it does not tell */
-        const char *reset;                          /* request that takes away what WATCH leaves */
-        bool (*is_reset)(struct mr_slice reply);
-        /** Appends a request that ends what blocks on the connection with this id. */
-        void (*unblock)(uint64_t id, struct mr_slab *slab, struct mr_buf *out);
-        bool (*is_unblocked)(struct mr_slice reply); /* true for the reply that this makes */
-        struct mr_slice (*say)(const struct mr_session *session, enum mr_saying saying);
-    } lease;
-
-    /** NULL with *found filled in when the reply to a probe is good, else what is wrong. */
+    /** Checks the reply to a probe. Returns NULL with *found filled in, or what is wrong. */
     const char *(*check_probe)(struct mr_slice reply, struct mr_probe *found);
 };
+
+/** Connections that one client has for itself. `reset` is NULL if no message has a step. */
+struct mr_proto_lease {
+    const char *introduce; /* request whose reply has the server's id for the connection */
+    uint64_t (*read_id)(struct mr_slice reply); /* 0: it has none */
+    const char *reset;                          /* request that clears what WATCH leaves */
+    bool (*is_reset)(struct mr_slice reply);
+    /**
+     * Appends a request that ends a blocking command on the connection with this id, as if
+     * timed out or with an error, which MR_REPLY_RETRY recognizes.
+     */
+    void (*unblock)(uint64_t id, bool timed_out, struct mr_slab *slab, struct mr_buf *out);
+    /**
+     * Appends a request that moves a connection from lane `from` towards lane `to`.
+     * @return the lane it leads to
+     */
+    uint8_t (*change_lane)(const struct mr_proto_options *options, uint8_t from, uint8_t to,
+                           struct mr_slab *slab, struct mr_buf *out);
+    /**
+     * Appends a request that changes nothing, after which what the server has done for others
+     * before counts as written by this connection. Needed before a message that `confirms`.
+     */
+    void (*mark)(const struct mr_proto_options *options, uint8_t lane, struct mr_slab *slab,
+                 struct mr_buf *out);
+    bool (*is_error)(struct mr_slice reply);
+};
+
+/** Pools whose servers are a cluster; NULL if there are none. */
+struct mr_proto_cluster {
+    const char *cross_slot; /* replaces cross_server */
+    const char *asking;     /* precedes a request redirected by ASK; has one reply */
+    const char *ask_slots;  /* request for all slots; read_slots calls `range` for each node of
+                               each range, masters first. @return false when it is no such reply */
+    bool (*read_slots)(struct mr_slice reply,
+                       void (*range)(void *arg, const struct mr_slot_range *r), void *arg);
+};
+
+/** What sentinels are asked; `ask` is NULL if there are none. */
+struct mr_proto_sentinel {
+    /** Appends the question for a master, or for its replicas. */
+    void (*ask)(const char *master, bool replicas, struct mr_slab *slab, struct mr_buf *out);
+    /** False if the reply is not about a master. */
+    bool (*read_master)(struct mr_slice reply, struct mr_sentinel_view *view);
+    /** Calls `replica` for each. False if the reply is not a list of replicas. */
+    bool (*read_replicas)(struct mr_slice reply,
+                          void (*replica)(void *arg, const struct mr_sentinel_view *view),
+                          void *arg);
+    const char *ask_role; /* check_probe reads the reply */
+};
+
+/** Publish and subscribe; `order` is NULL if there is no such thing. */
+struct mr_proto_feed {
+    /** Appends a request that subscribes a server connection, or ends that. It has one reply. */
+    void (*order)(enum mr_topic_kind kind, bool on, struct mr_slice name, struct mr_slab *slab,
+                  struct mr_buf *out);
+    const char *ping; /* a request that is allowed there, with one reply */
+    /** Appends what tells a client that it is subscribed, or not any more. */
+    void (*confirm)(const struct mr_session *session, enum mr_topic_kind kind, bool on,
+                    struct mr_slice name, struct mr_slab *slab, struct mr_buf *out);
+    /** The byte that takes the place of a message's first one, for this client. */
+    char (*mark)(const struct mr_session *session);
+};
+
+struct mr_proto {
+    const char *name;
+    struct mr_proto_client client;
+    struct mr_proto_keys keys;
+    struct mr_proto_server server;
+    struct mr_proto_lease lease;
+    struct mr_proto_cluster cluster;
+    struct mr_proto_sentinel sentinel;
+    struct mr_proto_feed feed;
+};
+
+/** True if clients and servers exchange bytes, not requests and replies: see session/relay.h. */
+static inline bool mr_proto_is_relayed(const struct mr_proto *proto)
+{
+    return proto->client.parse == NULL;
+}
+
+/**
+ * Number of kinds of server connections. All clients begin in lane 0; lanes of other databases
+ * follow those of the first.
+ */
+static inline uint32_t mr_proto_lanes(const struct mr_proto *proto,
+                                      const struct mr_proto_options *options)
+{
+    return proto->server.lanes * (options->databases + 1);
+}
+
+/** Adds keys to a part. `bytes` are those of one or more walks, if they are adjacent. */
+static inline void mr_part_add(const struct mr_proto_keys *keys, const struct mr_msg *msg,
+                               struct mr_slab *slab, struct mr_part *part, struct mr_slice bytes,
+                               uint32_t n_keys)
+{
+    if (part->n_keys == 0)
+        keys->begin_part(msg, slab, part);
+    part->n_keys += n_keys;
+    mr_buf_put(&part->request, slab, bytes.at, bytes.len);
+}
 
 /** By name, as in `protocol:`; NULL when there is none. */
 const struct mr_proto *mr_proto_by_name(struct mr_slice name);
 
-/** Its number, from 1 on; the same in every version. */
+/** Stable number of a protocol, from 1. */
 uint32_t mr_proto_number(const struct mr_proto *proto);

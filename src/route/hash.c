@@ -3,7 +3,7 @@
 
 #include "route/md5.h"
 
-/* A byte as x86's plain char widens: the sign bit is carried up. */
+/* Widens a byte as x86's plain char does: sign-extended. */
 static uint32_t sx32(char c)
 {
     return (uint32_t)(int32_t)(int8_t)c;
@@ -58,23 +58,33 @@ static uint32_t hash_md5(const char *key, size_t len)
 }
 
 /* The accumulator keeps its stale high bits, unlike a true 16-bit CRC. */
+static const uint32_t *crc16_table(void)
+{
+    static uint32_t table[256]; /* built once, constant afterwards */
+
+    if (table[1] == 0)
+        for (uint32_t i = 0; i < 256; i++) {
+            uint32_t t = i << 8;
+            for (int bit = 0; bit < 8; bit++)
+                t = t & 0x8000 ? (t << 1 ^ 0x1021) & 0xffff : t << 1;
+            table[i] = t;
+        }
+    return table;
+}
+
 static uint32_t hash_crc16(const char *key, size_t len)
 {
+    const uint32_t *table = crc16_table();
     uint32_t crc = 0;
 
-    for (size_t i = 0; i < len; i++) {
-        uint32_t t = ((crc >> 8) ^ ux(key[i])) & 0xff;
-        t <<= 8;
-        for (int bit = 0; bit < 8; bit++)
-            t = t & 0x8000 ? (t << 1 ^ 0x1021) & 0xffff : t << 1;
-        crc = crc << 8 ^ t;
-    }
+    for (size_t i = 0; i < len; i++)
+        crc = crc << 8 ^ table[((crc >> 8) ^ ux(key[i])) & 0xff];
     return crc;
 }
 
 static const uint32_t *crc32_table(void)
 {
-    static uint32_t table[256]; /* built once; the values are constants */
+    static uint32_t table[256]; /* built once, constant afterwards */
 
     if (table[1] == 0)
         for (uint32_t i = 0; i < 256; i++) {

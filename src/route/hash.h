@@ -1,8 +1,8 @@
 /*
- * hash.h - the twelve key hashes of twemproxy, bit for bit.
+ * hash.h - twemproxy's twelve key hashes, bit for bit.
  *
- * Where the original reads plain `char`, bytes are taken as signed here whatever the machine, so
- * that ARM maps keys like x86. Rules and values: docs/protocol.md, "Key to server".
+ * Where the original reads plain `char`, bytes are signed here on every machine, so ARM maps keys
+ * like x86. Rules and values: docs/protocol.md, "Key to server".
  */
 #pragma once
 
@@ -23,5 +23,5 @@ const char *mr_hash_name(enum mr_hash hash);
 
 mr_hash_fn mr_hash_function(enum mr_hash hash);
 
-/** False when no hash has this name; names are matched exactly. */
+/** False if there is no hash of that name. Case matters. */
 bool mr_hash_by_name(struct mr_slice name, enum mr_hash *out);

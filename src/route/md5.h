@@ -1,8 +1,8 @@
 /*
- * md5.h - MD5 (RFC 1321) for placing keys and ring points, never for security.
+ * md5.h - MD5 (RFC 1321) for placing keys and ring points, not for security.
  *
- * Kept here because a hardened libcrypto may refuse MD5, and a proxy must not lose its mapping to a
- * system policy.
+ * Our own, because a hardened libcrypto may refuse MD5, and key placement must not depend on system
+ * policy.
  */
 #pragma once
 

@@ -9,7 +9,7 @@
 
 #define POINTS_PER_SERVER 160
 #define POINTS_PER_HASH   4
-#define POINT_NAME_MAX    272 /* bytes of "name-number" that are hashed */
+#define POINT_NAME_MAX    272 /* bytes of "name-number" that get hashed */
 
 static const char *const NAMES[] = {"ketama", "modula", "random"};
 
@@ -44,10 +44,10 @@ static int by_value(const void *a, const void *b)
 
     if (p->value != q->value)
         return p->value < q->value ? -1 : 1;
-    return p->index < q->index ? -1 : p->index > q->index; /* equal values: first server first */
+    return p->index < q->index ? -1 : p->index > q->index; /* ties: lower index first */
 }
 
-/* Number of hashes (four points each) of a member, in single precision from left to right. */
+/* A member's number of hashes (four points each), in single precision, evaluated left to right. */
 static uint32_t ketama_hashes(uint32_t weight, uint64_t total, uint32_t n_live)
 {
     const float share = (float)weight / (float)total;
@@ -138,13 +138,13 @@ void mr_ring_free(struct mr_ring *ring)
     *ring = (struct mr_ring){0};
 }
 
-/* First point whose value is >= v, or n_points. */
+/* Index of the first point whose value is >= v, or n_points. */
 static uint32_t lower_bound(const struct mr_ring *ring, uint32_t v)
 {
     const struct mr_ring_point *base = ring->points;
     uint32_t n = ring->n_points;
 
-    while (n > 1) { /* branch-free halving: the compiler makes it a conditional move */
+    while (n > 1) { /* branchless: compiles to a conditional move */
         const uint32_t half = n / 2;
         base = base[half - 1].value < v ? base + half : base;
         n -= half;

@@ -1,8 +1,8 @@
 /*
- * ring.h - hash value to server index: ketama, modula and random, as twemproxy places them.
+ * ring.h - maps a hash value to a server index: ketama, modula and random, as in twemproxy.
  *
- * A ring is built from the live servers in their configured (sorted) order and never changes;
- * ejecting a server builds another one.
+ * A ring is built from the live servers in their configured (sorted) order and is immutable;
+ * ejecting a server builds a new one.
  */
 #pragma once
 
@@ -14,29 +14,29 @@
 
 enum mr_distribution { MR_DIST_KETAMA, MR_DIST_MODULA, MR_DIST_RANDOM };
 
-/** What a ring needs to know of a server. */
+/** The properties of a server that a ring depends on. */
 struct mr_ring_member {
-    struct mr_slice name; /* the name that ketama hashes, borrowed during the build */
+    struct mr_slice name; /* hashed by ketama; borrowed during the build */
     uint32_t weight;      /* >= 1 */
     bool live;
 };
 
 struct mr_ring_point {
-    uint32_t value; /* ketama: place on the circle; modula: sum of the weights up to here */
-    uint32_t index; /* of the member */
+    uint32_t value; /* ketama: position on the circle; modula: cumulative weight */
+    uint32_t index; /* of the server */
 };
 
 struct mr_ring {
     enum mr_distribution distribution;
     uint32_t n_points;
     uint32_t total; /* modula: sum of the weights */
-    bool flat;      /* modula: all weights are 1, a point is its own slot */
+    bool flat;      /* modula: all weights are 1, so slots need no search */
     struct mr_ring_point *points;
 };
 
 /**
- * Builds a ring over the live members; with none live the ring is empty.
- * @return MR_ELIMIT when the weights do not fit, ring untouched
+ * Builds a ring from the live members. It is empty if none is live.
+ * @return MR_ELIMIT if the sum of weights overflows; the ring is then untouched
  */
 enum mr_result mr_ring_build(struct mr_ring *ring, enum mr_distribution distribution,
                              const struct mr_ring_member *members, uint32_t n,
@@ -44,16 +44,16 @@ enum mr_result mr_ring_build(struct mr_ring *ring, enum mr_distribution distribu
 
 void mr_ring_free(struct mr_ring *ring);
 
-/** Index of the member for a hash value; the ring must not be empty. `random` is any number. */
+/** Picks a member for a hash value. The ring must not be empty. `random` may be any number. */
 uint32_t mr_ring_pick(const struct mr_ring *ring, uint32_t hash, uint32_t random);
 
-/** Points that each of `n` members holds; 0 means that no key can reach it. Returned owned. */
+/** How many points each of `n` members holds; 0 means it gets no keys. Returned owned. */
 uint32_t *mr_ring_shares(const struct mr_ring *ring, uint32_t n);
 
 bool mr_distribution_by_name(struct mr_slice name, enum mr_distribution *out);
 
 /**
- * The part of a key that is hashed: what stands between the first tag[0] and the next tag[1], or
- * the whole key when there is no such pair or nothing between. `tag` is two bytes, or NULL.
+ * The part of a key that gets hashed: the bytes between the first tag[0] and the next tag[1], or
+ * the whole key if there is no such pair or nothing between. `tag` is two bytes, or NULL.
  */
 struct mr_slice mr_hash_tag(struct mr_slice key, const char *tag);

@@ -1,11 +1,11 @@
-/* balance.c - spreads client connections evenly over the workers. */
+/* balance.c - spreads client connections over the workers. */
 #include "session/balance.h"
 
 #include "session/handover.h"
 
 #include <unistd.h>
 
-#define SLACK 50u /* a fiftieth of the mean, at least one, is not worth a move */
+#define SLACK 50u /* differences up to 1/50 of the mean, or 1, are tolerated */
 
 uint64_t mr_slot_load(const struct mr_metrics *slot)
 {
@@ -22,8 +22,8 @@ bool mr_slot_serves(const struct mr_metrics *slot)
 }
 
 /*
- * The least loaded worker, when it has clearly less than this one, or less at all when this one is
- * full; else this one.
+ * The least loaded worker if it has clearly fewer clients than this one, or just fewer if this one
+ * is full; otherwise this one.
  */
 static uint32_t choose(const struct mr_slots *slots, bool full)
 {
@@ -52,7 +52,7 @@ bool mr_balance_pass(const struct mr_balance *b, const struct mr_service *servic
 
     if (to == b->slots.mine)
         return false;
-    /* one that is about to leave either sees that somebody is due, or is seen to leave */
+    /* a stopping worker either sees this count, or we see that it stops */
     (void)__atomic_add_fetch(due, 1, __ATOMIC_SEQ_CST);
     if (mr_slot_serves(slot) && mr_handover_new(service, b->ways[to], fd, &err) == MR_OK) {
         (void)close(fd);

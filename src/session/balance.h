@@ -1,30 +1,29 @@
 /*
- * balance.h - spreads client connections evenly over the workers. The kernel picks a worker for a
- * new connection by a hash or by who wakes first; one that has clearly more than the least loaded
- * hands the connection on to that one. Private to src/session and the worker.
+ * balance.h - spreads client connections over the workers. The kernel assigns a new connection by
+ * hash or to whoever wakes up first; a worker with clearly more clients than the least loaded one
+ * passes the connection on. Private to src/session and the worker.
  */
 #pragma once
 
 #include "session/service.h"
 
-/** The workers as they see each other. */
+/** The workers, as they see each other. */
 struct mr_slots {
-    const struct mr_metrics *at; /* borrowed; their heads tell how many clients each has */
+    const struct mr_metrics *at; /* borrowed; the head has each worker's number of clients */
     uint32_t n;
     uint32_t mine;
 };
 
-/** Clients of a slot, with those that are on their way to it. */
+/** Clients of a slot, including those being passed to it. */
 uint64_t mr_slot_load(const struct mr_metrics *slot);
 
-/** True when the slot has a worker that takes new clients. */
+/** True if the slot has a worker that takes new clients. */
 bool mr_slot_serves(const struct mr_metrics *slot);
 
 struct mr_balance {
     struct mr_slots slots;
-    const int *ways; /* borrowed; to each worker */
+    const int *ways; /* borrowed; one channel per worker */
 };
 
-/** Gives the new connection to another worker; false when it stays. Takes the fd when it is given.
- */
+/** Passes a new connection to another worker, taking the fd. False if it should stay here. */
 bool mr_balance_pass(const struct mr_balance *b, const struct mr_service *service, int fd);

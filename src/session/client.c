@@ -1,22 +1,23 @@
-/* client.c - one client connection: input to requests, replies in order. */
+/* client.c - a client connection: parses requests, and sends replies in order. */
 #include "session/client.h"
 
 #include "core/log.h"
 #include "session/pin.h"
+#include "session/subscribe.h"
 
 #include <errno.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define INFLIGHT_BYTES (1u << 20) /* of requests; reading pauses beyond */
-#define OUTPUT_PAUSE   (1u << 20) /* bytes of replies piled up; reading pauses beyond */
-#define UNKNOWN_AHEAD  64u        /* requests in flight while the size of replies is not known */
-#define KNOWN_AFTER    16u        /* replies that make it known */
-#define FORGET_AT      256u       /* replies, of which the older half then counts half */
-#define LINGER_MS      1000u      /* between looks at clients that we have closed */
-#define UNSENT_STALLS  30u        /* looks without progress that end one that has not got all */
-#define CLOSE_STALLS   2u /* the same for one that has got all: the first may come at once */
+#define INFLIGHT_BYTES (1u << 20) /* reading pauses beyond this many request bytes in flight */
+#define OUTPUT_PAUSE   (1u << 20) /* reading pauses beyond this many unsent reply bytes */
+#define UNKNOWN_AHEAD  64u        /* limit on requests in flight until reply sizes are known */
+#define KNOWN_AFTER    16u        /* replies needed to know their size */
+#define FORGET_AT      256u       /* at this many replies, history is halved */
+#define LINGER_MS      1000u      /* interval of checks on lingering clients */
+#define UNSENT_STALLS  30u /* checks without progress before a client with unsent output is cut */
+#define CLOSE_STALLS   2u  /* the same with all output sent; the first check may come at once */
 
 static struct mr_client *of_stream(struct mr_stream *s)
 {
@@ -36,9 +37,9 @@ static size_t piled_up(const struct mr_client *client)
 /* ---- pauses ---- */
 
 /*
- * True when the requests in flight will, going by the recent ones, be answered with more than a
- * part of what may pile up: a deep pipeline of large values must not get a client cut that does
- * read.
+ * True if the replies to the requests in flight are likely to exceed a fraction of the output
+ * limit, going by recent replies. Otherwise a deep pipeline of large values could cut a client that
+ * does read.
  */
 static bool expects_more_than(const struct mr_client *client, uint32_t part)
 {
@@ -49,7 +50,7 @@ static bool expects_more_than(const struct mr_client *client, uint32_t part)
     return client->n_requests * client->answered_bytes > budget * client->answered;
 }
 
-/* Bytes of replies that may pile up before reading pauses. */
+/* Unsent reply bytes at which reading pauses. */
 static uint32_t output_pause(const struct mr_client *client)
 {
     const uint32_t part = client->service->config->client_output_limit / 4;
@@ -58,8 +59,8 @@ static uint32_t output_pause(const struct mr_client *client)
 }
 
 /*
- * The reasons not to read. One that it is `paused` for stays until half of its limit is reached:
- * pausing and resuming must not alternate with every request.
+ * Reasons not to read. A reason in `paused` holds until half its limit is reached, so that reading
+ * does not stop and start with every request.
  */
 static inline unsigned reasons(const struct mr_client *client, unsigned paused)
 {
@@ -86,8 +87,8 @@ static inline unsigned reasons(const struct mr_client *client, unsigned paused)
 }
 
 /*
- * A client that waits for what may take any time is still read from, so that its end shows: what it
- * has there must not be taken from others by somebody who is gone. The limit is that of a request.
+ * Keeps reading while a client blocks, to notice when it disconnects: otherwise a client that is
+ * gone could take data from others. The input is limited like a request.
  */
 static void read_ahead(struct mr_client *client, size_t unused)
 {
@@ -103,22 +104,24 @@ static void read_ahead(struct mr_client *client, size_t unused)
 }
 
 /*
- * Not to be called for a closed stream: nothing happens to it any more. `unused` bytes of input are
- * here.
+ * Must not be called for a closed stream, which gets no more events. `unused` is the number of
+ * input bytes at hand.
  */
 static void pause_for(struct mr_client *client, unsigned found, size_t unused)
 {
-    const unsigned alone = /* with an empty line */
+    const unsigned alone = /* reasons that can hold with an empty queue */
         MR_PAUSE_HELD | MR_PAUSE_OUTPUT | MR_PAUSE_LEASE | MR_PAUSE_LANE;
 
     MR_CHECK(!(found & ~alone) || client->head != NULL);
     if (found & MR_PAUSE_OUTPUT)
         MR_CHECK(mr_stream_await_room(&client->stream, output_pause(client) / 2));
     client->pauses = found;
-    if (found & (MR_PAUSE_HELD | MR_PAUSE_OUTPUT) || !mr_pin_waits(client))
+    if (found & (MR_PAUSE_HELD | MR_PAUSE_OUTPUT) || !mr_pin_waits(client)) {
         mr_stream_pause(&client->stream);
-    else
-        read_ahead(client, unused);
+        return;
+    }
+    mr_stream_resume(&client->stream); /* another reason may have paused it */
+    read_ahead(client, unused);
 }
 
 void mr_client_reconsider(struct mr_client *client)
@@ -146,17 +149,15 @@ static void learn_size(struct mr_client *client, size_t len, bool done)
     }
 }
 
-/* ---- the line of requests ---- */
+/* ---- the request queue ---- */
 
 void mr_request_free(struct mr_request *r)
 {
     struct mr_slab *slab = &r->service->loop->slab;
 
     mr_buf_clear(&r->reply, slab);
-    if (MR_UNLIKELY(r->again != NULL)) {
-        mr_buf_clear(&r->again->bytes, slab);
-        mr_slab_put(slab, r->again, sizeof(*r->again));
-    }
+    if (MR_UNLIKELY(r->again != NULL))
+        mr_again_free(r->again);
     mr_slab_put(slab, r, sizeof(*r));
 }
 
@@ -181,7 +182,7 @@ static void pop(struct mr_client *client)
     if (MR_LIKELY(!mr_stream_is_blocked(&client->stream))) {
         time_request(r);
         mr_request_free(r);
-    } else { /* it is over when the client has taken the reply */
+    } else { /* complete once the client has taken the reply */
         r->next = client->unsent;
         client->unsent = r;
     }
@@ -245,6 +246,8 @@ void mr_client_advance(struct mr_client *client)
     }
     if (client->head == NULL)
         client->barred &= ~(unsigned)MR_PAUSE_LINE;
+    if (MR_UNLIKELY(client->subscriber != NULL))
+        mr_subscribe_flush(client);
     if (client->head == NULL && client->pauses == 0 && (client->eof || client->closing))
         mr_client_finish(client);
     else
@@ -284,32 +287,56 @@ static void show(struct mr_request *r, const char *bytes, size_t len, bool done)
     mr_client_check_output(client);
 }
 
-/* The beginning of the reply shows how it is to be shown. */
+/* Decides from the beginning of a reply how to show it. Returns how much of that to leave out. */
 static size_t edit(struct mr_request *r, const char *bytes, size_t len)
 {
-    char head[MR_HEAD_BYTES];
-    size_t head_len = 0;
-    const struct mr_proto *proto = r->service->config->protocol;
-    const size_t cut =
-        proto->present(r->call.ticket, (struct mr_slice){bytes, len}, head, &head_len);
+    struct mr_verdict verdict;
 
+    r->service->config->protocol->server.judge(MR_REPLY_EDITS, r->call.ticket,
+                                               (struct mr_slice){bytes, len}, &verdict);
     r->edits = false;
-    r->hidden = cut == MR_HIDDEN;
-    if (head_len > 0)
-        show(r, head, head_len, false);
-    return r->hidden ? 0 : cut;
+    r->hidden = verdict.meaning == MR_REPLY_HIDE;
+    if (verdict.meaning != MR_REPLY_REWRITE)
+        return 0;
+    show(r, verdict.rewrite.head, verdict.rewrite.head_len, false);
+    return verdict.rewrite.cut;
 }
 
 void mr_client_reply(struct mr_request *r, const char *bytes, size_t len, bool done)
 {
     size_t cut = 0;
 
-    if (MR_UNLIKELY(r->edits))
+    if (MR_UNLIKELY(r->edits) && !r->hidden)
         cut = edit(r, bytes, len);
     if (MR_LIKELY(!r->hidden))
         show(r, bytes + cut, len - cut, done);
     else if (done)
         show(r, NULL, 0, true);
+}
+
+void mr_client_give_reply(struct mr_request *r, struct mr_buf *reply)
+{
+    struct mr_client *client = r->client;
+    const struct mr_slice text = mr_buf_slice(reply);
+
+    if (MR_UNLIKELY(r->edits || r->hidden || !mr_buf_empty(&r->reply))) {
+        mr_client_reply(r, text.at, text.len, true);
+        mr_buf_clear(reply, slab_of(client));
+        return;
+    }
+    learn_size(client, text.len, true);
+    if (client->head == r) {
+        r->started = true;
+        mr_stream_give(&client->stream, reply);
+        pop(client);
+        mr_client_advance(client);
+    } else {
+        r->reply = *reply;
+        *reply = (struct mr_buf){0};
+        client->held_bytes += text.len;
+        r->state = MR_REQUEST_DONE;
+    }
+    mr_client_check_output(client);
 }
 
 void mr_client_fail(struct mr_request *r, const char *reason)
@@ -319,15 +346,15 @@ void mr_client_fail(struct mr_request *r, const char *reason)
     struct mr_buf error = {0};
 
     service->pool.metrics->forward_error++;
-    if (r->started) { /* nothing can make a whole of half a reply */
+    if (r->started) { /* a reply that is half sent cannot be completed */
         r->state = MR_REQUEST_DONE;
         mr_client_cut(client, EPIPE);
         return;
     }
-    client->held_bytes -= mr_buf_len(&r->reply); /* a piece that was not its turn yet */
+    client->held_bytes -= mr_buf_len(&r->reply); /* pieces received ahead of their turn */
     mr_buf_clear(&r->reply, slab_of(client));
-    service->config->protocol->fail(&service->config->options, r->call.ticket, reason,
-                                    slab_of(client), &error);
+    service->config->protocol->client.fail(&service->config->options, r->call.ticket, reason,
+                                           slab_of(client), &error);
     const struct mr_slice text = mr_buf_slice(&error);
     mr_client_reply(r, text.at, text.len, true);
     mr_buf_clear(&error, slab_of(client));
@@ -335,6 +362,8 @@ void mr_client_fail(struct mr_request *r, const char *reason)
 
 void mr_client_answer(struct mr_client *client, struct mr_slice reply)
 {
+    if (MR_UNLIKELY(client->session.mute != 0))
+        return;
     if (client->head == NULL) {
         mr_stream_write(&client->stream, reply.at, reply.len);
         mr_client_check_output(client);
@@ -346,8 +375,7 @@ void mr_client_answer(struct mr_client *client, struct mr_slice reply)
 
 /* ---- the connection ---- */
 
-/* True when the peer, or its kernel, has taken some of what is queued for it since the last look.
- */
+/* True if the peer has taken output since the last check. */
 static bool takes_output(struct mr_client *client)
 {
     const uint32_t untaken = (uint32_t)mr_stream_untaken(&client->stream);
@@ -357,17 +385,17 @@ static bool takes_output(struct mr_client *client)
     return moved;
 }
 
-/* Output may still be leaving the socket's buffer. */
+/* Output may still be leaving the socket buffer. */
 bool mr_client_is_idle(struct mr_client *client, uint32_t ms)
 {
     if (mr_stream_idle_ms(&client->stream) < ms / 4)
-        return false; /* it was just heard: no need to look at the socket */
+        return false; /* recently active: skip the system call */
     if (takes_output(client))
         mr_stream_touch(&client->stream);
     return mr_stream_idle_ms(&client->stream) >= ms;
 }
 
-/* Counts looks at which a closing client had taken nothing; true when it has had enough of them. */
+/* Counts checks without progress of a closing client; true once there were enough. */
 static bool lingered_enough(struct mr_client *client)
 {
     const bool unsent = mr_stream_pending(&client->stream) > 0;
@@ -420,6 +448,13 @@ static void reject(struct mr_client *client, struct mr_slice reply)
     mr_client_answer(client, reply);
 }
 
+/* Counts down messages whose replies are suppressed. */
+static void unmute(struct mr_client *client, const struct mr_msg *msg)
+{
+    if (client->session.mute != MR_MUTE_ALL && msg->action != MR_MSG_SKIP)
+        client->session.mute--;
+}
+
 static size_t on_data(struct mr_stream *s, const char *bytes, size_t len)
 {
     struct mr_client *client = of_stream(s);
@@ -434,7 +469,7 @@ static size_t on_data(struct mr_stream *s, const char *bytes, size_t len)
     struct mr_msg msg;
 
     if (MR_UNLIKELY(client->closing))
-        return len; /* what follows the last request is thrown away */
+        return len; /* input after the last request is discarded */
     while (used < len) {
         const unsigned found = reasons(client, 0);
         if (MR_UNLIKELY(found != 0)) {
@@ -442,7 +477,7 @@ static size_t on_data(struct mr_stream *s, const char *bytes, size_t len)
             break;
         }
         const enum mr_result rc =
-            proto->parse(&ctx, &client->parse, bytes + used, len - used, &msg);
+            proto->client.parse(&ctx, &client->parse, bytes + used, len - used, &msg);
         if (rc == MR_AGAIN) {
             mr_stream_want(s, client->parse.want);
             break;
@@ -451,6 +486,8 @@ static size_t on_data(struct mr_stream *s, const char *bytes, size_t len)
             reject(client, msg.reply);
         } else if (MR_LIKELY(mr_dispatch(client, &ctx, &msg))) {
             used += msg.consumed;
+            if (MR_UNLIKELY(client->session.mute != 0))
+                unmute(client, &msg);
         }
         if (MR_UNLIKELY(client->closing || mr_stream_is_closed(s))) {
             used = len;
@@ -458,7 +495,7 @@ static size_t on_data(struct mr_stream *s, const char *bytes, size_t len)
         }
     }
     mr_buf_clear(&service->scratch, &service->loop->slab);
-    if (client->head == NULL && (client->closing || (client->eof && used == len)))
+    if (client->head == NULL && (client->closing || (client->eof && client->pauses == 0)))
         mr_client_finish(client);
     return used;
 }
@@ -468,9 +505,9 @@ static void on_eof(struct mr_stream *s)
     struct mr_client *client = of_stream(s);
 
     client->eof = true;
-    if (mr_pin_blocks(client)) /* nobody is there who could use the answer */
+    if (mr_pin_blocks(client)) /* nobody would read the reply */
         mr_client_cut(client, 0);
-    else if (client->head == NULL && client->pauses == 0) /* else there is input left */
+    else if (client->head == NULL && client->pauses == 0) /* otherwise there is input left */
         mr_client_finish(client);
 }
 
@@ -493,13 +530,14 @@ static void on_close(struct mr_stream *s, int error)
     for (r = client->head; r != NULL; r = next) {
         next = r->next;
         r->client = NULL;
-        if (r->state == MR_REQUEST_DONE) /* else its server's answer will free it */
+        if (r->state == MR_REQUEST_DONE) /* otherwise the server's reply frees it */
             mr_request_free(r);
     }
     settle_unsent(client, false);
     mr_pin_free(client);
+    mr_subscribe_free(client);
     if (client->moved)
-        ; /* neither side has ended it */
+        ; /* it lives on in another process */
     else if (error == 0 && (client->eof || client->quit))
         service->pool.metrics->client_eof++;
     else
@@ -508,7 +546,7 @@ static void on_close(struct mr_stream *s, int error)
     service->pool.process->curr_connections--;
     mr_budget_drop(service->budget);
     mr_list_del(&client->link);
-    free(client->session.name);
+    free(client->session.labels);
     mr_slab_put(&service->loop->slab, client, sizeof(*client));
 }
 
@@ -526,6 +564,7 @@ static struct mr_client *add(struct mr_service *service, int fd)
 
     mr_stream_open(&client->stream, service->loop, &OPS, fd);
     client->service = service;
+    client->since_us = service->loop->now_us;
     mr_list_append(&service->clients, &client->link);
     service->pool.metrics->client_connections++;
     service->pool.process->curr_connections++;
@@ -538,7 +577,7 @@ void mr_client_open(struct mr_service *service, int fd)
     struct mr_client *client = add(service, fd);
 
     client->session.id = service->budget->next_id++;
-    client->session.authed = service->config->options.auth == NULL;
+    client->session.authed = mr_proto_is_open(&service->config->options);
     service->pool.process->total_connections++;
 }
 
@@ -551,8 +590,9 @@ void mr_client_adopt(struct mr_service *service, int fd, const struct mr_session
     if (wrote_ago_us > 0)
         client->wrote_us = service->loop->now_us - wrote_ago_us;
     client->session = *session;
-    if (service->config->options.auth == NULL)
-        client->session.authed = true; /* there is no password any more */
+    if (mr_proto_is_open(&service->config->options))
+        client->session.authed = true; /* the pool no longer has a password */
     mr_pin_unpack(client, luggage);
+    mr_subscribe_unpack(client, luggage->topics);
     mr_stream_restore(&client->stream, in, out);
 }

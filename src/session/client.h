@@ -1,55 +1,46 @@
-/* client.h - one client connection and its line of requests; private to src/session. */
+/* client.h - a client connection and its request queue; private to src/session. */
 #pragma once
 
 #include "net/stream.h"
 #include "session/service.h"
+#include "upstream/again.h"
 
 enum mr_request_state {
-    MR_REQUEST_WAITING, /* for its server */
-    MR_REQUEST_DONE,    /* the whole reply is in `reply` */
+    MR_REQUEST_WAITING, /* for a server */
+    MR_REQUEST_DONE,    /* `reply` has the whole reply */
 };
 
-/** What is kept of a read while its server is being connected. */
-struct mr_again {
-    struct mr_buf bytes; /* of the request, and behind them its key */
-    const struct mr_server *server;
-    uint32_t key_bytes;
-    uint8_t lane;
-    uint8_t tries;
-};
-
-/** One request in its client's line. */
+/** A request in its client's queue. */
 struct mr_request {
-    struct mr_call call;     /* towards the server, when it is not split */
-    struct mr_request *next; /* behind it in the line */
+    struct mr_call call;     /* to the server, unless it is split */
+    struct mr_request *next; /* next in the queue */
     struct mr_service *service;
-    struct mr_client *client; /* NULL once the client is gone: the reply is thrown away */
-    struct mr_buf reply;      /* what has come before it was this request's turn */
+    struct mr_client *client; /* NULL once the client is gone; the reply is then discarded */
+    struct mr_buf reply;      /* what arrived before its turn */
     uint64_t since_us;        /* loop time when it was parsed */
-    struct mr_again *again;   /* to ask another server, should the connection fail; or NULL */
-    uint32_t bytes;           /* of the request, for the limit on what is in flight */
+    struct mr_again *again;   /* to try another server; may be NULL */
+    uint32_t bytes;           /* size, counted against the limit in flight */
     uint8_t class;            /* enum mr_class */
     uint8_t state;            /* enum mr_request_state */
-    bool started : 1;         /* a piece of the reply has been written */
-    bool edits : 1;           /* see struct mr_msg; not yet done */
+    bool started : 1;         /* part of the reply was written */
+    bool edits : 1;           /* see struct mr_msg; still to be done */
     bool hidden : 1;          /* the reply is not shown */
 };
 
 /*
- * Why a client is not read from: one bit each, its name, and the event that ends it. A client
- * pauses for a reason only while that event is certain to come; whoever brings it about calls
- * mr_client_reconsider.
+ * Reasons not to read from a client: a bit, a name, and the event that ends each. A client may
+ * pause only if that event is certain to come; whoever causes it calls mr_client_reconsider.
  */
 #define MR_PAUSES(X)                                                                               \
     X(HELD, "held")                   /* mr_service_release */                                     \
-    X(PIPELINE, "pipeline")           /* a request leaves the queue: it is full */                 \
-    X(REQUEST_BYTES, "request_bytes") /* likewise: its requests are large */                       \
-    X(REPLY_BYTES, "reply_bytes")     /* likewise: their replies will be large */                  \
-    X(EARLY_REPLIES, "early_replies") /* likewise: many replies wait behind its head */            \
-    X(LINE, "line")                   /* its line is empty: what comes next takes another way */   \
-    X(LEASE, "lease")                 /* the lease that it waits for is had, or refused */         \
-    X(LANE, "lane")                   /* mr_pool.on_lane_known */                                  \
-    X(OUTPUT, "output")               /* on_room: the client takes replies slower than it asks */
+    X(PIPELINE, "pipeline")           /* a request completes: the queue was full */                \
+    X(REQUEST_BYTES, "request_bytes") /* same: its requests were large */                          \
+    X(REPLY_BYTES, "reply_bytes")     /* same: their replies would be large */                     \
+    X(EARLY_REPLIES, "early_replies") /* same: too many replies arrived out of order */            \
+    X(LINE, "line")     /* the queue is empty: the next request takes another connection */        \
+    X(LEASE, "lease")   /* the lease is granted or refused */                                      \
+    X(LANE, "lane")     /* mr_pool.on_lane_known */                                                \
+    X(OUTPUT, "output") /* on_room: the client reads more slowly than it asks */
 
 enum mr_pause_index {
 #define X(name, text) MR_PAUSE_INDEX_##name,
@@ -69,40 +60,45 @@ struct mr_client {
     struct mr_service *service;
     struct mr_session session;
     struct mr_parse_state parse;
-    unsigned pauses;    /* bits of enum mr_pause; 0 while it is read from */
-    unsigned barred;    /* those of LINE, LEASE and LANE that hold */
-    struct mr_pin *pin; /* what it has beyond single requests; or NULL, see pin.h */
+    unsigned pauses;                  /* bits of enum mr_pause; 0 while reading */
+    unsigned barred;                  /* those of LINE, LEASE and LANE that hold */
+    struct mr_subscriber *subscriber; /* see subscribe.h; may be NULL */
+    struct mr_pin *pin;               /* state beyond single requests, see pin.h; may be NULL */
+    uint32_t map_changes;             /* version of the pool's map that its queue was routed by */
     struct mr_request *head;
     struct mr_request *tail;
-    struct mr_request *unsent; /* answered, but the client has not taken the reply yet */
-    uint64_t wrote_us;         /* loop time of the last write */
-    size_t held_bytes;         /* replies that wait for their turn */
-    uint64_t answered_bytes;   /* of the recent replies, see `answered` */
-    uint32_t answered;         /* recent replies: how large one is on average */
-    uint32_t n_requests;       /* in the line */
-    uint32_t inflight_bytes;   /* of these */
-    bool eof;                  /* the client sends no more */
-    bool closing;              /* close after the last reply of the line */
+    struct mr_request *unsent; /* answered, but its reply is not sent yet */
+    uint64_t since_us;         /* loop time when it connected */
+    uint64_t wrote_us;         /* loop time of the client's last write */
+    size_t held_bytes;         /* replies that arrived before their turn */
+    uint64_t answered_bytes;   /* size of recent replies, see `answered` */
+    uint32_t answered;         /* number of recent replies */
+    uint32_t n_requests;       /* in the queue */
+    uint32_t inflight_bytes;   /* size of these requests */
+    bool eof;                  /* the client has sent its last byte */
+    bool closing;              /* close after the last reply */
     bool lingering;            /* closed on our side */
-    bool quit;                 /* the client asked for the end */
-    bool moved;                /* goes on in another process */
-    uint8_t stalls;            /* while lingering: looks without progress */
-    uint32_t untaken;          /* what was still to be sent when it was last looked at */
+    bool quit;                 /* the client asked to quit */
+    bool moved;                /* handed over to another process */
+    uint8_t stalls;            /* while lingering: checks without progress */
+    uint32_t untaken;          /* unsent bytes at the last check */
 };
 
-/** Adopts an accepted socket. */
+/** Takes over an accepted socket. */
 void mr_client_open(struct mr_service *service, int fd);
 
 /**
- * Adopts a client that another process has served: `session` (its name is taken), the time since
- * its last write (0: none that matters), the input that was not dispatched yet, the output that was
- * not sent yet.
+ * Takes over a client from another process: `session` (takes its labels), the time since its last
+ * write (0 if irrelevant), undispatched input and unsent output.
  */
 void mr_client_adopt(struct mr_service *service, int fd, const struct mr_session *session,
                      const struct mr_pin_luggage *luggage, uint64_t wrote_ago_us,
                      struct mr_slice in, struct mr_slice out);
 
-/** Puts a request for the message at the end of the client's line. Inlined: it runs for each. */
+/**
+ * Appends a request for the message to the client's queue. Inlined, because it runs for every
+ * request.
+ */
 static inline struct mr_request *mr_client_add_request(struct mr_client *client,
                                                        const struct mr_msg *msg)
 {
@@ -120,7 +116,7 @@ static inline struct mr_request *mr_client_add_request(struct mr_client *client,
     r->state = MR_REQUEST_WAITING;
     r->started = false;
     r->edits = msg->edits;
-    r->hidden = false;
+    r->hidden = client->session.mute != 0;
     if (client->tail != NULL)
         client->tail->next = r;
     else
@@ -131,55 +127,71 @@ static inline struct mr_request *mr_client_add_request(struct mr_client *client,
     return r;
 }
 
-/** Replies from the line's head that are complete go out; call after one has become so. */
+/** Sends completed replies from the head of the queue. Call it when a request completes. */
 void mr_client_advance(struct mr_client *client);
 
-/** Bytes of a reply: to the client when it is this request's turn, else kept. */
+/** Handles bytes of a reply: sends them if it is the request's turn, otherwise keeps them. */
 void mr_client_reply(struct mr_request *request, const char *bytes, size_t len, bool done);
 
-/** The request fails with the proxy's own error reply. */
+/**
+ * mr_client_reply with a whole reply. Takes its memory over where that saves copying it; `reply` is
+ * empty afterwards.
+ */
+void mr_client_give_reply(struct mr_request *request, struct mr_buf *reply);
+
+/** Fails the request with an error reply of the proxy. */
 void mr_client_fail(struct mr_request *request, const char *reason);
 
-/** A reply made by the proxy: in its turn behind the requests that are in line. */
+/** Sends a reply of the proxy, after all requests in the queue. */
 void mr_client_answer(struct mr_client *client, struct mr_slice reply);
 
-/** Frees a request that has left the line or has lost its client. */
+/** Frees a request that has left the queue or lost its client. */
 void mr_request_free(struct mr_request *request);
 
-/** Cuts the client when more piles up for it than its pool allows. */
+/** Cuts the client if its pending output exceeds the limit. */
 void mr_client_check_output(struct mr_client *client);
 
-/** What a pause depends on has become less: reads on unless a reason is left. */
+/** A condition for pausing has eased: resumes reading if none is left. */
 void mr_client_reconsider(struct mr_client *client);
 
-/** True when its peer has not sent, nor taken, a byte for that long. */
+/** True if no byte was sent or taken by the peer for that long. */
 bool mr_client_is_idle(struct mr_client *client, uint32_t ms);
 
-/** Ends the client, as if the network had failed. */
+/** Closes the connection at once, as if the network had failed. */
 void mr_client_cut(struct mr_client *client, int error);
 
-/** Ends the client in good order once its line is empty. */
+/** Closes in an orderly way. The queue must be empty. */
 void mr_client_finish(struct mr_client *client);
 
-/** Takes the request at the head of the line, the only one there, out of it unanswered. */
+/** Removes the only request in the queue, unanswered. */
 void mr_client_withdraw(struct mr_request *request);
 
 /**
- * Routes one parsed request; see dispatch.c. False when it cannot be taken yet: the client pauses
- * for a reason that is `barred`, then it is parsed again.
+ * Routes a parsed request, see dispatch.c. False if it cannot be taken yet: the client pauses for a
+ * `barred` reason and the request is parsed again later.
  */
 bool mr_dispatch(struct mr_client *client, const struct mr_proto_ctx *ctx,
                  const struct mr_msg *msg);
 
-/** The same for one that needs nothing of a pin. */
+/** The same for a request that does not involve the pin. */
 bool mr_dispatch_plain(struct mr_client *client, const struct mr_proto_ctx *ctx,
                        const struct mr_msg *msg);
 
-/** A request for the message that a server will answer, at the end of the client's line. */
+/** Appends a request that a server will answer to the client's queue. */
 struct mr_request *mr_dispatch_request(struct mr_client *client, const struct mr_msg *msg);
 
-/** Sends a request to several servers and joins their replies; see gather.c. */
-void mr_gather(struct mr_client *client, const struct mr_msg *msg);
+/** If servers redirect: keeps a copy of the requests that end with this one. */
+void mr_dispatch_keep_run(struct mr_request *request, struct mr_slice run, struct mr_slice key,
+                          struct mr_server *server, uint8_t lane);
 
-/** Sends a request to every server and joins their replies. */
+/**
+ * Splits a request whose keys are in several groups, and joins the replies, see gather.c. Otherwise
+ * does nothing, and returns the target of the whole request; its server is NULL after a split.
+ */
+struct mr_target mr_gather(struct mr_client *client, const struct mr_msg *msg);
+
+/** Sends a request to all servers and joins the replies. */
 void mr_gather_all(struct mr_client *client, const struct mr_msg *msg);
+
+/** Sends an IN_TURN request to the server whose turn it is. */
+void mr_gather_in_turn(struct mr_client *client, const struct mr_msg *msg);

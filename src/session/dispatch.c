@@ -1,23 +1,11 @@
-/* dispatch.c - from a parsed request to its server, its servers, or an answer of our own. */
+/* dispatch.c - sends a parsed request to its server or servers, or answers it. */
 #include "session/client.h"
 #include "session/pin.h"
 
 #include <errno.h>
 #include <stddef.h>
 
-#define KEYLESS "placeholder" /* the key that twemproxy takes for requests without one */
-
-static void on_reply(struct mr_call *call, const char *bytes, size_t len, bool done)
-{
-    struct mr_request *r = MR_CONTAINER_OF(call, struct mr_request, call);
-
-    if (MR_LIKELY(r->client != NULL))
-        mr_client_reply(r, bytes, len, done);
-    else if (done)
-        mr_request_free(r);
-}
-
-static bool ask_again(struct mr_request *r);
+#define KEYLESS "placeholder" /* the key that twemproxy uses for requests without one */
 
 static void on_fail(struct mr_call *call, const char *reason)
 {
@@ -25,11 +13,43 @@ static void on_fail(struct mr_call *call, const char *reason)
 
     if (r->client == NULL)
         mr_request_free(r);
-    else if (r->again == NULL || !ask_again(r))
+    else if (r->again == NULL || !mr_again_elsewhere(r->again))
         mr_client_fail(r, reason);
 }
 
-static const struct mr_call_ops CALL_OPS = {.on_reply = on_reply, .on_fail = on_fail};
+/* True if the reply is a redirect and not for the client: the request was sent again, or failed. */
+static bool is_redirected(struct mr_request *r, struct mr_slice reply, bool done)
+{
+    if (!done || r->started || !mr_buf_empty(&r->reply))
+        return false;
+    const char *reason = mr_again_redirected(r->again, reply);
+    if (reason != NULL && reason[0] != '\0')
+        on_fail(&r->call, reason);
+    return reason != NULL;
+}
+
+static void on_reply(struct mr_call *call, const char *bytes, size_t len, bool done)
+{
+    struct mr_request *r = MR_CONTAINER_OF(call, struct mr_request, call);
+
+    if (MR_UNLIKELY(r->again != NULL) && is_redirected(r, (struct mr_slice){bytes, len}, done))
+        return;
+    if (MR_LIKELY(r->client != NULL))
+        mr_client_reply(r, bytes, len, done);
+    else if (done)
+        mr_request_free(r);
+}
+
+static void on_early(struct mr_call *call, const char *bytes, size_t len)
+{
+    struct mr_request *r = MR_CONTAINER_OF(call, struct mr_request, call);
+
+    if (r->again != NULL)
+        mr_again_early(r->again, (struct mr_slice){bytes, len});
+}
+
+static const struct mr_call_ops CALL_OPS = {
+    .on_reply = on_reply, .on_fail = on_fail, .on_early = on_early};
 
 static inline struct mr_request *add_request(struct mr_client *client, const struct mr_msg *msg)
 {
@@ -47,7 +67,7 @@ struct mr_request *mr_dispatch_request(struct mr_client *client, const struct mr
     return add_request(client, msg);
 }
 
-/* Sends the request where it goes; returns why it did not go, or NULL. */
+/* Sends the request to its target. Returns NULL, or why it could not be sent. */
 static const char *send_to(struct mr_request *r, struct mr_target to, const struct mr_msg *msg)
 {
     if (MR_UNLIKELY(to.server == NULL))
@@ -55,45 +75,39 @@ static const char *send_to(struct mr_request *r, struct mr_target to, const stru
     return mr_server_send(to.server, msg->lane, r->client->session.id, &r->call, msg->wire);
 }
 
-/* ---- a server that cannot be had, where another one will do ---- */
+/* ---- trying another server ---- */
 
-/* Keeps what another server must be asked, should the connection that is being made fail. */
+/* Keeps a copy to send to another server. */
 static void keep(struct mr_request *r, const struct mr_msg *msg, struct mr_slice key,
-                 const struct mr_server *server)
+                 struct mr_server *server, unsigned intent)
 {
-    struct mr_slab *slab = &r->service->loop->slab;
-    struct mr_again *again = mr_slab_get_zeroed(slab, sizeof(*again));
+    r->again = mr_again_keep(&(struct mr_again_setup){.pool = &r->service->pool,
+                                                      .call = &r->call,
+                                                      .request = msg->wire,
+                                                      .key = key,
+                                                      .server = server,
+                                                      .affinity = r->client->session.id,
+                                                      .lane = msg->lane,
+                                                      .intent = (uint8_t)intent});
+}
 
-    if (!mr_buf_append(&again->bytes, slab, msg->wire.at, msg->wire.len) ||
-        !mr_buf_append(&again->bytes, slab, key.at, key.len)) {
-        mr_buf_clear(&again->bytes, slab);
-        mr_slab_put(slab, again, sizeof(*again));
+void mr_dispatch_keep_run(struct mr_request *r, struct mr_slice run, struct mr_slice key,
+                          struct mr_server *server, uint8_t lane)
+{
+    if (r->service->pool.topology->redirected == NULL)
         return;
-    }
-    again->server = server;
-    again->lane = msg->lane;
-    again->key_bytes = (uint32_t)key.len;
-    r->again = again;
+    r->again = mr_again_keep(&(struct mr_again_setup){.pool = &r->service->pool,
+                                                      .call = &r->call,
+                                                      .request = run,
+                                                      .key = key,
+                                                      .server = server,
+                                                      .affinity = r->client->session.id,
+                                                      .early = r->call.early,
+                                                      .lane = lane,
+                                                      .intent = MR_TO_MASTER});
 }
 
-/* The server has not seen the request: true when another one will. */
-static bool ask_again(struct mr_request *r)
-{
-    struct mr_again *again = r->again;
-    struct mr_pool *pool = &r->service->pool;
-    struct mr_slice wire = mr_buf_slice(&again->bytes);
-
-    wire.len -= again->key_bytes;
-    const struct mr_slice key = {wire.at + wire.len, again->key_bytes};
-    const struct mr_target to = mr_pool_route(pool, key, 0, again->server);
-    if (!r->call.unsent || to.server == NULL || to.server == again->server ||
-        ++again->tries > pool->n_servers)
-        return false;
-    again->server = to.server;
-    return mr_server_send(to.server, again->lane, r->client->session.id, &r->call, wire) == NULL;
-}
-
-/* True when the client should find what it has written. */
+/* True if the client must see its own recent write. */
 static bool has_just_written(const struct mr_client *client)
 {
     const uint64_t us = client->service->config->stickiness_ms * UINT64_C(1000);
@@ -107,8 +121,8 @@ static unsigned intent_of(const struct mr_client *client, const struct mr_msg *m
 }
 
 /*
- * The request did not go where it should (`error`), or waits for a connection. Returns why no
- * server takes it, or NULL.
+ * The request failed with `error`, or waits for a connection (NULL). Tries other servers. Returns
+ * NULL, or why no server takes it.
  */
 static const char *try_others(struct mr_request *r, const struct mr_msg *msg, struct mr_slice key,
                               struct mr_target to, const char *error)
@@ -125,8 +139,10 @@ static const char *try_others(struct mr_request *r, const struct mr_msg *msg, st
         to = other;
         error = send_to(r, to, msg);
     }
-    if (error == NULL && r->call.unsent && !(intent & MR_TO_MASTER))
-        keep(r, msg, key, to.server);
+    if (r->again != NULL)
+        r->again->server = to.server;
+    else if (error == NULL && r->call.unsent && !(intent & MR_TO_MASTER))
+        keep(r, msg, key, to.server, intent);
     return error;
 }
 
@@ -136,8 +152,10 @@ static MR_ALWAYS_INLINE void forward(struct mr_client *client, const struct mr_m
                                      struct mr_slice key, struct mr_target to)
 {
     struct mr_request *r = add_request(client, msg);
-    const char *error = send_to(r, to, msg);
 
+    if (MR_UNLIKELY(client->service->pool.topology->redirected != NULL) && to.server != NULL)
+        keep(r, msg, key, to.server, intent_of(client, msg));
+    const char *error = send_to(r, to, msg);
     if (MR_UNLIKELY(error != NULL || r->call.unsent))
         error = try_others(r, msg, key, to, error);
     if (msg->class == MR_CLASS_WRITE)
@@ -154,38 +172,39 @@ static void by_key(struct mr_client *client, const struct mr_msg *msg, struct mr
 
 /* ---- several keys ---- */
 
-/* True when not all keys of the message go where the first one goes. */
-static bool are_apart(struct mr_service *service, const struct mr_msg *msg, struct mr_target first)
+/* True if keys may be in several groups. */
+static bool has_groups(const struct mr_service *service)
 {
-    const struct mr_proto *proto = service->config->protocol;
-    struct mr_key_walk walk = {0};
-    struct mr_slice key;
+    return !service->pool.topology->keys_together && service->pool.n_groups > 1 &&
+           service->config->distribution != MR_DIST_RANDOM;
+}
 
-    if (service->pool.topology->keys_together || first.server == NULL ||
-        service->pool.n_servers == 1 || service->config->distribution == MR_DIST_RANDOM)
-        return false;
-    while (proto->next_key(msg, &walk, &key))
-        if (mr_pool_route(&service->pool, key, MR_TO_MASTER, NULL).server != first.server)
-            return true;
-    return false;
+static void split(struct mr_client *client, const struct mr_msg *msg)
+{
+    const struct mr_target whole = mr_gather(client, msg);
+
+    if (whole.server == NULL)
+        return;
+    if (client->service->pool.topology->has_roles && !(intent_of(client, msg) & MR_TO_MASTER))
+        by_key(client, msg, msg->key); /* a replica may take it */
+    else
+        forward(client, msg, msg->key, whole);
 }
 
 static void by_keys(struct mr_client *client, const struct mr_msg *msg)
 {
     struct mr_service *service = client->service;
-    const struct mr_target first =
-        mr_pool_route(&service->pool, msg->key, intent_of(client, msg), NULL);
-
     const bool too_long = msg->part_bytes > 0 && msg->wire.len > msg->part_bytes;
 
-    if (!too_long && !are_apart(service, msg, first))
-        forward(client, msg, msg->key, first);
+    if (!too_long && !has_groups(service))
+        by_key(client, msg, msg->key);
     else if (msg->splittable)
-        mr_gather(client, msg);
-    else if (service->config->cross_server == MR_CROSS_REFUSE)
-        mr_client_answer(client, mr_slice_of(service->config->protocol->cross_server));
+        split(client, msg);
+    else if (service->config->cross_server == MR_CROSS_REFUSE &&
+             !mr_pool_keeps_together(&service->pool, msg))
+        mr_client_answer(client, mr_pool_apart(&service->pool));
     else
-        forward(client, msg, msg->key, first);
+        by_key(client, msg, msg->key);
 }
 
 static bool answer(struct mr_client *client, const struct mr_proto_ctx *ctx,
@@ -195,7 +214,7 @@ static bool answer(struct mr_client *client, const struct mr_proto_ctx *ctx,
     struct mr_buf *out = &service->answer;
     const uint8_t dialect = client->session.dialect;
 
-    switch (service->config->protocol->answer(ctx, msg, out)) {
+    switch (service->config->protocol->client.answer(ctx, msg, out)) {
     case MR_KEEP_CLIENT:
         break;
     case MR_CLOSE_CLIENT:
@@ -207,7 +226,7 @@ static bool answer(struct mr_client *client, const struct mr_proto_ctx *ctx,
         return false;
     }
     if (client->session.dialect != dialect && client->head != NULL)
-        client->barred |= MR_PAUSE_LINE; /* the next request takes another connection */
+        client->barred |= MR_PAUSE_LINE; /* the next request uses another connection */
     if (mr_buf_failed(out))
         mr_client_fail(add_request(client, msg), mr_pool_reason(ENOMEM));
     else
@@ -227,10 +246,13 @@ bool mr_dispatch_plain(struct mr_client *client, const struct mr_proto_ctx *ctx,
         by_keys(client, msg);
         break;
     case MR_MSG_ANYWHERE:
-        by_key(client, msg, mr_slice_of(KEYLESS));
+        by_key(client, msg, msg->key.len > 0 ? msg->key : mr_slice_of(KEYLESS));
         break;
     case MR_MSG_EVERYWHERE:
         mr_gather_all(client, msg);
+        break;
+    case MR_MSG_IN_TURN:
+        mr_gather_in_turn(client, msg);
         break;
     case MR_MSG_LOCAL:
         return answer(client, ctx, msg);
@@ -243,12 +265,29 @@ bool mr_dispatch_plain(struct mr_client *client, const struct mr_proto_ctx *ctx,
     return true;
 }
 
+/*
+ * Requests in the queue were routed by the old map and may still be redirected; none routed by the
+ * new map may overtake them. So a client's queue never spans two maps.
+ */
+static bool is_on_the_map(struct mr_client *client)
+{
+    if (client->head != NULL) {
+        client->barred |= MR_PAUSE_LINE;
+        return false;
+    }
+    client->map_changes = client->service->pool.map_changes;
+    return true;
+}
+
 bool mr_dispatch(struct mr_client *client, const struct mr_proto_ctx *ctx, const struct mr_msg *msg)
 {
+    if (MR_UNLIKELY(client->map_changes != client->service->pool.map_changes) &&
+        !is_on_the_map(client))
+        return false;
     if (MR_UNLIKELY(client->pin != NULL || msg->step != MR_STEP_NONE))
         return mr_pin_dispatch(client, ctx, msg);
     if (MR_UNLIKELY(msg->action != MR_MSG_BY_KEY))
         return mr_dispatch_plain(client, ctx, msg);
-    by_key(client, msg, msg->key); /* nearly all of them */
+    by_key(client, msg, msg->key); /* nearly all requests */
     return true;
 }

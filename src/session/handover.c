@@ -1,10 +1,11 @@
-/* handover.c - packing client connections, sending them, and unpacking. */
+/* handover.c - packs client connections, sends them, and unpacks them. */
 #include "session/handover.h"
 
 #include "core/log.h"
 #include "net/fdpass.h"
 #include "session/client.h"
 #include "session/pin.h"
+#include "session/subscribe.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -15,47 +16,52 @@
 #include <unistd.h>
 
 #define MAGIC      0x6d72636cu /* "mrcl" */
-#define MESSAGE    65536u      /* bytes of one at most */
-#define TURN       (4u << 20)  /* bytes of a turn: other clients wait meanwhile */
-#define COST       16384u      /* of a message beside its bytes, in bytes */
-#define STUCK_US   1000000u    /* without a message taken: worth a line in the log */
-#define MISSING_US 500000u     /* for one that is due: its sender may have died before it sent it */
+#define MESSAGE    65536u      /* maximum size of a message */
+#define TURN       (4u << 20)  /* bytes per turn, so that other clients are not delayed */
+#define COST       16384u      /* overhead of a message, counted as bytes */
+#define STUCK_US   1000000u    /* without progress for this long: log a warning */
+#define MISSING_US 500000u     /* wait for a connection that is due, in case its sender died */
 #define FIELD_MAX  MR_BUF_MAX
-#define FRESH      2u /* just accepted: nothing is known of it but its pool */
+#define FRESH      2u /* newly accepted: only its pool is known */
 #define AUTHED     1u
 #define ABORTED    4u /* as in struct mr_pin_luggage */
 #define BROKEN     8u
-#define PROTOCOL   4 /* first of the four bits of `flags` that hold the protocol's number */
-#define DIALECT    8 /* and of those that hold the dialect */
+#define PROTOCOL   4 /* first of four bits of `flags` with the protocol's number */
+#define DIALECT    8 /* first of the bits with the dialect */
 
-/* Precedes the bytes of a message. */
+/* Header of a message. */
 struct envelope {
     uint32_t magic;
     uint16_t version;
     uint16_t reserved;
-    uint32_t number; /* of the client */
+    uint32_t number; /* identifies the client */
     uint32_t reserved2;
-    uint64_t at;    /* of the bytes that follow, among the client's */
-    uint64_t total; /* bytes of the client */
+    uint64_t at;    /* offset of the following bytes in the client's data */
+    uint64_t total; /* size of the client's data */
 };
 
 #define CHUNK (MESSAGE - sizeof(struct envelope))
 
-/* A client's bytes: this, the pool's name, the client's name, input and output. */
+/* Header of a client's data; topics, user, pool name, labels, input and output follow. */
 struct head {
     uint32_t flags;
-    uint32_t head_bytes; /* of this struct: a later version may add fields behind */
+    uint32_t head_bytes; /* size of this struct, of the topics, and of the user's name */
     uint32_t pool_bytes;
-    uint32_t name_bytes; /* 0 for none */
+    uint32_t label_bytes; /* 0: no labels */
     uint32_t in_bytes;
     uint32_t out_bytes;
-    uint32_t skip;     /* as in struct mr_session, like what follows */
-    uint32_t n_queued; /* messages at the beginning of the input that were answered already */
+    uint32_t skip;     /* this and `id` as in struct mr_session */
+    uint32_t n_queued; /* number of messages at the start of the input that were already answered */
     uint64_t id;
-    uint64_t wrote_us; /* ago, when it last wrote; 0: not lately */
+    uint64_t wrote_us; /* time since its last write; 0 if irrelevant */
+    uint32_t user_bytes;
+    uint8_t mute;
+    uint8_t reserved[3];
 };
 
-_Static_assert(sizeof(struct envelope) == 32 && sizeof(struct head) == 48, "a wire format");
+#define HEAD_MIN 48u /* size without the user */
+
+_Static_assert(sizeof(struct envelope) == 32 && sizeof(struct head) == 56, "a wire format");
 
 enum mr_result mr_handover_open(int ends[2], struct mr_error *err)
 {
@@ -66,35 +72,40 @@ enum mr_result mr_handover_open(int ends[2], struct mr_error *err)
 
 /* ---- sending ---- */
 
-#define PARTS 6
+#define PARTS 8
 
-/* A client's bytes where they lie. */
+/* A client's data, not copied. */
 struct parts {
     struct head head;
     struct mr_slice at[PARTS];
     uint64_t total;
 };
 
-static void lay_out(struct parts *p, struct mr_slice pool, struct mr_slice name,
-                    struct mr_slice queue, struct mr_slice in, struct mr_slice out)
+/* The topics and the user's name are part of the head. */
+static void lay_out(struct parts *p, struct mr_slice topics, struct mr_slice user,
+                    struct mr_slice pool, struct mr_slice labels, struct mr_slice queue,
+                    struct mr_slice in, struct mr_slice out)
 {
-    p->head.head_bytes = sizeof(p->head);
+    p->head.head_bytes = (uint32_t)(sizeof(p->head) + topics.len + user.len);
+    p->head.user_bytes = (uint32_t)user.len;
     p->head.pool_bytes = (uint32_t)pool.len;
-    p->head.name_bytes = (uint32_t)name.len;
+    p->head.label_bytes = (uint32_t)labels.len;
     p->head.in_bytes = (uint32_t)(queue.len + in.len);
     p->head.out_bytes = (uint32_t)out.len;
     p->at[0] = (struct mr_slice){(const char *)&p->head, sizeof(p->head)};
-    p->at[1] = pool;
-    p->at[2] = name;
-    p->at[3] = queue;
-    p->at[4] = in;
-    p->at[5] = out;
+    p->at[1] = topics;
+    p->at[2] = user;
+    p->at[3] = pool;
+    p->at[4] = labels;
+    p->at[5] = queue;
+    p->at[6] = in;
+    p->at[7] = out;
     p->total = 0;
     for (size_t i = 0; i < PARTS; i++)
         p->total += p->at[i].len;
 }
 
-/* Time since the client's last write, where that matters. */
+/* Time since the client's last write; 0 if irrelevant. */
 static uint64_t wrote_ago_us(const struct mr_client *client)
 {
     const uint64_t now = client->service->loop->now_us;
@@ -104,7 +115,7 @@ static uint64_t wrote_ago_us(const struct mr_client *client)
 
 static void describe(const struct mr_client *client, struct parts *p)
 {
-    const char *name = client->session.name;
+    const struct mr_user *user = client->session.user;
     const struct mr_pin_luggage luggage = mr_pin_pack(client);
 
     p->head = (struct head){
@@ -116,12 +127,15 @@ static void describe(const struct mr_client *client, struct parts *p)
         .skip = client->session.skip,
         .id = client->session.id,
         .wrote_us = wrote_ago_us(client),
+        .mute = client->session.mute,
     };
-    lay_out(p, mr_slice_of(client->service->config->name), mr_slice_of(name != NULL ? name : ""),
-            luggage.queue, mr_buf_slice(&client->stream.in), mr_buf_slice(&client->stream.out));
+    lay_out(p, mr_subscribe_luggage(client), mr_slice_of(user != NULL ? user->name : ""),
+            mr_slice_of(client->service->config->name),
+            (struct mr_slice){client->session.labels, client->session.label_bytes}, luggage.queue,
+            mr_buf_slice(&client->stream.in), mr_buf_slice(&client->stream.out));
 }
 
-/* Copies up to `room` of the bytes from `at` on; returns how many. */
+/* Copies up to `room` bytes from offset `at`. Returns how many. */
 static size_t copy_from(const struct parts *p, uint64_t at, char *to, size_t room)
 {
     size_t n = 0;
@@ -141,8 +155,8 @@ static size_t copy_from(const struct parts *p, uint64_t at, char *to, size_t roo
 }
 
 /*
- * One message, the last one of a client with its descriptor. Returns how many bytes of the client
- * went, or -1 with errno.
+ * Sends one message; the client's last one carries its descriptor. Returns how many bytes of the
+ * client were sent, or -1 with errno.
  */
 static ssize_t send_message(int channel, const struct parts *p, uint32_t number, uint64_t at,
                             int fd)
@@ -161,13 +175,13 @@ static ssize_t send_message(int channel, const struct parts *p, uint32_t number,
     return sent < 0 ? -1 : (ssize_t)len;
 }
 
-/* ETOOMANYREFS: as many descriptors are on their way as may be; the other side has to take some. */
+/* ETOOMANYREFS: too many descriptors in flight until the receiver takes some. */
 static bool is_full(int error)
 {
     return error == EAGAIN || error == ENOBUFS || error == ENOMEM || error == ETOOMANYREFS;
 }
 
-/* The client under way, NULL when it was cut meanwhile. */
+/* The client being sent, or NULL if it was cut meanwhile. */
 static struct mr_client *travelling(const struct mr_handover_sender *h)
 {
     const struct mr_list *list = &h->service->travelling;
@@ -184,7 +198,7 @@ static void arrived(struct mr_client *client)
     mr_stream_close(&client->stream, 0);
 }
 
-/* Goes on with the client under way. MR_AGAIN: no more in this turn. */
+/* Continues with the current client. MR_AGAIN if no more can be sent in this turn. */
 static enum mr_result send_on(struct mr_handover_sender *h, int channel, size_t *sent,
                               struct mr_error *err)
 {
@@ -209,11 +223,12 @@ static enum mr_result send_on(struct mr_handover_sender *h, int channel, size_t 
     return MR_OK;
 }
 
-/* At a request boundary, and not on its way out. */
+/* True between requests, and if it is not being closed. */
 static bool can_travel(const struct mr_client *client)
 {
     return client->head == NULL && mr_pin_can_travel(client) && !client->closing && !client->eof &&
-           !client->lingering && !mr_stream_is_closed(&client->stream);
+           !client->lingering && !mr_stream_is_closed(&client->stream) &&
+           !mr_stream_is_tied(&client->stream);
 }
 
 static enum mr_result send_all(struct mr_handover_sender *h, struct mr_service *service,
@@ -229,6 +244,7 @@ static enum mr_result send_all(struct mr_handover_sender *h, struct mr_service *
             continue;
         mr_list_del(link);
         mr_list_append(&service->travelling, link);
+        mr_subscribe_pack(client);
         h->service = service;
         h->number++;
         h->at = 0;
@@ -271,8 +287,8 @@ enum mr_result mr_handover_new(const struct mr_service *service, int channel, in
     const struct mr_slice none = mr_slice_of("");
     struct parts p = {.head = {.flags = FRESH}};
 
-    lay_out(&p, mr_slice_of(service->config->name), none, none, none, none);
-    return send_message(channel, &p, 0, 0, fd) < 0 ? mr_fail_sys(err, "pass a connection on")
+    lay_out(&p, none, none, mr_slice_of(service->config->name), none, none, none, none);
+    return send_message(channel, &p, 0, 0, fd) < 0 ? mr_fail_sys(err, "pass on a connection")
                                                    : MR_OK;
 }
 
@@ -294,7 +310,7 @@ static struct mr_slice cut(struct mr_slice *bytes, size_t n)
     return first;
 }
 
-/* A client that cannot be served on: it is closed, and that is said. */
+/* Closes a client that cannot be continued, and logs it. */
 static void lose(int fd, const char *reason)
 {
     if (fd >= 0)
@@ -302,49 +318,77 @@ static void lose(int fd, const char *reason)
     mr_log_limited(MR_LOG_ERR, "client_lost during=handover reason=%s", reason);
 }
 
-/* False when the bytes are not those of a client. */
+/* False if the bytes are not a client's data. Heads of earlier versions are shorter. */
 static bool read_head(struct mr_slice bytes, struct head *head)
 {
-    if (bytes.len < sizeof(*head))
+    *head = (struct head){0};
+    if (bytes.len < HEAD_MIN)
         return false;
-    memcpy(head, bytes.at, sizeof(*head));
-    return head->head_bytes >= sizeof(*head) && (uint64_t)head->head_bytes + head->pool_bytes +
-                                                        head->name_bytes + head->in_bytes +
-                                                        head->out_bytes ==
-                                                    bytes.len;
+    memcpy(head, bytes.at, HEAD_MIN);
+    if (head->head_bytes >= sizeof(*head) && bytes.len >= sizeof(*head))
+        memcpy(head, bytes.at, sizeof(*head));
+    return head->head_bytes >=
+               (uint64_t)head->user_bytes + (head->user_bytes > 0 ? sizeof(*head) : HEAD_MIN) &&
+           (uint64_t)head->head_bytes + head->pool_bytes + head->label_bytes + head->in_bytes +
+                   head->out_bytes ==
+               bytes.len;
 }
 
-static void adopt(struct mr_service *service, int fd, const struct head *head, struct mr_slice name,
+/*
+ * A user has the rights of the current configuration. Clients whose user is gone, and those that
+ * never had to log in but do now, must log in.
+ */
+static void find_user(const struct mr_service *service, struct mr_slice name,
+                      struct mr_session *session)
+{
+    const struct mr_proto_options *options = &service->config->options;
+    const bool is_default = name.len == 0 || mr_slice_eq(name, mr_slice_of("default"));
+
+    if (options->users != NULL)
+        session->user = mr_user_find(options->users, name.len > 0 ? name : mr_slice_of("default"));
+    if (session->user == NULL && !(is_default && (options->auth != NULL || options->users == NULL)))
+        session->authed = false;
+}
+
+static void adopt(struct mr_service *service, int fd, const struct head *head,
+                  struct mr_slice topics, struct mr_slice user, struct mr_slice labels,
                   struct mr_slice in, struct mr_slice out)
 {
-    const struct mr_session session = {.id = head->id,
-                                       .skip = head->skip,
-                                       .dialect = (uint8_t)(head->flags >> DIALECT),
-                                       .authed = (head->flags & AUTHED) != 0,
-                                       .name = name.len > 0 ? strndup(name.at, name.len) : NULL};
-    const struct mr_pin_luggage luggage = {.n_queued = head->n_queued,
+    struct mr_session session = {.id = head->id,
+                                 .skip = head->skip,
+                                 .dialect = (uint8_t)(head->flags >> DIALECT),
+                                 .authed = (head->flags & AUTHED) != 0,
+                                 .mute = head->mute};
+    const struct mr_pin_luggage luggage = {.topics = topics,
+                                           .n_queued = head->n_queued,
                                            .aborted = (head->flags & ABORTED) != 0,
                                            .broken = (head->flags & BROKEN) != 0};
 
+    mr_session_set_labels(&session, labels);
+    find_user(service, user, &session);
     mr_service_adopt(service, fd, &session, &luggage, head->wrote_us, in, out);
 }
 
 /*
- * Why no service can go on with the client, NULL when `service` can. What it has sent is not to be
- * read as another protocol.
+ * Why the client cannot continue in `service`, or NULL if it can. Its input must not be parsed as
+ * another protocol.
  */
 static const char *why_not(const struct mr_service *service, uint32_t flags)
 {
-    const uint32_t told = flags >> PROTOCOL & 15u; /* 0: not, by an earlier version */
+    const uint32_t told = flags >> PROTOCOL & 15u; /* 0: sent by an earlier version */
 
     if (service == NULL)
-        return "pool_removed"; /* and with it what the client could ask */
+        return "pool_removed"; /* intended: no error to log */
     if (told != 0 && told != mr_proto_number(service->config->protocol))
         return "protocol_changed";
+    const struct mr_pool_config *config = service->config;
+    if (config->protocol->client.has_dialect != NULL &&
+        !config->protocol->client.has_dialect(&config->options, (uint8_t)(flags >> DIALECT)))
+        return "database_removed";
     return NULL;
 }
 
-/* The whole client is there. */
+/* All of the client's data has arrived. */
 static void unpack(struct mr_handover_receiver *r, int fd)
 {
     struct mr_slice bytes = mr_buf_slice(&r->bytes);
@@ -354,9 +398,11 @@ static void unpack(struct mr_handover_receiver *r, int fd)
         lose(fd, "not_understood");
         return;
     }
-    (void)cut(&bytes, head.head_bytes);
+    struct mr_slice topics = cut(&bytes, head.head_bytes - head.user_bytes);
+    (void)cut(&topics, topics.len < sizeof(head) ? topics.len : sizeof(head));
+    const struct mr_slice user = cut(&bytes, head.user_bytes);
     const struct mr_slice pool = cut(&bytes, head.pool_bytes);
-    const struct mr_slice name = cut(&bytes, head.name_bytes);
+    const struct mr_slice labels = cut(&bytes, head.label_bytes);
     const struct mr_slice in = cut(&bytes, head.in_bytes);
     const struct mr_slice out = cut(&bytes, head.out_bytes);
     struct mr_service *service = find(r, pool);
@@ -368,7 +414,7 @@ static void unpack(struct mr_handover_receiver *r, int fd)
     } else if (head.flags & FRESH) {
         mr_service_admit(service, fd);
     } else {
-        adopt(service, fd, &head, name, in, out);
+        adopt(service, fd, &head, topics, user, labels, in, out);
     }
 }
 
@@ -378,11 +424,10 @@ static void forget(struct mr_handover_receiver *r)
     mr_buf_clear(&r->bytes, &r->loop->slab);
 }
 
-/* Adds a message's bytes to the client's; false when they are not those that come next. */
+/* Appends a message to the client's data. False if it is not the next one. */
 static bool gather(struct mr_handover_receiver *r, const struct envelope *e, struct mr_slice bytes)
 {
-    if (e->at ==
-        0) { /* whoever was coming in has been given up by the sender, or has died with it */
+    if (e->at == 0) { /* a new client; an incomplete one was abandoned by its sender */
         forget(r);
         if (e->total > FIELD_MAX || mr_buf_reserve(&r->bytes, &r->loop->slab, e->total) == NULL)
             return false;
@@ -416,15 +461,15 @@ static void take_message(struct mr_handover_receiver *r, struct mr_slice message
     if (r->due != NULL)
         (void)__atomic_sub_fetch(r->due, 1, __ATOMIC_RELAXED);
     if (fd < 0)
-        lose(fd, "out_of_descriptors"); /* the kernel has closed it */
+        lose(fd, "out_of_descriptors"); /* the kernel closed it */
     else if (!whole)
-        lose(fd, "incomplete"); /* its beginning went to a worker that has died */
+        lose(fd, "incomplete"); /* the beginning went to a worker that died */
     else
         unpack(r, fd);
     forget(r);
 }
 
-/* One message; adds what it costs. False when there is none, or there will be no more. */
+/* Receives one message and adds its cost. False if there is none, or the channel has ended. */
 static bool receive_one(struct mr_handover_receiver *r, size_t *taken)
 {
     static char message[MESSAGE];
@@ -435,7 +480,7 @@ static bool receive_one(struct mr_handover_receiver *r, size_t *taken)
     if (n < 0 && errno == EAGAIN)
         return false;
     if (n <= 0) {
-        mr_handover_stop(r); /* the other side has given all it had */
+        mr_handover_stop(r); /* the other side is done */
         return false;
     }
     take_message(r, (struct mr_slice){message, (size_t)n}, n_fds > 0 ? fd : -1);

@@ -1,65 +1,64 @@
 /*
- * handover.h - a client connection goes on in another process, without the client seeing it.
+ * handover.h - moves client connections to another process, unnoticed by the clients.
  *
- * A client travels at a request boundary: every request that it sent and that was dispatched has
- * its reply. With the descriptor go the session, the input that was not dispatched yet and the
- * output that the client has not taken yet, in as many messages as that takes. Each message says
- * which client it belongs to and where its bytes go, and the last one carries the descriptor. So a
- * sender that dies in between closes this client, a receiver drops what it cannot complete, and
- * whatever happened to one client the next one arrives.
+ * A client moves between requests: every dispatched request has been answered. The session,
+ * undispatched input and unsent output are sent in as many messages as they need. Each message
+ * names its client and the offset of its bytes, and the last one carries the descriptor. If the
+ * sender dies midway, only the client being sent is closed; the receiver drops incomplete clients,
+ * and the next one arrives regardless.
  */
 #pragma once
 
 #include "session/service.h"
 
-#define MR_HANDOVER_VERSION 3u /* of the messages; both ends must be of the same */
+#define MR_HANDOVER_VERSION 3u /* of the messages; both ends must match */
 
-/** Opens a socket pair for handovers; the caller owns both. Non-blocking, close-on-exec. */
+/** Opens a socket pair for handovers, non-blocking and close-on-exec. The caller owns both ends. */
 enum mr_result mr_handover_open(int ends[2], struct mr_error *err) MR_MUST_USE;
 
-/** Sends clients; zeroed before the first use. */
+/** Sending side. Zeroed before first use. */
 struct mr_handover_sender {
-    struct mr_service *service; /* whose client is under way, see `travelling` there; or NULL */
-    uint32_t number;            /* of that client, counted by this sender */
-    size_t at;                  /* bytes of it that were sent */
-    uint64_t moved_us;          /* loop time when a message was last taken */
+    struct mr_service *service; /* of the client being sent, in its `travelling`; or NULL */
+    uint32_t number;            /* of that client, counting up */
+    size_t at;                  /* bytes of it sent so far */
+    uint64_t moved_us;          /* loop time when a message was last accepted */
 };
 
 /**
- * Hands over every client of the `n` services that can travel now, as far as the other side takes
- * them; never waits. Call it after each turn until mr_service_empty: a client with requests in
- * flight travels when they are answered, one that is being closed here stays until it is.
- * @return MR_OK, or why nobody takes clients any more
+ * Sends every client of the `n` services that can move now, as far as the receiver accepts; never
+ * waits. Call it after each turn until mr_service_empty. Clients with requests in flight move once
+ * these are answered; clients that are being closed stay.
+ * @return MR_OK, or why no more clients can be sent
  */
 enum mr_result mr_handover_clients(struct mr_handover_sender *h, struct mr_service *services,
                                    uint32_t n, int channel, struct mr_error *err) MR_MUST_USE;
 
-/** Gives a connection that was just accepted to another worker; the fd stays ours. Never waits. */
+/** Passes a newly accepted connection to another worker. The fd stays ours. Never waits. */
 enum mr_result mr_handover_new(const struct mr_service *service, int channel, int fd,
                                struct mr_error *err) MR_MUST_USE;
 
-/** Takes clients in. */
+/** Receiving side. */
 struct mr_handover_receiver {
     struct mr_watch watch;
     struct mr_loop *loop;
-    struct mr_service *services; /* borrowed: those that clients may belong to */
+    struct mr_service *services; /* borrowed; clients belong to one of these */
     uint32_t n_services;
-    int64_t *due;        /* counted down for each new connection; NULL for none */
-    uint64_t missing_us; /* loop time since which one is due that does not come; 0: none is */
-    uint32_t number;     /* of the client that is coming in */
-    struct mr_buf bytes; /* of it, so far */
-    uint64_t total;      /* of it; 0: none is coming in */
+    int64_t *due;        /* decremented for each new connection; may be NULL */
+    uint64_t missing_us; /* loop time since when a connection is due but missing; 0: none is */
+    uint32_t number;     /* of the client being received */
+    struct mr_buf bytes; /* its data so far */
+    uint64_t total;      /* size of its data; 0: no client is being received */
 };
 
-/** `channel` is taken. */
+/** Starts receiving. Takes `channel`. */
 void mr_handover_receive(struct mr_handover_receiver *r, struct mr_loop *loop, int channel,
                          struct mr_service *services, uint32_t n_services);
 
-/** True while clients wait to be taken in, or are due. */
+/** True while clients are waiting or due. */
 bool mr_handover_waiting(struct mr_handover_receiver *r);
 
-/** True once nobody can send clients any more, and all that were sent were taken in. */
+/** True once the senders are gone and all clients were taken. */
 bool mr_handover_ended(const struct mr_handover_receiver *r);
 
-/** Stops; fine for one that has stopped by itself since the other side is gone. */
+/** Stops receiving. Does nothing if it has stopped because the senders are gone. */
 void mr_handover_stop(struct mr_handover_receiver *r);

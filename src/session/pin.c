@@ -1,11 +1,15 @@
-/* pin.c - clients that have a server connection for themselves: watched keys, and blocking. */
+/* pin.c - clients with state at a server: watched keys and blocking commands. */
 #include "session/pin.h"
 
+#include "session/subscribe.h"
 #include "upstream/pool.h"
 
+#include <errno.h>
 #include <stddef.h>
 
-#define UNBLOCK_AGAIN_US 50000u /* the command may have come to the server after that */
+/* Then unblocking is tried again: the command may have reached the server late. */
+#define UNBLOCK_AGAIN_US 50000u
+#define REDIRECTED_US    2000000u /* a redirected request is repeated for at most this long */
 
 static struct mr_slab *slab_of(const struct mr_client *client)
 {
@@ -37,17 +41,28 @@ struct mr_pin *mr_pin_of(struct mr_client *client)
     return client->pin;
 }
 
+/* Whether the command in flight may block. */
+static void set_blocked(struct mr_client *client, bool blocked)
+{
+    uint64_t *count = &client->service->pool.metrics->blocked_clients;
+
+    *count += (uint64_t)blocked - (uint64_t)client->pin->blocked;
+    client->pin->blocked = blocked;
+}
+
 void mr_pin_free(struct mr_client *client)
 {
     struct mr_pin *pin = client->pin;
 
     if (pin == NULL)
         return;
+    set_blocked(client, false);
     mr_lease_end(&pin->lease, pin->in_flight > 0 ? MR_LEASE_SPOILT
                               : pin->watching    ? MR_LEASE_USED
                                                  : MR_LEASE_CLEAN);
     mr_buf_clear(&pin->kept, slab_of(client));
     mr_buf_clear(&pin->queue, slab_of(client));
+    mr_buf_clear(&pin->key, slab_of(client));
     mr_slab_put(slab_of(client), pin, sizeof(*pin));
     client->pin = NULL;
 }
@@ -64,11 +79,12 @@ void mr_pin_settle(struct mr_client *client)
         return;
     if (!(client->barred & MR_PAUSE_LEASE))
         mr_lease_end(&pin->lease, MR_LEASE_CLEAN);
-    if (!pin->open && pin->replayed == 0 && !pin->broken && pin->lease.server == NULL)
+    if (!pin->open && pin->replayed == 0 && !pin->broken && pin->lease.server == NULL &&
+        pin->redirected_us == 0)
         mr_pin_free(client);
 }
 
-/* ---- answers ---- */
+/* ---- replies ---- */
 
 void mr_pin_say_text(struct mr_client *client, struct mr_slice reply)
 {
@@ -80,15 +96,15 @@ void mr_pin_say_text(struct mr_client *client, struct mr_slice reply)
 
 void mr_pin_say(struct mr_client *client, enum mr_saying saying)
 {
-    mr_pin_say_text(client, protocol_of(client)->lease.say(&client->session, saying));
+    mr_pin_say_text(client, protocol_of(client)->client.say(&client->session, saying));
 }
 
 static bool refuse(struct mr_client *client, const char *reason)
 {
     struct mr_buf error = {0};
 
-    protocol_of(client)->fail(&client->service->config->options, 0, reason, slab_of(client),
-                              &error);
+    protocol_of(client)->client.fail(&client->service->config->options, 0, reason, slab_of(client),
+                                     &error);
     mr_pin_say_text(client, mr_buf_slice(&error));
     mr_buf_clear(&error, slab_of(client));
     return true;
@@ -96,13 +112,13 @@ static bool refuse(struct mr_client *client, const char *reason)
 
 static bool say_apart(struct mr_client *client)
 {
-    mr_pin_say_text(client, mr_slice_of(protocol_of(client)->cross_server));
+    mr_pin_say_text(client, mr_pool_apart(&client->service->pool));
     return true;
 }
 
 /* ---- requests on the lease ---- */
 
-/* What blocked is asked again, here or wherever the client goes on. */
+/* Puts a blocking command back into the input, to be sent again here or in another process. */
 static void ask_later(struct mr_request *r)
 {
     struct mr_client *client = r->client;
@@ -118,40 +134,124 @@ static void over(struct mr_client *client)
     struct mr_pin *pin = client->pin;
 
     pin->in_flight--;
-    if (pin->blocked) {
-        pin->blocked = false;
-        pin->unblock_us = 0;
-        mr_buf_clear(&pin->kept, slab_of(client));
-    }
+    set_blocked(client, false);
+    pin->unblock_us = 0;
+    mr_buf_clear(&pin->kept, slab_of(client));
     mr_pin_settle(client);
     mr_client_reconsider(client);
 }
 
-static bool is_to_be_asked_again(const struct mr_request *r, struct mr_slice reply, bool done)
+static bool may_be_redirected(const struct mr_client *client)
+{
+    return client->service->pool.topology->redirected != NULL && client->pin->lease.server != NULL;
+}
+
+/* What a whole reply to the request may mean. */
+static unsigned possible_meanings(const struct mr_request *r)
 {
     const struct mr_client *client = r->client;
     const struct mr_pin *pin = client->pin;
+    unsigned possible = MR_REPLY_PASS;
 
-    return pin->unblock_us > 0 && done && !pin->once && !client->service->draining &&
-           protocol_of(client)->lease.is_unblocked(reply);
+    if (pin->unblock_us > 0 && !pin->once && !client->service->draining)
+        possible |= MR_REPLY_RETRY;
+    if (!pin->moved && !r->started && mr_buf_empty(&r->reply) && may_be_redirected(client))
+        possible |= MR_REPLY_REDIRECT;
+    return possible;
+}
+
+static enum mr_meaning judge(const struct mr_client *client, unsigned possible,
+                             struct mr_slice reply, struct mr_verdict *verdict)
+{
+    verdict->meaning = MR_REPLY_PASS;
+    if (possible != MR_REPLY_PASS)
+        protocol_of(client)->server.judge(possible, 0, reply, verdict);
+    return verdict->meaning;
+}
+
+/* Updates the map. Returns where the request should go. */
+static struct mr_target learn(struct mr_client *client, const struct mr_redirect *redirect)
+{
+    return client->service->pool.topology->redirected(client->pin->lease.server, redirect);
+}
+
+/*
+ * A server redirected the request. A request that begins something is repeated there. Watched keys
+ * that have left their server count as changed.
+ */
+static void take_redirect(struct mr_request *r, const struct mr_redirect *redirect)
+{
+    struct mr_client *client = r->client;
+    struct mr_pin *pin = client->pin;
+    const uint64_t now = client->service->loop->now_us;
+    const struct mr_target to = learn(client, redirect);
+
+    if (pin->redirected_us == 0)
+        pin->redirected_us = now;
+    if (!mr_buf_empty(&pin->kept) && client->head == r && client->tail == r &&
+        now - pin->redirected_us < REDIRECTED_US) {
+        pin->asking = redirect->kind == MR_REDIRECT_ASK ? to.server : NULL;
+        pin->watching = pin->watched;
+        ask_later(r);
+        return;
+    }
+    pin->redirected_us = 0;
+    pin->broken |= pin->watching;
+    mr_client_fail(r, "the key is on another server now");
+}
+
+/* Passes on the reply. That of a transaction whose watched keys have moved is another. */
+static void answer(struct mr_request *r, struct mr_slice reply, bool done)
+{
+    struct mr_client *client = r->client;
+    struct mr_pin *pin = client->pin;
+
+    if (MR_UNLIKELY(pin->moved && done)) {
+        pin->moved = false;
+        reply = protocol_of(client)->client.say(&client->session, MR_SAY_BROKEN);
+    } else {
+        pin->redirected_us = 0;
+    }
+    mr_client_reply(r, reply.at, reply.len, done);
 }
 
 static void on_reply(struct mr_call *call, const char *bytes, size_t len, bool done)
 {
     struct mr_request *r = MR_CONTAINER_OF(call, struct mr_request, call);
     struct mr_client *client = r->client;
+    const struct mr_slice reply = {bytes, len};
+    struct mr_verdict verdict;
 
     if (client == NULL) {
         if (done)
             mr_request_free(r);
         return;
     }
-    if (MR_UNLIKELY(is_to_be_asked_again(r, (struct mr_slice){bytes, len}, done)))
+    switch (judge(client, done ? possible_meanings(r) : MR_REPLY_PASS, reply, &verdict)) {
+    case MR_REPLY_RETRY:
         ask_later(r);
-    else
-        mr_client_reply(r, bytes, len, done);
+        break;
+    case MR_REPLY_REDIRECT:
+        take_redirect(r, &verdict.redirect);
+        break;
+    default:
+        answer(r, reply, done);
+    }
     if (done)
         over(client);
+}
+
+/* In a transaction: a command's key has left the server it was watched on. */
+static void on_early(struct mr_call *call, const char *bytes, size_t len)
+{
+    struct mr_client *client = MR_CONTAINER_OF(call, struct mr_request, call)->client;
+    struct mr_verdict verdict;
+
+    if (client == NULL || !may_be_redirected(client) ||
+        judge(client, MR_REPLY_REDIRECT, (struct mr_slice){bytes, len}, &verdict) == MR_REPLY_PASS)
+        return;
+    (void)learn(client, &verdict.redirect);
+    client->pin->moved = true;
 }
 
 static void on_fail(struct mr_call *call, const char *reason)
@@ -167,11 +267,14 @@ static void on_fail(struct mr_call *call, const char *reason)
         client->pin->watching = false;
         client->pin->broken = true;
     }
+    client->pin->moved = false;
+    client->pin->redirected_us = 0;
     mr_client_fail(r, reason);
     over(client);
 }
 
-static const struct mr_call_ops CALL_OPS = {.on_reply = on_reply, .on_fail = on_fail};
+static const struct mr_call_ops CALL_OPS = {
+    .on_reply = on_reply, .on_fail = on_fail, .on_early = on_early};
 
 void mr_pin_send(struct mr_client *client, const struct mr_msg *msg, struct mr_slice wire,
                  uint32_t early)
@@ -194,7 +297,23 @@ void mr_pin_send(struct mr_client *client, const struct mr_msg *msg, struct mr_s
         pin->in_flight++;
 }
 
-/* ---- ways ---- */
+/* Sends to a node that is importing the key's slot. */
+static void send_asking(struct mr_client *client, const struct mr_msg *msg)
+{
+    const struct mr_slice asking = mr_slice_of(protocol_of(client)->cluster.asking);
+    struct mr_buf run = {0};
+
+    mr_buf_put(&run, slab_of(client), asking.at, asking.len);
+    mr_buf_put(&run, slab_of(client), msg->wire.at, msg->wire.len);
+    client->pin->asking = NULL;
+    if (mr_buf_failed(&run))
+        mr_client_fail(mr_client_add_request(client, msg), mr_pool_reason(ENOMEM));
+    else
+        mr_pin_send(client, msg, mr_buf_slice(&run), 1);
+    mr_buf_clear(&run, slab_of(client));
+}
+
+/* ---- connections ---- */
 
 bool mr_pin_wait_for_line(struct mr_client *client)
 {
@@ -202,12 +321,12 @@ bool mr_pin_wait_for_line(struct mr_client *client)
     return false;
 }
 
-/* True when the lease is there, or was refused; false when it is waited for. */
+/* True if the lease is granted or refused; false if it is being waited for. */
 static bool have_lease(struct mr_client *client, struct mr_server *server, uint8_t lane)
 {
     struct mr_lease *lease = &mr_pin_of(client)->lease;
 
-    if (lease->server != server) /* the key has another server by now */
+    if (lease->server != server) /* the key's server has changed */
         mr_lease_end(lease, MR_LEASE_CLEAN);
     if (lease->server == NULL ? mr_lease_take(lease, server, lane)
                               : !mr_list_linked(&lease->waiting))
@@ -216,7 +335,7 @@ static bool have_lease(struct mr_client *client, struct mr_server *server, uint8
     return false;
 }
 
-/* Where keys may be anywhere, the server that the client has begun with; NULL for none yet. */
+/* With `distribution: random`, the server the client has started with, or NULL. */
 static struct mr_server *chosen_at_random(const struct mr_client *client)
 {
     const struct mr_pin *pin = client->pin;
@@ -226,38 +345,49 @@ static struct mr_server *chosen_at_random(const struct mr_client *client)
     return pin != NULL && pin->open ? pin->server : NULL;
 }
 
+/*
+ * True for keys of the group that is watched: wherever the map has the group by now, only the
+ * server that watches can tell whether it has changed.
+ */
+static bool is_in_watched_group(struct mr_client *client, struct mr_slice key)
+{
+    struct mr_pool *pool = &client->service->pool;
+    const struct mr_pin *pin = client->pin;
+
+    return pin != NULL && pin->watching && pool->topology->group != NULL &&
+           pool->topology->group(pool, key) == pin->watched_group;
+}
+
 struct mr_server *mr_pin_target(struct mr_client *client, const struct mr_msg *msg,
                                 const char **reason)
 {
     struct mr_pool *pool = &client->service->pool;
-    struct mr_key_walk walk = {0};
-    struct mr_slice key;
-    const struct mr_target first = mr_pool_route(pool, msg->key, MR_TO_MASTER, NULL);
+    struct mr_target first = mr_pool_route(pool, msg->key, MR_TO_MASTER, NULL);
 
+    if (is_in_watched_group(client, msg->key))
+        first.server = client->pin->lease.server;
     *reason = first.reason;
     if (client->service->config->distribution == MR_DIST_RANDOM) {
         struct mr_server *chosen = chosen_at_random(client);
         return chosen != NULL ? chosen : first.server;
     }
-    if (msg->action != MR_MSG_BY_KEYS || pool->topology->keys_together || first.server == NULL)
+    if (msg->action != MR_MSG_BY_KEYS || pool->topology->keys_together || first.server == NULL ||
+        mr_pool_keeps_together(pool, msg))
         return first.server;
-    while (protocol_of(client)->next_key(msg, &walk, &key))
-        if (mr_pool_route(pool, key, MR_TO_MASTER, NULL).server != first.server) {
-            *reason = "";
-            return NULL;
-        }
-    return first.server;
+    *reason = "";
+    return NULL;
 }
 
 /*
- * Takes a message that needs a lease on the server of its keys: true when it was sent or refused.
- * A lease on another server is given up once nothing is watched there.
+ * Sends a message over a lease on the server of its keys. True if it was sent or refused. An unused
+ * lease on another server is given up.
  */
 static bool over_lease(struct mr_client *client, const struct mr_msg *msg)
 {
-    const char *reason;
-    struct mr_server *server = mr_pin_target(client, msg, &reason);
+    const char *reason = NULL;
     struct mr_pin *pin = client->pin;
+    struct mr_server *server =
+        pin != NULL && pin->asking != NULL ? pin->asking : mr_pin_target(client, msg, &reason);
 
     if (server == NULL)
         return reason[0] == '\0' ? say_apart(client) : refuse(client, reason);
@@ -274,31 +404,63 @@ static bool over_lease(struct mr_client *client, const struct mr_msg *msg)
         mr_lease_end(&pin->lease, MR_LEASE_CLEAN);
         return true;
     }
-    mr_pin_send(client, msg, msg->wire, 0);
+    if (msg->confirms)
+        (void)mr_lease_mark(&pin->lease); /* if it fails, so does what follows */
+    if (pin->asking != NULL)
+        send_asking(client, msg);
+    else
+        mr_pin_send(client, msg, msg->wire, 0);
+    return true;
+}
+
+/* Keeps a copy to repeat elsewhere. Until the reply, nothing may follow. */
+static bool keep(struct mr_client *client, const struct mr_msg *msg)
+{
+    client->barred |= MR_PAUSE_LINE;
+    return mr_buf_append(&client->pin->kept, slab_of(client), msg->wire.at, msg->wire.len);
+}
+
+static bool refused(struct mr_client *client)
+{
+    if (client->pin != NULL) {
+        client->pin->asking = NULL;
+        client->pin->redirected_us = 0;
+    }
     return true;
 }
 
 static bool watch(struct mr_client *client, const struct mr_msg *msg)
 {
+    if (client->service->pool.topology->redirected != NULL && client->head != NULL)
+        return mr_pin_wait_for_line(client);
     if (!over_lease(client, msg))
         return false;
-    if (client->pin != NULL && client->pin->in_flight > 0)
-        client->pin->watching = true;
+    struct mr_pin *pin = client->pin;
+    if (pin == NULL || pin->in_flight == 0)
+        return refused(client);
+    pin->watched = pin->watching;
+    pin->watching = true;
+    if (!pin->watched)
+        pin->watched_group = mr_pool_group(&client->service->pool, msg->key, pin->lease.server);
+    if (client->service->pool.topology->redirected != NULL)
+        (void)keep(client, msg);
     return true;
 }
 
 static bool block(struct mr_client *client, const struct mr_msg *msg)
 {
+    if (client->eof && client->head == NULL) { /* nobody would read the reply */
+        mr_client_cut(client, 0);
+        return true;
+    }
     if (!over_lease(client, msg))
         return false;
     struct mr_pin *pin = client->pin;
     if (pin == NULL || pin->in_flight == 0)
-        return true; /* refused */
-    (void)mr_pin_wait_for_line(
-        client); /* it may have to be asked again: nothing stands behind it */
-    pin->blocked = true;
-    pin->once =
-        msg->once || !mr_buf_append(&pin->kept, slab_of(client), msg->wire.at, msg->wire.len);
+        return refused(client);
+    set_blocked(client, true);
+    pin->watched = pin->watching;
+    pin->once = !keep(client, msg) || msg->once;
     return true;
 }
 
@@ -306,18 +468,18 @@ static bool unwatch(struct mr_client *client, const struct mr_msg *msg)
 {
     struct mr_pin *pin = client->pin;
 
-    if (pin == NULL || !pin->watching) {
-        if (pin != NULL)
-            pin->broken = false;
-        mr_pin_say(client, MR_SAY_OK);
-    } else {
+    if (pin != NULL && pin->watching && mr_lease_holds(&pin->lease)) {
         pin->watching = false;
         mr_pin_send(client, msg, msg->wire, 0);
+        return true;
     }
+    if (pin != NULL)
+        pin->watching = pin->broken = false;
+    mr_pin_say(client, MR_SAY_OK);
     return true;
 }
 
-/* True when the message can go where the keys are watched, behind what went there before. */
+/* True if the message can use the connection that watches keys, in order with the others there. */
 static bool takes_the_lease(struct mr_client *client, const struct mr_msg *msg)
 {
     const char *reason;
@@ -327,7 +489,7 @@ static bool takes_the_lease(struct mr_client *client, const struct mr_msg *msg)
            mr_pin_target(client, msg, &reason) == client->pin->lease.server;
 }
 
-/* A message without a step, while keys are watched or the last step is not over. */
+/* A message without a step, while keys are watched or a step is in progress. */
 static bool plain(struct mr_client *client, const struct mr_proto_ctx *ctx,
                   const struct mr_msg *msg)
 {
@@ -346,24 +508,41 @@ static bool plain(struct mr_client *client, const struct mr_proto_ctx *ctx,
     return mr_dispatch_plain(client, ctx, msg);
 }
 
-/* What a client watches in one dialect is as good as changed once it speaks another one. */
+/* The client changes its dialect. Its lease follows, with the watched keys. */
 static bool leaves_lane(const struct mr_client *client, const struct mr_msg *msg)
 {
     return client->pin != NULL && client->pin->lease.server != NULL &&
            client->pin->lease.lane != msg->lane;
 }
 
+/*
+ * True for a message of a transaction that another process has begun, but this one refuses to: the
+ * client's rights have changed. It was answered there, and must not be executed.
+ */
+static bool is_left_over(const struct mr_pin *pin, const struct mr_msg *msg)
+{
+    return pin != NULL && pin->replayed > 0 && !pin->open && msg->step != MR_STEP_BEGIN;
+}
+
 static bool take(struct mr_client *client, const struct mr_proto_ctx *ctx, const struct mr_msg *msg)
 {
     const bool open = client->pin != NULL && client->pin->open;
 
+    if (is_left_over(client->pin, msg)) {
+        client->pin->replayed--;
+        return true;
+    }
     if (leaves_lane(client, msg)) {
         if (client->pin->in_flight > 0)
             return mr_pin_wait_for_line(client);
-        mr_pin_loosen(client);
+        if (!mr_lease_change_lane(&client->pin->lease, msg->lane))
+            mr_pin_loosen(client);
     }
-    if (msg->step == MR_STEP_END)
+    if (msg->step == MR_STEP_ABORT)
         return mr_transaction_forget(client) && mr_dispatch_plain(client, ctx, msg);
+    if (msg->step == MR_STEP_END)
+        return mr_subscribe_forget(client) && mr_transaction_forget(client) &&
+               mr_dispatch_plain(client, ctx, msg);
     if (open || msg->step == MR_STEP_BEGIN || msg->step == MR_STEP_COMMIT ||
         msg->step == MR_STEP_DISCARD)
         return mr_transaction_take(client, msg);
@@ -374,6 +553,9 @@ static bool take(struct mr_client *client, const struct mr_proto_ctx *ctx, const
         return unwatch(client, msg);
     case MR_STEP_BLOCK:
         return block(client, msg);
+    case MR_STEP_SUBSCRIBE:
+    case MR_STEP_UNSUBSCRIBE:
+        return mr_subscribe_dispatch(client, msg);
     default:
         return plain(client, ctx, msg);
     }
@@ -388,7 +570,7 @@ bool mr_pin_dispatch(struct mr_client *client, const struct mr_proto_ctx *ctx,
     return taken;
 }
 
-/* ---- going elsewhere ---- */
+/* ---- moving to another process ---- */
 
 bool mr_pin_blocks(const struct mr_client *client)
 {
@@ -400,6 +582,11 @@ bool mr_pin_waits(const struct mr_client *client)
     return client->pin != NULL && (client->pin->blocked || (client->barred & MR_PAUSE_LEASE) != 0);
 }
 
+bool mr_pin_end_block(struct mr_client *client, bool timed_out)
+{
+    return mr_pin_blocks(client) && mr_lease_unblock(&client->pin->lease, timed_out);
+}
+
 void mr_pin_unblock(struct mr_client *client)
 {
     struct mr_pin *pin = client->pin;
@@ -407,7 +594,7 @@ void mr_pin_unblock(struct mr_client *client)
     const uint64_t now = client->service->loop->now_us;
 
     if (pin != NULL && pin->blocked && now - pin->unblock_us >= UNBLOCK_AGAIN_US &&
-        mr_lease_unblock(&pin->lease))
+        mr_lease_unblock(&pin->lease, false))
         pin->unblock_us = now;
 }
 

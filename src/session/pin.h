@@ -1,12 +1,11 @@
 /*
- * pin.h - what a client has at its servers beyond single requests: a transaction that it is
- * putting together, watched keys, a command that blocks. Private to src/session.
+ * pin.h - a client's state at servers beyond single requests: an open transaction, watched keys, a
+ * blocking command. Private to src/session.
  *
- * A transaction is collected here and goes out as one run when it is committed, so it needs no
- * connection of its own. Watched keys and commands that block do: a lease, from the first of them
- * until nothing is left. All requests of a client that are in flight take the same way, over its
- * lease or over shared connections; the first one that takes the other way waits until the line is
- * empty.
+ * A transaction is queued here and sent in one run when it is committed, so it needs no connection
+ * of its own. Watched keys and blocking commands need a lease, until no such state is left. All
+ * requests of a client in flight use the same connection, leased or shared; a request for the other
+ * kind waits until the queue is empty.
  */
 #pragma once
 
@@ -16,67 +15,84 @@
 struct mr_pin {
     struct mr_client *client;
     struct mr_lease lease;
-    uint32_t in_flight;  /* requests on the lease */
-    bool watching;       /* keys, on the lease */
-    bool broken;         /* what was watched is lost: the next commit changes nothing */
-    bool blocked;        /* the request in flight may take any time */
-    bool once;           /* it cannot be asked again elsewhere */
-    uint64_t unblock_us; /* loop time when the server was last told to end it; 0: it was not */
-    struct mr_buf kept;  /* the blocked request's bytes, to be asked again elsewhere */
+    uint32_t in_flight;     /* requests on the lease */
+    bool watching;          /* keys are watched on the lease */
+    uint32_t watched_group; /* of the first of them, see mr_pool_group */
+    bool broken;            /* watched keys were lost: the next commit must fail */
+    bool blocked;           /* the request in flight may block */
+    bool once;              /* it cannot be repeated elsewhere */
+    uint64_t unblock_us;    /* loop time of the last attempt to unblock it; 0: none */
+    struct mr_buf kept;     /* bytes of a request that may have to be repeated elsewhere */
 
-    bool open; /* a transaction is being put together */
+    /* where servers redirect requests */
+    struct mr_server *asking; /* target of an ASK redirect, for the next request; NULL */
+    uint64_t redirected_us;   /* when the request was first redirected; 0: never */
+    bool watched;             /* value of `watching` without the request in flight */
+    bool moved;               /* a command of the transaction in flight was redirected */
+
+    bool open; /* a transaction is open */
     bool aborted;
-    uint32_t n_queued;        /* messages in it, the one that began it included */
-    uint32_t replayed;        /* of these, still to be read again: answered in another process */
-    struct mr_buf queue;      /* their bytes */
-    struct mr_server *server; /* of its keys; NULL while it has none */
+    uint32_t n_queued;   /* messages in it, including the one that began it */
+    uint32_t replayed;   /* of these, messages to be parsed again: another process answered them */
+    struct mr_buf queue; /* their bytes */
+    struct mr_server *server; /* server of its keys; NULL while it has none */
+    uint32_t group;           /* group of its keys, see mr_pool_group */
+    struct mr_buf key;        /* one of its keys, if it may have to be sent again */
 };
 
-/** What of it travels with a client. */
+/** State beyond the session that moves with the client. */
 struct mr_pin_luggage {
+    struct mr_slice topics; /* see mr_subscribe_unpack */
     struct mr_slice queue;
     uint32_t n_queued;
     bool aborted;
     bool broken;
 };
 
-/** Takes a message that has a step, or comes from a client with a pin; as mr_dispatch. */
+/** Dispatches a message with a step, or of a client with a pin. Returns like mr_dispatch. */
 bool mr_pin_dispatch(struct mr_client *client, const struct mr_proto_ctx *ctx,
                      const struct mr_msg *msg);
 
-/** The client is gone: gives back what it has. Fine without a pin. */
+/** Releases everything when the client is gone. Does nothing without a pin. */
 void mr_pin_free(struct mr_client *client);
 
 /** True while a command of the client blocks. */
 bool mr_pin_blocks(const struct mr_client *client);
 
-/** True while the client waits for a server that may take any time, or for a lease. */
+/**
+ * Another client ends the blocking command, as if timed out or with an error. False if impossible.
+ */
+bool mr_pin_end_block(struct mr_client *client, bool timed_out);
+
+/** True while the client waits for a blocking command or for a lease. */
 bool mr_pin_waits(const struct mr_client *client);
 
 /**
- * The client is to go on elsewhere: what blocks is asked again there, what is watched is given up.
- * Call it again from time to time until mr_pin_can_travel.
+ * Prepares the client to move: a blocking command will be repeated there, watched keys are given
+ * up. Call it repeatedly until mr_pin_can_travel.
  */
 void mr_pin_loosen(struct mr_client *client);
 
-/** The client is to end: what blocks is answered with an error. Call it again likewise. */
+/**
+ * Ends a blocking command with an error, because the client is to be closed. Call it repeatedly.
+ */
 void mr_pin_unblock(struct mr_client *client);
 
 bool mr_pin_can_travel(const struct mr_client *client);
 struct mr_pin_luggage mr_pin_pack(const struct mr_client *client);
 
-/** `queue` of the luggage is the beginning of what the client's stream will present. */
+/** The luggage's `queue` is also the beginning of the client's input. */
 void mr_pin_unpack(struct mr_client *client, const struct mr_pin_luggage *luggage);
 
-/* ---- between pin.c and transaction.c ---- */
+/* ---- shared by pin.c and transaction.c ---- */
 
-/** The client's pin, made when it has none. */
+/** The client's pin, created if necessary. */
 struct mr_pin *mr_pin_of(struct mr_client *client);
 
-/** Frees the pin when nothing is left of it, and gives back what is not needed any more. */
+/** Gives up an unused lease, and frees the pin if it has no state left. */
 void mr_pin_settle(struct mr_client *client);
 
-/** Answers what the client has just sent, unless another process has done so. */
+/** Replies to the current message, unless another process already has. */
 void mr_pin_say(struct mr_client *client, enum mr_saying saying);
 void mr_pin_say_text(struct mr_client *client, struct mr_slice reply);
 
@@ -84,16 +100,18 @@ void mr_pin_say_text(struct mr_client *client, struct mr_slice reply);
 void mr_pin_send(struct mr_client *client, const struct mr_msg *msg, struct mr_slice wire,
                  uint32_t early);
 
-/** Waits until the line is empty: false for mr_dispatch. */
+/** Makes the client wait for an empty queue. Returns false, for mr_dispatch. */
 bool mr_pin_wait_for_line(struct mr_client *client);
 
-/** The server of the message's keys: NULL with *reason set, empty when they are apart. */
+/**
+ * The server of the message's keys, or NULL with *reason set; "" if they are on several servers.
+ */
 struct mr_server *mr_pin_target(struct mr_client *client, const struct mr_msg *msg,
                                 const char **reason);
 
 /** transaction.c */
 bool mr_transaction_take(struct mr_client *client, const struct mr_msg *msg);
 
-/** Nothing is executed; what was watched is not any more. False for mr_dispatch: it has to wait. */
+/** Drops the transaction and stops watching. False, for mr_dispatch, if it has to wait. */
 bool mr_transaction_forget(struct mr_client *client);
 void mr_transaction_drop(struct mr_pin *pin);

@@ -1,10 +1,13 @@
-/* service.c - one pool as its clients see it: accepting, limits, draining. */
+/* service.c - a pool as its clients see it: accepting, limits, draining. */
 #include "session/service.h"
 
 #include "core/log.h"
 #include "session/balance.h"
 #include "session/client.h"
+#include "session/others.h"
 #include "session/pin.h"
+#include "session/relay.h"
+#include "session/subscribe.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -13,8 +16,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define UNBLOCK_MS    50u   /* between looks at clients that block */
-#define UNFINISHED_MS 2000u /* a draining client that has sent half a request gets this long */
+#define UNBLOCK_MS    50u   /* interval between attempts to unblock clients */
+#define UNFINISHED_MS 2000u /* time for a draining client to complete half a request */
 
 static uint64_t pool_clients(const struct mr_service *service)
 {
@@ -25,7 +28,7 @@ static uint64_t pool_clients(const struct mr_service *service)
     return n;
 }
 
-/* Counters of the pool, all workers together. */
+/* Iterates over the pool's counters, summed over all workers. */
 static bool next_fact(const struct mr_proto_facts *facts, uint32_t *index, const char **name,
                       uint64_t *value)
 {
@@ -41,12 +44,50 @@ static bool next_fact(const struct mr_proto_facts *facts, uint32_t *index, const
     return true;
 }
 
+/* All unknown names count as one. */
+static uint64_t *login_entry(const struct mr_service *service, const struct mr_session *session,
+                             struct mr_slice name)
+{
+    const struct mr_client *client = MR_CONTAINER_OF(session, struct mr_client, session);
+    const struct mr_users *users = service->config->options.users;
+    const bool known = users != NULL && mr_user_find(users, name) != NULL;
+
+    return mr_logins_entry(service->logins, client->stream.fd, known ? name : mr_slice_of(""));
+}
+
+static bool may_log_in(const struct mr_proto_facts *facts, const struct mr_session *session,
+                       struct mr_slice name)
+{
+    const struct mr_service *service = MR_CONTAINER_OF(facts, struct mr_service, facts);
+
+    return service->logins == NULL ||
+           mr_logins_allow(login_entry(service, session, name), service->loop->now_us);
+}
+
+static void login_failed(const struct mr_proto_facts *facts, const struct mr_session *session,
+                         struct mr_slice name)
+{
+    const struct mr_service *service = MR_CONTAINER_OF(facts, struct mr_service, facts);
+
+    service->pool.metrics->auth_failures++;
+    mr_log_limited(MR_LOG_DEBUG, "login_failed pool=%s", service->config->name);
+    if (service->logins != NULL)
+        mr_logins_failed(login_entry(service, session, name), service->loop->now_us);
+}
+
 static enum mr_lane_state lane_fact(const struct mr_proto_facts *facts, uint8_t lane)
 {
-    /* const towards protocols only: asking may connect */
+    /* const for protocols only: asking may connect */
     struct mr_service *service = MR_CONTAINER_OF(facts, struct mr_service, facts);
 
     return mr_pool_lane_state(&service->pool, lane);
+}
+
+static enum mr_lane_state any_lane_fact(const struct mr_proto_facts *facts, uint8_t lane)
+{
+    struct mr_service *service = MR_CONTAINER_OF(facts, struct mr_service, facts);
+
+    return mr_pool_any_lane_state(&service->pool, lane);
 }
 
 static void on_lane_known(struct mr_pool *pool)
@@ -71,12 +112,13 @@ static bool over_limit(const struct mr_service *service)
     return (limit > 0 && pool_clients(service) >= limit) || mr_budget_full(service->budget);
 }
 
-/* Closes with the error of the limit. */
+/* Replies with the error for too many clients and closes. */
 static void tell(const struct mr_service *service, int fd)
 {
-    const char *text = service->config->protocol->too_many_clients;
+    const char *text = service->config->protocol->client.too_many_clients;
 
-    (void)send(fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (text[0] != '\0')
+        (void)send(fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT);
     (void)close(fd);
 }
 
@@ -91,6 +133,8 @@ void mr_service_admit(struct mr_service *service, int fd)
 {
     if (over_limit(service))
         refuse(service, fd);
+    else if (mr_proto_is_relayed(service->config->protocol))
+        mr_relay_open(service, fd);
     else
         mr_client_open(service, fd);
 }
@@ -104,21 +148,21 @@ void mr_service_adopt(struct mr_service *service, int fd, const struct mr_sessio
         return;
     }
     if (out.len > 0)
-        (void)close(fd); /* an error would stand in the middle of a reply */
+        (void)close(fd); /* an error would end up inside a reply */
     else
         tell(service, fd);
     service->pool.metrics->client_err++;
     mr_log_limited(MR_LOG_WARN,
                    "client_refused pool=%s reason=descriptors clients=%u handed_over=1",
                    service->config->name, service->budget->n);
-    free(session->name);
+    free(session->labels);
 }
 
 static void on_accept(struct mr_acceptor *a, int fd)
 {
     struct mr_service *service = MR_CONTAINER_OF(a, struct mr_door, acceptor)->service;
 
-    const bool stays = service->held || service->draining; /* the others may be gone first */
+    const bool stays = service->held || service->draining; /* the other workers may stop first */
 
     if (!stays && service->balance != NULL && mr_balance_pass(service->balance, service, fd))
         return;
@@ -131,14 +175,15 @@ static void check_idle(struct mr_timer *timer)
     const uint32_t limit = service->config->client_idle_timeout_ms;
     struct mr_list *link, *next;
 
-    /* what clients of a held service send is not read: it cannot tell who is idle */
+    /* a held service does not read, so it cannot tell who is idle */
     for (link = service->clients.next; link != &service->clients && !service->held; link = next) {
         struct mr_client *client = MR_CONTAINER_OF(link, struct mr_client, link);
         next = link->next;
         if (client->head == NULL && !(client->pauses & MR_PAUSE_HELD) &&
-            mr_client_is_idle(client, limit))
+            client->session.n_topics == 0 && mr_client_is_idle(client, limit))
             mr_client_finish(client);
     }
+    mr_relays_cut_idle(service, limit);
     mr_loop_timer(service->loop, timer, limit / 4 + 1);
 }
 
@@ -164,7 +209,7 @@ static void stop_accepting(struct mr_service *service)
         mr_acceptor_stop(&service->doors[i].acceptor);
 }
 
-/* What has come is taken: of the processes that wait on a socket the kernel has woken one alone. */
+/* Accepts what was announced: of all processes waiting on a socket, the kernel woke only us. */
 static void drain_doors(struct mr_service *service)
 {
     service->accepting = false;
@@ -172,7 +217,7 @@ static void drain_doors(struct mr_service *service)
         mr_acceptor_drain(&service->doors[i].acceptor);
 }
 
-/* Clients that block are told, until none does. */
+/* Ends blocking commands, repeating it until none is left. */
 static void unblock(struct mr_service *service)
 {
     bool any = false;
@@ -186,7 +231,7 @@ static void unblock(struct mr_service *service)
             mr_pin_unblock(client);
         any |= client->pin != NULL && client->pin->blocked;
     }
-    if (any)
+    if (any || service->draining) /* while draining, input at hand may block, too */
         mr_loop_timer(service->loop, &service->unblock_timer, UNBLOCK_MS);
 }
 
@@ -211,16 +256,28 @@ void mr_service_init(struct mr_service *service, const struct mr_service_setup *
                                    .by_turns = setup->by_turns,
                                    .shared_tcp = setup->shared_tcp,
                                    .shared_unix = setup->shared_unix,
-                                   .facts = {.next = next_fact, .lane = lane_fact},
+                                   .facts = {.next = next_fact,
+                                             .started_us = setup->started_us,
+                                             .lane = lane_fact,
+                                             .any_lane = any_lane_fact,
+                                             .may_log_in = may_log_in,
+                                             .login_failed = login_failed},
+                                   .logins = setup->logins,
                                    .locked = setup->locked,
                                    .held = setup->held};
     mr_list_init(&service->clients);
     mr_list_init(&service->travelling);
+    mr_list_init(&service->relays);
     mr_list_init(&service->lingering);
     mr_pool_init(&service->pool, &setup->pool);
+    service->pool.slots = setup->all_metrics;
+    service->pool.n_slots = setup->n_metrics;
     service->pool.on_lane_known = on_lane_known;
-    service->part_of = calloc(service->pool.n_servers, sizeof(*service->part_of));
+    service->facts.version = service->pool.version;
+    mr_others_init(&service->facts);
+    service->part_of = malloc(service->pool.n_groups * sizeof(*service->part_of));
     MR_CHECK(service->part_of != NULL);
+    memset(service->part_of, 0xff, service->pool.n_groups * sizeof(*service->part_of));
     service->idle_timer.fire = check_idle;
     service->unblock_timer.fire = on_unblock_timer;
     if (service->config->client_idle_timeout_ms > 0)
@@ -270,13 +327,14 @@ void mr_service_hold(struct mr_service *service, bool keep_accepting)
     unblock(service);
 }
 
-/* Nobody sends the client any more that was on its way. */
+/* A client that was being sent stays after all. */
 static void take_back(struct mr_service *service)
 {
     while (!mr_list_empty(&service->travelling)) {
         struct mr_list *link = service->travelling.next;
         mr_list_del(link);
         mr_list_append(&service->clients, link);
+        mr_subscribe_resume(MR_CONTAINER_OF(link, struct mr_client, link));
     }
 }
 
@@ -286,14 +344,15 @@ void mr_service_release(struct mr_service *service)
         return;
     service->held = false;
     if (!service->by_turns)
-        mr_service_accept(service, true); /* it may never have stopped */
+        mr_service_accept(service, true); /* does nothing if it never stopped */
     mr_pool_reopen(&service->pool);
     take_back(service);
     for (struct mr_list *link = service->clients.next; link != &service->clients;
          link = link->next) {
         struct mr_client *client = MR_CONTAINER_OF(link, struct mr_client, link);
         mr_stream_wake(&client->stream);
-        mr_stream_touch(&client->stream); /* it could not be heard */
+        mr_stream_touch(&client->stream);           /* it was not read meanwhile */
+        client->barred &= ~(unsigned)MR_PAUSE_LANE; /* perhaps known while it was travelling */
         mr_client_reconsider(client);
     }
 }
@@ -315,7 +374,7 @@ void mr_service_begin_drain(struct mr_service *service)
     unblock(service);
 }
 
-/* Requests without a reply, or input that may be requests; half a request counts for a while. */
+/* True with unanswered requests or unread input. An incomplete request counts for a while. */
 static bool has_work(const struct mr_client *client)
 {
     const struct mr_stream *s = &client->stream;
@@ -331,14 +390,14 @@ void mr_service_drain(struct mr_service *service)
     struct mr_list *link, *next;
 
     if (mr_loop_undelivered(service->loop))
-        return; /* whose it is shows in the next turn */
+        return; /* the next turn shows whose it is */
     for (link = service->clients.next; link != &service->clients; link = next) {
         struct mr_client *client = MR_CONTAINER_OF(link, struct mr_client, link);
         next = link->next;
         if (has_work(client))
             continue;
         if (mr_stream_untaken(&client->stream) == 0)
-            mr_client_cut(client, 0); /* its kernel has all, so there is nothing to wait for */
+            mr_client_cut(client, 0); /* the peer has everything */
         else
             mr_client_finish(client);
     }
@@ -364,7 +423,7 @@ void mr_service_shed(struct mr_service *service)
 bool mr_service_empty(const struct mr_service *service)
 {
     return mr_list_empty(&service->clients) && mr_list_empty(&service->travelling) &&
-           mr_list_empty(&service->lingering);
+           mr_list_empty(&service->relays) && mr_list_empty(&service->lingering);
 }
 
 static void cut_all(struct mr_list *list)
@@ -380,6 +439,7 @@ void mr_service_close(struct mr_service *service)
     cut_all(&service->clients);
     cut_all(&service->travelling);
     cut_all(&service->lingering);
+    mr_relays_cut(service);
     mr_pool_close(&service->pool);
 }
 
@@ -388,6 +448,7 @@ void mr_service_fini(struct mr_service *service)
     MR_CHECK(mr_service_empty(service));
     mr_timer_cancel(&service->linger_timer);
     mr_timer_cancel(&service->unblock_timer);
+    mr_table_fini(&service->subscriptions);
     mr_pool_fini(&service->pool);
     mr_buf_clear(&service->scratch, &service->loop->slab);
     mr_buf_clear(&service->answer, &service->loop->slab);

@@ -1,14 +1,13 @@
-/*
- * service.h - one pool as its clients see it in one worker: accepting, requests, replies.
- */
+/* service.h - a pool as its clients see it, in one worker: accepting, requests, replies. */
 #pragma once
 
 #include "core/metrics.h"
 #include "net/listener.h"
 #include "session/budget.h"
+#include "session/logins.h"
 #include "upstream/pool.h"
 
-/** One listening address of a pool. */
+/** A listening address of a pool. */
 struct mr_door {
     struct mr_acceptor acceptor;
     struct mr_service *service;
@@ -21,103 +20,107 @@ struct mr_service {
     const struct mr_pool_config *config;
     struct mr_pool pool;
     struct mr_client_budget *budget;      /* borrowed */
-    const struct mr_metrics *all_metrics; /* of every slot, for the pool-wide client limit */
+    const struct mr_metrics *all_metrics; /* of all slots, for the pool's client limit */
     uint32_t n_metrics;
     uint32_t index;        /* of the pool */
-    struct mr_door *doors; /* one for each listen of the pool */
+    struct mr_door *doors; /* one per listen entry of the pool */
     struct mr_list clients;
-    struct mr_list travelling; /* on their way to another process, see handover.c */
-    struct mr_list lingering;  /* closed on our side: they get the rest, then they have to close */
+    struct mr_list travelling;     /* being sent to another process, see handover.c */
+    struct mr_table subscriptions; /* see subscribe.c */
+    struct mr_list relays;         /* sessions of protocols without requests, see relay.h */
+    struct mr_list lingering;      /* closed on our side; they still get output, and must close */
     struct mr_timer linger_timer;
     struct mr_timer idle_timer;
-    struct mr_timer unblock_timer; /* while clients that block are to go on elsewhere, or to end */
-    struct mr_buf scratch;         /* of the parser */
+    struct mr_timer unblock_timer; /* while blocking clients must move or end */
+    struct mr_buf scratch;         /* for the parser */
     struct mr_proto_facts facts;
-    struct mr_buf answer; /* a local reply under construction */
-    bool locked;          /* nothing is accepted */
-    bool held;            /* nothing is accepted or dispatched */
+    struct mr_logins *logins; /* borrowed; NULL: failed logins are not counted */
+    struct mr_buf answer;     /* local reply being built */
+    bool locked;              /* does not accept */
+    bool held;                /* neither accepts nor dispatches */
     bool draining;
     const int *listen_fds;            /* borrowed */
-    const struct mr_balance *balance; /* borrowed; NULL: what is accepted here stays here */
+    const struct mr_balance *balance; /* borrowed; NULL: connections stay here */
     bool by_turns;                    /* accepts only when mr_service_accept says so */
     bool accepting;
-    bool shared_tcp;   /* TCP listeners are served by other workers too */
-    bool shared_unix;  /* and unix listeners */
-    uint32_t *part_of; /* scratch of dispatch: server -> part, pool.n_servers entries */
+    bool shared_tcp;   /* TCP listeners are shared with other workers */
+    bool shared_unix;  /* unix listeners are, too */
+    uint32_t *part_of; /* scratch of gather: group -> part, pool.n_groups entries, all UINT32_MAX */
 };
 
 struct mr_service_setup {
     struct mr_pool_setup pool;
     struct mr_client_budget *budget;
-    const struct mr_metrics *all_metrics; /* slots whose clients count against the pool's limit */
+    const struct mr_metrics *all_metrics; /* slots whose clients count towards the pool's limit */
     uint32_t n_metrics;
-    uint32_t index;        /* of the pool in the configuration */
-    const int *listen_fds; /* borrowed, one for each listen of the pool; -1: not served here */
+    uint32_t index;           /* of the pool in the configuration */
+    uint64_t started_us;      /* when the proxy was started, since 1970 */
+    struct mr_logins *logins; /* see struct mr_service */
+    const int *listen_fds;    /* borrowed, one per listen entry of the pool; -1: not served here */
     const struct mr_balance *balance; /* see struct mr_service */
     bool by_turns;
     bool shared_tcp;
     bool shared_unix;
-    bool locked; /* accepts nothing before mr_service_unlock */
+    bool locked; /* does not accept before mr_service_unlock */
     bool held;   /* starts held, see mr_service_release */
 };
 
-/** Connects to the servers where configured and, unless it is held, starts to accept. */
+/** Connects to servers as configured, and starts accepting unless held or locked. */
 void mr_service_init(struct mr_service *service, const struct mr_service_setup *setup);
 
 /**
- * Dispatches nothing from now on, and unless told so accepts nothing; requests in flight go on to
- * their replies. What clients send waits for mr_service_release, here or, after a handover, in
- * another process.
+ * Stops dispatching, and accepting unless told otherwise. Requests in flight complete. Input waits
+ * for mr_service_release here, or for another process after a handover.
  */
 void mr_service_hold(struct mr_service *service, bool keep_accepting);
 
-/** Ends `locked`: accepts, unless it is held. */
+/** Ends `locked`: starts accepting unless held. */
 void mr_service_unlock(struct mr_service *service);
 
-/** Begins or stops to accept; a locked or held service does not begin. */
+/** Starts or stops accepting. A locked or held service does not start. */
 void mr_service_accept(struct mr_service *service, bool accept);
 
-/** Where workers accept by turns: the next one is somebody else's, if others have room. */
+/** If workers take turns, leaves the next connection to others, if they have room. */
 void mr_service_end_turn(struct mr_service *service);
 
-/** Accepts one connection after the other, or again as many as the engine takes by itself. */
+/** Accepts connections one at a time, or again as many as the engine takes. */
 void mr_service_accept_sparingly(struct mr_service *service, bool sparingly);
 
-/** Ends holding, also that of mr_service_hold: clients that were on their way stay. */
+/** Ends holding. Clients that were being sent stay. */
 void mr_service_release(struct mr_service *service);
 
-/** True when no server owes a reply. */
+/** True if no replies are outstanding. */
 bool mr_service_quiet(const struct mr_service *service);
 
-/** Fails every request in flight: their time is over. */
+/** Fails every request in flight. */
 void mr_service_abort(struct mr_service *service);
 
-/** Makes a client of a new connection, or turns it away when a limit is reached. Takes the fd. */
+/** Makes a client of a new connection, or refuses it at a limit. Takes the fd. */
 void mr_service_admit(struct mr_service *service, int fd);
 
 /**
- * Goes on with a client that another process has served, see mr_client_adopt. It has been let in
- * before, so only what the descriptors allow can turn it away. Takes the fd and the session's name.
+ * Continues a client from another process, see mr_client_adopt. It was admitted there, so only a
+ * lack of descriptors can refuse it. Takes the fd and the session's labels.
  */
 void mr_service_adopt(struct mr_service *service, int fd, const struct mr_session *session,
                       const struct mr_pin_luggage *luggage, uint64_t wrote_ago_us,
                       struct mr_slice in, struct mr_slice out);
 
-/** Accepts what is queued, then no more; from now on mr_service_drain ends clients. */
+/** Accepts what is queued, then stops. From now on mr_service_drain closes clients. */
 void mr_service_begin_drain(struct mr_service *service);
 
-/** Ends every client that has all its replies and has sent nothing more. */
+/** Closes every client that has all its replies and has sent nothing more. */
 void mr_service_drain(struct mr_service *service);
 
 /**
- * Ends every client that waits for no reply, whatever it has sent: nobody will dispatch that. Call
- * it again until the service is empty.
+ * Closes every client that waits for no reply, even with unread input, which nobody would dispatch.
+ * Call it until the service is empty.
  */
 void mr_service_shed(struct mr_service *service);
 
-/** True when no client is left. */
+/** True if no clients are left. */
 bool mr_service_empty(const struct mr_service *service);
 
-/** Cuts every client and server connection. Turn the loop, then fini. */
+/** Cuts every client and server connection. Turn the loop before fini. */
 void mr_service_close(struct mr_service *service);
 void mr_service_fini(struct mr_service *service);

@@ -1,4 +1,4 @@
-/* transaction.c - a transaction is collected, then sent as one run. */
+/* transaction.c - queues a transaction, and sends it in one run. */
 #include "session/pin.h"
 
 #include "upstream/pool.h"
@@ -15,9 +15,10 @@ void mr_transaction_drop(struct mr_pin *pin)
     pin->aborted = false;
     pin->n_queued = 0;
     pin->server = NULL;
+    mr_buf_clear(&pin->key, slab_of(pin->client));
 }
 
-/* The command is refused, and with it the transaction. */
+/* Refuses the command, which aborts the transaction. */
 static bool abort_with(struct mr_client *client, enum mr_saying saying)
 {
     client->pin->aborted = true;
@@ -32,9 +33,9 @@ static bool abort_with_text(struct mr_client *client, struct mr_slice reply)
     return true;
 }
 
-/* ---- putting it together ---- */
+/* ---- queueing ---- */
 
-/* True when the message's keys are on the server of those before. */
+/* True if the message's keys are on the server of the earlier ones. */
 static bool keys_fit(struct mr_client *client, const struct mr_msg *msg)
 {
     struct mr_pin *pin = client->pin;
@@ -43,10 +44,15 @@ static bool keys_fit(struct mr_client *client, const struct mr_msg *msg)
     if (msg->action != MR_MSG_BY_KEY && msg->action != MR_MSG_BY_KEYS)
         return true;
     struct mr_server *server = mr_pin_target(client, msg, &reason);
-    if (server == NULL || (pin->server != NULL && server != pin->server) ||
-        (pin->watching && server != pin->lease.server))
+    if (server == NULL || (pin->watching && server != pin->lease.server))
         return false;
+    const uint32_t group = mr_pool_group(&client->service->pool, msg->key, server);
+    if (pin->server != NULL && group != pin->group)
+        return false;
+    if (pin->server == NULL && client->service->pool.topology->redirected != NULL)
+        mr_buf_put(&pin->key, slab_of(client), msg->key.at, msg->key.len);
     pin->server = server;
+    pin->group = group;
     return true;
 }
 
@@ -69,12 +75,12 @@ static bool queue(struct mr_client *client, const struct mr_msg *msg)
     case MR_MSG_BY_KEYS:
     case MR_MSG_ANYWHERE:
         if (!keys_fit(client, msg))
-            return abort_with_text(client,
-                                   mr_slice_of(client->service->config->protocol->cross_server));
+            return abort_with_text(client, mr_pool_apart(&client->service->pool));
         return append(client, msg);
     case MR_MSG_LOCAL:
         return msg->queueable ? append(client, msg) : abort_with(client, MR_SAY_NOT_INSIDE);
     case MR_MSG_EVERYWHERE:
+    case MR_MSG_IN_TURN:
         return abort_with(client, MR_SAY_NOT_INSIDE);
     case MR_MSG_REFUSE:
         return abort_with_text(client, msg->reply);
@@ -94,7 +100,7 @@ static bool begin(struct mr_client *client, const struct mr_msg *msg)
     return append(client, msg);
 }
 
-/* ---- its end ---- */
+/* ---- commit and discard ---- */
 
 bool mr_transaction_forget(struct mr_client *client)
 {
@@ -120,7 +126,7 @@ static bool give_up(struct mr_client *client, enum mr_saying saying)
     return true;
 }
 
-/* Where it has no key, any server will do. */
+/* A transaction without keys goes to any server. */
 static const char *send_shared(struct mr_client *client, struct mr_request *r, uint8_t lane,
                                struct mr_slice run)
 {
@@ -133,6 +139,7 @@ static const char *send_shared(struct mr_client *client, struct mr_request *r, u
             return any.reason;
         server = any.server;
     }
+    mr_dispatch_keep_run(r, run, mr_buf_slice(&client->pin->key), server, lane);
     return mr_server_send(server, lane, client->session.id, &r->call, run);
 }
 
@@ -203,6 +210,9 @@ bool mr_transaction_take(struct mr_client *client, const struct mr_msg *msg)
     case MR_STEP_WATCH:
         mr_pin_say(client, MR_SAY_WATCH_INSIDE);
         return true;
+    case MR_STEP_SUBSCRIBE:
+    case MR_STEP_UNSUBSCRIBE:
+        return abort_with(client, MR_SAY_NOT_INSIDE);
     default:
         return queue(client, msg);
     }

@@ -1,4 +1,4 @@
-/* turnstile.c - one worker at a time accepts. */
+/* turnstile.c - lets one worker at a time accept. */
 #include "session/turnstile.h"
 
 static bool any_below(const struct mr_slots *slots, uint64_t limit)
@@ -10,7 +10,7 @@ static bool any_below(const struct mr_slots *slots, uint64_t limit)
     return false;
 }
 
-/* Somebody has to accept: who has reached the limit leaves it to others only if others have not. */
+/* Somebody has to accept: a worker at the threshold leaves it to others only if one is below. */
 static bool leaves_it(const struct mr_turnstile *t, const struct mr_client_budget *b)
 {
     if (b->n < t->threshold && !mr_budget_full(b))

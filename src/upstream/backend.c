@@ -1,37 +1,37 @@
-/* backend.c - one connection to a server: the queue of requests in flight, and their replies. */
+/* backend.c - one server connection: its queue of requests in flight, and their replies. */
 #include "upstream/backend.h"
 
 #include "core/log.h"
 #include "net/stream.h"
-#include "upstream/lease.h"
+#include "upstream/greeting.h"
 #include "upstream/pool.h"
 
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <stddef.h>
 
-#define CONNECT_TIMEOUT_MS 10000u /* where the pool has no timeout */
-#define NEAR_RTT_US        300u  /* `coalesce: auto` holds nothing back from a server further off */
-#define COALESCE_BYTES     4096u /* a batch of this size leaves in any case */
+#define CONNECT_TIMEOUT_MS 10000u /* for pools without a timeout */
+#define NEAR_RTT_US        300u   /* `coalesce: auto` applies to servers up to this far away */
+#define COALESCE_BYTES     4096u  /* a batch of this size is sent at once */
 #define STREAM_BYTES       16384u /* an unfinished reply of this size is passed on in pieces */
 
 static const char OUT_OF_STEP[] = "server gave a reply that does not belong to the request";
 
-/* What is kept of a request that has timed out until its reply comes. */
+/* What remains of a timed-out request until its reply arrives. */
 struct late {
     uint64_t ticket;
-    uint32_t early; /* replies that come before it */
+    uint32_t early; /* replies due before its own */
     bool guarded;
 };
 
-static struct mr_server_metrics UNCOUNTED; /* of probes */
+static struct mr_server_metrics UNCOUNTED; /* probes count here; never read */
 
 static bool is_probing(const struct mr_backend *b)
 {
     return b->kind == MR_BACKEND_PROBE;
 }
 
-/* For good: the home's owner may free it from now on. */
+/* Permanently: afterwards the owner of `home` may free it. */
 static void leave_home(struct mr_backend *b)
 {
     if (b->home != NULL && *b->home == b)
@@ -66,7 +66,7 @@ bool mr_backend_idle(const struct mr_backend *b)
 
 bool mr_backend_serves(const struct mr_backend *b)
 {
-    return !is_probing(b);
+    return !is_probing(b) && b->kind != MR_BACKEND_FEED;
 }
 
 static void start_timer(struct mr_backend *b, uint64_t delay_us)
@@ -74,7 +74,7 @@ static void start_timer(struct mr_backend *b, uint64_t delay_us)
     mr_loop_timer(b->stream.loop, &b->timer, (delay_us + 999u) / 1000u);
 }
 
-/* The requests that were waiting for the connection are on their way now. */
+/* Requests that waited in the proxy are now on their way. */
 static void count_sent(struct mr_backend *b)
 {
     struct mr_server_metrics *m = b->metrics;
@@ -108,14 +108,15 @@ static struct mr_call *pop(struct mr_backend *b)
 }
 
 /*
- * When the first request in flight is late. What only waits in the proxy, behind output that moves,
- * is not; nor is one whose reply is coming in.
+ * When the first request in flight times out. Time spent waiting in the proxy behind output that
+ * still moves does not count, nor does a reply that is coming in. A call that may block has all the
+ * time it wants until its reply begins.
  */
 static uint64_t late_at(const struct mr_backend *b)
 {
-    if (b->head->marks & MR_CALL_PATIENT)
-        return UINT64_MAX;
     const bool answering = b->scan.offset > 0 || b->scan.pending > 0;
+    if (b->head->marks & MR_CALL_PATIENT && !answering && !mr_stream_has_remainder(&b->stream))
+        return UINT64_MAX;
     uint64_t from = b->head->sent_us;
 
     if (from < b->drained_us)
@@ -133,7 +134,7 @@ static void count_timeout(struct mr_backend *b)
     mr_server_failed(b->server, ETIMEDOUT, MR_FAILURE_TIMEOUT);
 }
 
-/* The first request in flight is late: its reply will be judged, and thrown away. */
+/* Fails the first request in flight; its reply will be checked and discarded. */
 static bool give_up(struct mr_backend *b)
 {
     struct mr_call *call = b->head;
@@ -150,9 +151,9 @@ static bool give_up(struct mr_backend *b)
 }
 
 /*
- * Requests whose time is over fail one by one, and their replies, should they still come, are
- * thrown away: their neighbours on the connection keep their chance. A server that then stays
- * silent loses the connection.
+ * Fails timed-out requests one by one and discards their replies if they still come, so that other
+ * requests on the connection are not affected. A server that then stays silent loses the
+ * connection.
  */
 static void expire(struct mr_backend *b)
 {
@@ -179,6 +180,13 @@ static void expire(struct mr_backend *b)
         start_timer(b, timeout_us(b));
 }
 
+/* The reply to a blocking call has begun, so from now on it can be late. */
+static void limit_patience(struct mr_backend *b)
+{
+    if (timeout_us(b) > 0 && !mr_timer_is_set(&b->timer))
+        start_timer(b, timeout_us(b));
+}
+
 static void on_timer(struct mr_timer *timer)
 {
     struct mr_backend *b = MR_CONTAINER_OF(timer, struct mr_backend, timer);
@@ -193,7 +201,9 @@ static void on_timer(struct mr_timer *timer)
     }
 }
 
-/* A unix socket is; for TCP the handshake has told. */
+/* ---- the greeting ---- */
+
+/* Unix sockets are near; for TCP the handshake's round-trip time decides. */
 static bool is_near(const struct mr_backend *b)
 {
     struct tcp_info info;
@@ -201,56 +211,6 @@ static bool is_near(const struct mr_backend *b)
 
     return getsockopt(b->stream.fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0 ||
            info.tcpi_rtt <= NEAR_RTT_US;
-}
-
-static bool is_able(const struct mr_backend *b, const struct mr_call *call)
-{
-    return (call->needs & ~b->able) == 0;
-}
-
-/* Takes the requests that the server is not able to answer out of the queue, and what they wrote.
- */
-static struct mr_call *take_unable(struct mr_backend *b)
-{
-    struct mr_server_metrics *m = b->metrics;
-    struct mr_call *unable = NULL, **unable_tail = &unable, *next;
-    struct mr_call *call = b->head;
-    const char *from = mr_buf_slice(&b->held).at;
-    struct mr_buf kept = {0};
-    bool whole = true;
-
-    b->head = NULL;
-    b->tail = &b->head;
-    for (; call != NULL; from += call->bytes, call = next) {
-        struct mr_call ***list = is_able(b, call) ? &b->tail : &unable_tail;
-        next = call->next;
-        call->next = NULL;
-        **list = call;
-        *list = &call->next;
-        if (list == &b->tail) {
-            whole = whole && mr_buf_append(&kept, slab_of(b), from, call->bytes);
-            continue;
-        }
-        b->n_calls--;
-        b->unsent--;
-        b->unsent_bytes -= call->bytes;
-        m->in_queue--;
-        m->in_queue_bytes -= call->bytes;
-    }
-    mr_buf_clear(&b->held, slab_of(b));
-    b->held = kept;
-    if (!whole)
-        mr_backend_close(b, ENOMEM);
-    return unable;
-}
-
-/* Of what has waited for the connection, all or nothing may be for a server like this one. */
-static struct mr_call *sort_out(struct mr_backend *b)
-{
-    for (const struct mr_call *call = b->head; call != NULL; call = call->next)
-        if (MR_UNLIKELY(!is_able(b, call)))
-            return take_unable(b);
-    return NULL;
 }
 
 static void send_held(struct mr_backend *b)
@@ -261,27 +221,51 @@ static void send_held(struct mr_backend *b)
     b->state = MR_BACKEND_READY;
     b->near = is_near(b);
     b->read_us = now;
-    b->drained_us = now; /* the clock of what waited for the connection starts here */
+    b->drained_us = now; /* time-outs of waiting requests start now */
     mr_timer_cancel(&b->timer);
     if (held.len > 0)
         mr_stream_write(&b->stream, held.at, held.len);
     mr_buf_clear(&b->held, slab_of(b));
     count_sent(b);
+    if (is_probing(b) && b->head != NULL && protocol_of(b)->server.probe == NULL) {
+        struct mr_call *probe = pop(b);
+        probe->ops->on_reply(probe, NULL, 0, true); /* being connected is the answer */
+        mr_backend_drop(b);
+        return;
+    }
     if (b->head != NULL && timeout_us(b) > 0)
         start_timer(b, timeout_us(b));
 }
 
+/* No greeting, or no more of it, is necessary. */
 static void become_ready(struct mr_backend *b)
 {
-    struct mr_call *unable = sort_out(b), *next;
+    bool short_of_memory;
+    struct mr_call *unable = mr_greeting_sort_out(b, &short_of_memory), *next;
 
-    if (b->hello_sent > 0)
-        mr_server_greeted(b->server, b->lane);
-    if (!mr_stream_is_closed(&b->stream)) /* memory may have been short */
+    mr_server_greeted(b->server, b->lane, b->hello_sent > 0);
+    if (short_of_memory)
+        mr_backend_close(b, ENOMEM);
+    else
         send_held(b);
-    for (; unable != NULL; unable = next) { /* their owners may send again: all is settled here */
+    mr_pool_lane_known(b->server->pool);
+    for (; unable != NULL; unable = next) { /* last, because their owners may send again */
         next = unable->next;
-        unable->ops->on_fail(unable, protocol_of(b)->unable);
+        unable->ops->on_fail(unable, protocol_of(b)->server.unable);
+    }
+}
+
+static void take_greeting(struct mr_backend *b, struct mr_slice reply)
+{
+    switch (mr_greeting_take(b, reply)) {
+    case MR_GREETING_GOES_ON:
+        break;
+    case MR_GREETING_OVER:
+        become_ready(b);
+        break;
+    case MR_GREETING_REFUSED:
+        mr_backend_close(b, EACCES);
+        break;
     }
 }
 
@@ -295,38 +279,6 @@ static void on_open(struct mr_stream *s)
         become_ready(b);
 }
 
-/* The last reply to the greeting of a lease tells how the server calls the connection. */
-static bool is_introduction(const struct mr_backend *b)
-{
-    return b->kind == MR_BACKEND_LEASE && b->hello_seen + 1 == b->hello_sent &&
-           protocol_of(b)->lease.introduce != NULL;
-}
-
-static void take_hello(struct mr_backend *b, struct mr_slice reply)
-{
-    const struct mr_pool_config *config = b->server->pool->config;
-    const char *refused = NULL;
-
-    if (is_introduction(b))
-        b->peer_id = config->protocol->lease.read_id(reply);
-    else
-        refused = config->protocol->check_hello(&config->options, b->lane, b->hello_seen, reply,
-                                                &b->able);
-    b->hello_seen++;
-    if (refused != NULL) {
-        while (reply.len > 0 &&
-               (reply.at[reply.len - 1] == '\n' || reply.at[reply.len - 1] == '\r'))
-            reply.len--;
-        mr_log_limited(MR_LOG_ERR, "server_refused pool=%s server=%s reason=\"%s\" reply=\"%.*s\"",
-                       config->name, b->server->config->name, refused,
-                       (int)(reply.len < 200 ? reply.len : 200), reply.at);
-        b->refused = refused;
-        mr_backend_close(b, refused == config->protocol->unspoken ? EPROTONOSUPPORT : EACCES);
-    } else if (b->hello_seen == b->hello_sent) {
-        become_ready(b);
-    }
-}
-
 static void refuse(struct mr_backend *b, const char *reason)
 {
     b->refused = reason;
@@ -334,18 +286,24 @@ static void refuse(struct mr_backend *b, const char *reason)
 }
 
 /*
- * True when the reply that begins with these bytes may belong to the request. If not, nothing that
- * the connection brings can be trusted any more: it is closed, and all that is in flight fails.
+ * True if a reply that begins with these bytes can belong to the request. If not, client and server
+ * disagree about the stream: nothing on the connection can be trusted, so it is closed and
+ * everything in flight fails.
  */
 static bool is_in_step(struct mr_backend *b, uint64_t ticket, struct mr_slice reply)
 {
-    if (b->midway || protocol_of(b)->in_step(ticket, reply))
+    struct mr_verdict verdict;
+
+    if (b->midway)
+        return true;
+    protocol_of(b)->server.judge(MR_REPLY_OUT_OF_STEP, ticket, reply, &verdict);
+    if (verdict.meaning == MR_REPLY_PASS)
         return true;
     refuse(b, OUT_OF_STEP);
     return false;
 }
 
-/* A reply to a request that has timed out is judged like any other. */
+/* Replies to timed-out requests are checked like all others. */
 static void take_late(struct mr_backend *b, struct mr_slice reply, bool done)
 {
     struct late late;
@@ -365,8 +323,8 @@ static void take_late(struct mr_backend *b, struct mr_slice reply, bool done)
 }
 
 /*
- * A reply to a call with marks. False when the call is not to see it: it was thrown away, or it
- * has shown that the connection is out of step.
+ * Handles a reply to a call with marks. Returns false if the call must not see it: it was
+ * discarded, or the connection is out of step.
  */
 static bool look_at(struct mr_backend *b, struct mr_call *call, struct mr_slice reply, bool done)
 {
@@ -374,13 +332,15 @@ static bool look_at(struct mr_backend *b, struct mr_call *call, struct mr_slice 
         return false;
     if (!(call->marks & MR_CALL_EARLY) || call->early == 0)
         return true;
+    if (done && !b->midway && call->ops->on_early != NULL)
+        call->ops->on_early(call, reply.at, reply.len);
     b->midway = !done;
     b->metrics->response_bytes += reply.len;
     call->early -= done;
     return false;
 }
 
-/* The clock of what was queued behind a call that had blocked starts now. */
+/* Time-outs of requests queued behind a blocking call start now. */
 static void end_patience(struct mr_backend *b)
 {
     b->drained_us = b->read_us;
@@ -388,16 +348,18 @@ static void end_patience(struct mr_backend *b)
         start_timer(b, timeout_us(b));
 }
 
-/* One reply, or a piece of one; false when nobody asked for it. */
+/* Handles a reply or a piece of one. False if no request is waiting for it. */
 static bool take_reply(struct mr_backend *b, const char *bytes, size_t len, bool done)
 {
     struct mr_server_metrics *m = b->metrics;
 
     if (MR_UNLIKELY(b->state == MR_BACKEND_HELLO)) {
         if (done)
-            take_hello(b, (struct mr_slice){bytes, len});
-        return done; /* nothing that comes in pieces is a greeting */
+            take_greeting(b, (struct mr_slice){bytes, len});
+        return done; /* greetings are short: one in pieces is wrong */
     }
+    if (MR_UNLIKELY(b->kind == MR_BACKEND_FEED) && b->user->take(b, (struct mr_slice){bytes, len}))
+        return true;
     if (MR_UNLIKELY(!mr_buf_empty(&b->late))) {
         take_late(b, (struct mr_slice){bytes, len}, done);
         return true;
@@ -415,7 +377,7 @@ static bool take_reply(struct mr_backend *b, const char *bytes, size_t len, bool
         mr_histogram_add(&m->server_times[call->class], b->read_us - call->sent_us);
         (void)pop(b);
         b->answered = true;
-        b->server->lanes[b->lane].spoken = true;
+        b->at_lane->spoken = true;
         if (MR_LIKELY(!is_probing(b)))
             mr_server_answered(b->server);
         if (MR_UNLIKELY(call->marks & MR_CALL_PATIENT))
@@ -438,10 +400,10 @@ static void on_hold_over(struct mr_alarm *alarm)
 }
 
 /*
- * Larger batches cost the server and us less. While the last one is unanswered the server has
- * work, and what is held back would wait there; it loses only the way to the server. No timer
- * bounds it: one so short costs more than the batch saves, and there always is an answer, or the
- * end of the connection.
+ * Larger batches cost both sides less CPU. While the last batch is unanswered the server is busy,
+ * so requests held back would only wait there; holding costs them one trip to the server. No timer
+ * limits it: such short timers cost more than the batch saves, and a reply or the end of the
+ * connection always comes.
  */
 static bool wants_batch(const struct mr_backend *b)
 {
@@ -475,21 +437,35 @@ static void quickack(struct mr_backend *b)
     (void)setsockopt(b->stream.fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof(on));
 }
 
-/* The server has said what nobody can have asked for. */
+/* The server sent something that cannot be a reply to any request. */
 static void bad_reply(struct mr_backend *b, const char *what)
 {
     mr_log_limited(MR_LOG_ERR, "server_reply_bad pool=%s server=%s reason=%s",
-                   b->server->pool->config->name, b->server->config->name, what);
+                   b->server->pool->config->name, b->server->name, what);
     if (b->state == MR_BACKEND_HELLO)
         b->refused = "server does not speak the protocol of the request";
     mr_backend_close(b, EINVAL);
 }
 
-/* A large reply is passed on as it comes; returns how much of it was. */
+/* Messages are not passed on in pieces, since they go to many clients. Returns 0. */
+static size_t await_message(struct mr_backend *b, size_t len)
+{
+    const uint64_t need = b->scan.offset > len ? b->scan.offset : len + 1;
+
+    if (need <= b->user->max_bytes(b->server->pool))
+        mr_stream_want(&b->stream, (size_t)need);
+    else
+        bad_reply(b, "message_too_large");
+    return 0;
+}
+
+/* Passes on a large reply as it arrives. Returns how many bytes were passed on. */
 static size_t take_piece(struct mr_backend *b, const char *bytes, size_t len)
 {
     const size_t scanned = b->scan.offset < len ? (size_t)b->scan.offset : len;
 
+    if (b->kind == MR_BACKEND_FEED)
+        return await_message(b, len);
     if (len < STREAM_BYTES || scanned == 0) {
         const uint64_t want = b->scan.offset < STREAM_BYTES ? b->scan.offset : STREAM_BYTES;
         mr_stream_want(&b->stream, want > len ? (size_t)want : 0);
@@ -515,9 +491,11 @@ static size_t on_data(struct mr_stream *s, const char *bytes, size_t len)
     while (used < len && !mr_stream_is_closed(s)) {
         size_t n;
         const enum mr_result rc =
-            proto->scan_reply(b->lane, &b->scan, bytes + used, len - used, &n);
+            proto->server.scan_reply(b->lane, &b->scan, bytes + used, len - used, &n);
         if (rc == MR_AGAIN) {
             used += take_piece(b, bytes + used, len - used);
+            if (MR_UNLIKELY(b->head != NULL && b->head->marks & MR_CALL_PATIENT))
+                limit_patience(b);
             break;
         }
         if (rc != MR_ASIDE && (rc != MR_OK || !take_reply(b, bytes + used, n, true))) {
@@ -551,33 +529,18 @@ static void on_drain(struct mr_stream *s)
         count_sent(b);
 }
 
-/*
- * True when the greeting has failed for the lane's sake: the server says so, it has answered in
- * another dialect, or it closes connections of this lane and serves another one.
- */
-static bool is_refusal(const struct mr_backend *b, int error)
-{
-    const struct mr_server *server = b->server;
-    bool other = error == EINVAL;
-
-    if (b->state != MR_BACKEND_HELLO || b->refused == NULL)
-        return false;
-    if (error == EPROTONOSUPPORT)
-        return true;
-    if (server->lanes[b->lane].spoken)
-        return false;
-    for (uint8_t lane = 0; lane < server->pool->config->protocol->lanes; lane++)
-        other |= server->lanes[lane].spoken;
-    return other && server->pool->config->protocol->lanes > 1;
-}
-
-/* A server may close a connection that it has no work on; anything else is a failure. */
+/* A server may close an idle connection; any other close is a failure. */
 static void count_close(struct mr_backend *b, int error, bool was_idle)
 {
     struct mr_server_metrics *m = b->metrics;
 
-    if (b->server->pool->closing || b->retired || is_probing(b))
-        return; /* who probes hears of it anyway */
+    if (b->server->pool->closing || b->retired)
+        return;
+    if (is_probing(b)) { /* the prober counts its own failures */
+        if (mr_greeting_refused(b, error))
+            mr_server_refused(b->server, b->lane, b->refused);
+        return;
+    }
     if (b->timed_out)
         m->server_timedout++;
     else if (error == 0)
@@ -587,11 +550,11 @@ static void count_close(struct mr_backend *b, int error, bool was_idle)
     if (was_idle && b->state == MR_BACKEND_READY && (error == 0 || error == ECONNRESET))
         return;
     mr_log_limited(MR_LOG_WARN, "server_failed pool=%s server=%s addr=%s reason=\"%s\"",
-                   b->server->pool->config->name, b->server->config->name, b->server->addr.text,
+                   b->server->pool->config->name, b->server->name, b->server->addr.text,
                    b->refused != NULL ? b->refused : mr_pool_reason(error));
-    if (is_refusal(b, error))
+    if (mr_greeting_refused(b, error))
         mr_server_refused(b->server, b->lane, b->refused);
-    else if (b->refused != OUT_OF_STEP) /* that server is well, and clients must not eject it */
+    else if (b->refused != OUT_OF_STEP) /* clients must not be able to eject a good server */
         mr_server_failed(b->server, error, b->answered ? MR_FAILURE_CUT : MR_FAILURE_SILENT);
 }
 
@@ -623,10 +586,12 @@ static void on_close(struct mr_stream *s, int error)
     mr_buf_clear(&b->late, slab_of(b));
     if (b->state != MR_BACKEND_READY)
         mr_pool_lane_known(server->pool);
-    const bool leased = b->kind == MR_BACKEND_LEASE;
+    if (b->extra && server->pool->extra_room != NULL)
+        server->pool->extra_room->n--;
+    const struct mr_backend_user *user = b->user;
     mr_slab_put(slab_of(b), b, sizeof(*b));
-    if (leased)
-        mr_leases_lost(server);
+    if (user->on_lost != NULL)
+        user->on_lost(server);
 }
 
 static const struct mr_stream_ops OPS = {
@@ -637,24 +602,8 @@ static const struct mr_stream_ops OPS = {
     .on_close = on_close,
 };
 
-static void greet(struct mr_backend *b)
-{
-    const struct mr_pool_config *config = b->server->pool->config;
-    struct mr_buf hello = {0};
-
-    b->hello_sent = config->protocol->hello(&config->options, b->lane, slab_of(b), &hello);
-    if (b->hello_sent > 0)
-        mr_stream_write(&b->stream, mr_buf_slice(&hello).at, mr_buf_len(&hello));
-    mr_buf_clear(&hello, slab_of(b));
-    if (b->kind == MR_BACKEND_LEASE && config->protocol->lease.introduce != NULL) {
-        const struct mr_slice introduce = mr_slice_of(config->protocol->lease.introduce);
-        mr_stream_write(&b->stream, introduce.at, introduce.len);
-        b->hello_sent++;
-    }
-}
-
 int mr_backend_connect(struct mr_backend **home, struct mr_server *server, uint8_t lane,
-                       enum mr_backend_kind kind)
+                       const struct mr_backend_user *user)
 {
     const struct mr_pool *pool = server->pool;
     struct mr_slab *slab = &pool->loop->slab;
@@ -666,8 +615,9 @@ int mr_backend_connect(struct mr_backend **home, struct mr_server *server, uint8
         return err.sys != 0 ? err.sys : EIO;
     }
     b->server = server;
-    b->kind = kind;
-    b->metrics = kind == MR_BACKEND_PROBE ? &UNCOUNTED : server->metrics;
+    b->user = user;
+    b->kind = user->kind;
+    b->metrics = is_probing(b) ? &UNCOUNTED : server->metrics;
     b->home = home;
     *home = b;
     b->tail = &b->head;
@@ -676,7 +626,12 @@ int mr_backend_connect(struct mr_backend **home, struct mr_server *server, uint8
     b->read_us = pool->loop->now_us;
     mr_list_append(&server->backends, &b->link);
     b->lane = lane;
-    greet(b);
+    b->at_lane = mr_server_lane(server, lane);
+    b->extra =
+        b->kind == MR_BACKEND_LEASE || b->kind == MR_BACKEND_FEED || !mr_server_plans(server, lane);
+    if (b->extra && pool->extra_room != NULL)
+        pool->extra_room->n++;
+    mr_greeting_send(b);
     start_timer(b, timeout_us(b) > 0 ? timeout_us(b) : CONNECT_TIMEOUT_MS * 1000u);
     b->metrics->server_connections++;
     pool->process->curr_connections++;
@@ -688,8 +643,9 @@ const char *mr_backend_send(struct mr_backend *b, struct mr_call *call, struct m
 {
     struct mr_server_metrics *m = b->metrics;
 
-    if (MR_UNLIKELY(call->needs != 0) && b->state == MR_BACKEND_READY && !is_able(b, call))
-        return protocol_of(b)->unable;
+    if (MR_UNLIKELY(call->needs != 0) && b->state == MR_BACKEND_READY &&
+        !mr_backend_is_able(b, call))
+        return protocol_of(b)->server.unable;
     coalesce(b, request.len);
     call->next = NULL;
     call->sent_us = b->stream.loop->now_us;
@@ -723,21 +679,28 @@ void mr_backend_retire(struct mr_backend *b)
     if (b->retired)
         return;
     b->retired = true;
-    leave_home(b);
     if (mr_backend_idle(b))
         mr_backend_close(b, 0);
+    else if (b->kind == MR_BACKEND_SHARED) /* others are still to be ended by their owners */
+        leave_home(b);
 }
 
 void mr_backend_close(struct mr_backend *b, int error)
 {
     mr_stream_close(&b->stream, error);
-    leave_home(b); /* the next request opens another one */
+    leave_home(b); /* the next request connects again */
 }
 
 void mr_backend_drop(struct mr_backend *b)
 {
     b->retired = true;
     mr_backend_close(b, 0);
+}
+
+void mr_backend_set_lane(struct mr_backend *b, uint8_t lane)
+{
+    b->lane = lane;
+    b->at_lane = mr_server_lane(b->server, lane);
 }
 
 void mr_backend_rehome(struct mr_backend *b, struct mr_backend **home)

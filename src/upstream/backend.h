@@ -1,15 +1,28 @@
-/* backend.h - one connection to a server; private to src/upstream. */
+/* backend.h - a server connection; private to src/upstream. */
 #pragma once
 
 #include "net/loop.h"
 #include "net/stream.h"
 #include "upstream/server.h"
 
-/** What a connection is for. */
+/** What a connection is used for. */
 enum mr_backend_kind {
-    MR_BACKEND_SHARED, /* the requests of all clients */
-    MR_BACKEND_PROBE,  /* health checks; what it does is not counted */
+    MR_BACKEND_SHARED, /* requests of all clients */
+    MR_BACKEND_PROBE,  /* health checks; not counted in the metrics */
     MR_BACKEND_LEASE,  /* one client at a time, see lease.h */
+    MR_BACKEND_FEED,   /* subscriptions, see feed.h */
+};
+
+struct mr_backend;
+
+/** Who uses a connection. Callbacks may be NULL. */
+struct mr_backend_user {
+    enum mr_backend_kind kind;
+    /** Handles what came in; false if it is a reply. Pieces are not passed on, see `max_bytes`. */
+    bool (*take)(struct mr_backend *b, struct mr_slice bytes);
+    uint32_t (*max_bytes)(const struct mr_pool *pool); /* goes with `take`: the longest message */
+    void (*on_lost)(
+        struct mr_server *server); /* the connection is gone, its requests have failed */
 };
 
 enum mr_backend_state { MR_BACKEND_CONNECTING, MR_BACKEND_HELLO, MR_BACKEND_READY };
@@ -18,75 +31,86 @@ struct mr_backend {
     struct mr_stream stream;
     struct mr_list link; /* in server->backends */
     struct mr_server *server;
-    struct mr_server_metrics *metrics; /* where it counts */
-    struct mr_backend **home;          /* what is NULL once it takes no more requests; or NULL */
-    struct mr_call *head;              /* in flight, in order */
+    const struct mr_backend_user *user;
+    struct mr_server_metrics *metrics; /* where it is counted */
+    struct mr_backend **home; /* pointer to this connection, set to NULL once it takes no more
+                                 requests; may be NULL */
+    struct mr_call *head;     /* requests in flight, in order */
     struct mr_call **tail;
     struct mr_timer timer;
-    struct mr_alarm hold; /* ends the gathering of a batch, where it has a limit in time */
+    struct mr_alarm hold; /* ends a batch if `coalesce` is a time */
     struct mr_reply_state scan;
-    struct mr_buf held;  /* requests that wait for the hello to be accepted */
-    struct mr_buf late;  /* of struct late: their replies come first, and are thrown away */
+    struct mr_buf held;  /* requests waiting for the greeting to be accepted */
+    struct mr_buf late;  /* of struct late: their replies come first and are discarded */
     uint64_t read_us;    /* when the server last sent something */
-    uint64_t drained_us; /* when output that was held up has last left */
-    uint32_t hello_sent; /* replies to the hello that are due in all */
+    uint64_t drained_us; /* when output that had been held up was last sent in full */
+    uint32_t hello_sent; /* number of replies that the greeting expects */
     uint32_t hello_seen;
     uint32_t n_calls; /* in flight */
-    uint32_t unsent;  /* of these, counted as in_queue: the last ones */
+    uint32_t unsent;  /* the last ones of these, counted as in_queue */
     uint64_t unsent_bytes;
     enum mr_backend_state state;
-    enum mr_backend_kind kind;
-    bool near;    /* the network adds little to what waits for an answer */
-    bool holding; /* a batch of requests is gathered */
+    enum mr_backend_kind kind; /* of `user` */
+    bool near;                 /* short round trip, see `coalesce` */
+    bool holding;              /* output is corked to collect a batch */
     bool retired;
     bool timed_out;
-    bool answered; /* a reply has come */
-    bool midway;   /* a piece of the next reply has been taken */
-    uint8_t able;  /* what the server has shown in the hello that it is able to do */
+    bool answered;     /* the server has answered a request on it */
+    bool midway;       /* part of the next reply has been handled */
+    bool lane_refused; /* the server refuses this lane */
+    uint8_t able;      /* abilities the server showed in the greeting, see mr_msg.needs */
+    bool extra;        /* counted in mr_extra_room */
     uint8_t lane;
-    const char *refused; /* why the connection is of no use, when it is not an errno that says it */
+    struct mr_lane *at_lane;
+    const char *refused; /* why the connection was given up, if not for an errno */
 
     /* of a lease */
-    uint64_t peer_id;     /* how the server calls the connection; 0: it has not said */
-    struct mr_list spare; /* among those without a user; its owner is lease.c, like what follows */
-    struct mr_call reset; /* between two users */
+    uint64_t peer_id;     /* the server's id for this connection; 0: unknown */
+    bool unblocked;       /* an unblock was sent, which could hit the next user */
+    struct mr_list spare; /* in the list of unused leases; this and `reset` belong to lease.c */
+    struct mr_call reset; /* sent between two users */
 };
 
 /**
  * Starts to connect.
  * @param home set to the connection, and to NULL once it takes no more requests
- * @return 0, or an errno; *home is untouched then
+ * @return 0, or an errno; *home is then untouched
  */
 int mr_backend_connect(struct mr_backend **home, struct mr_server *server, uint8_t lane,
-                       enum mr_backend_kind kind);
+                       const struct mr_backend_user *user);
 
-/** Connects unless the server is to be left alone for now; NULL, or why there is no connection. */
+/** Connects, unless the server is in back-off. Returns NULL, or the reason for not connecting. */
 const char *mr_server_connect(struct mr_server *server, struct mr_backend **home, uint8_t lane,
-                              enum mr_backend_kind kind);
+                              const struct mr_backend_user *user);
 
-/**
- * Queues a request behind those already there.
- * @return NULL; or why the server cannot be asked that, the call was not taken then
- */
-const char *mr_backend_send(struct mr_backend *b, struct mr_call *call, struct mr_slice request);
+/** True if the server can serve the request, as far as its greeting has shown. */
+static inline bool mr_backend_is_able(const struct mr_backend *b, const struct mr_call *call)
+{
+    return (call->needs & ~b->able) == 0;
+}
 
-/** True when the server owes no reply. */
+/** True if no reply is outstanding. */
 bool mr_backend_idle(const struct mr_backend *b);
 
-/** False for a connection that only probes. */
+/** False for connections whose requests are our own: health checks and subscriptions. */
 bool mr_backend_serves(const struct mr_backend *b);
 
-/** Takes no more requests; closes once it has answered those it has. */
+/** Takes no more requests, and closes once all replies are in. */
 void mr_backend_retire(struct mr_backend *b);
 
-/** Closes now; what is in flight fails with the reason of `error` at the end of the turn. */
+/** Closes at once. Requests in flight fail with the reason of `error` at the end of the turn. */
 void mr_backend_close(struct mr_backend *b, int error);
 
-/** Closes a connection that nobody needs any more: that is no failure of the server. */
+/** Closes a connection that is not needed any more; not counted as a failure. */
 void mr_backend_drop(struct mr_backend *b);
 
-/** Next in server->backends; NULL after the last. Pass NULL for the first. */
+/** Iterates over server->backends: pass NULL for the first, returns NULL after the last. */
 struct mr_backend *mr_backend_next(struct mr_server *server, struct mr_backend *b);
 
-/** It changes hands: `home` is what becomes NULL from now on; may be NULL. */
+/**
+ * Changes the owner: `home` now points to the connection, and becomes NULL with it. May be NULL.
+ */
 void mr_backend_rehome(struct mr_backend *b, struct mr_backend **home);
+
+/** The connection is in another lane from the next reply on. */
+void mr_backend_set_lane(struct mr_backend *b, uint8_t lane);

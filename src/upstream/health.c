@@ -1,14 +1,21 @@
-/* health.c - what all workers together know of a server's health: back-off and ejection. */
+/* health.c - server health shared by all workers: back-off and ejection. */
 #include "upstream/health.h"
 
 #include <errno.h>
 
 #define BACKOFF_FIRST_US 10000u
 #define BACKOFF_MAX_US   1000000u
-#define FAILING          2u      /* failures from which on connects are held back */
-#define CUT_US           100000u /* within which a restart cuts the connections of all workers */
+#define FAILING          2u      /* from this many failures on, connects back off */
+#define CUT_US           100000u /* a restarting server cuts all connections within this time */
 
-/* Of connects that follow one another. */
+const char *mr_health_state_name(uint64_t state)
+{
+    static const char *const NAMES[MR_HEALTH_STATES] = {"unknown", "up", "down"};
+
+    return NAMES[state < MR_HEALTH_STATES ? state : MR_HEALTH_UNKNOWN];
+}
+
+/* Delay between successive connects. */
 static uint64_t backoff_us(uint64_t failures)
 {
     const uint64_t doublings = failures > 2 ? failures - 2 : 0;
@@ -25,7 +32,7 @@ int mr_health_may_connect(struct mr_health *h, uint64_t now_us)
         return 0;
     if (now_us >= retry &&
         mr_health_claim(&h->retry_us, retry, now_us + backoff_us(failures + 1))) {
-        mr_health_store(&h->failures, failures + 1); /* until it answers */
+        mr_health_store(&h->failures, failures + 1); /* counts as failed until the server answers */
         return 0;
     }
     return error != 0 ? error : ECONNREFUSED;
@@ -56,7 +63,7 @@ uint64_t mr_health_failed(struct mr_health *h, uint64_t now_us, int error, enum 
 
     mr_health_store(&h->error, (uint64_t)error);
     if (failure == MR_FAILURE_SILENT &&
-        failures < FAILING) { /* further ones are counted when they are tried */
+        failures < FAILING) { /* later ones are counted by mr_health_may_connect */
         mr_health_store(&h->retry_us, now_us + backoff_us(FAILING));
         mr_health_store(&h->failures, FAILING);
     } else if (failures == 0) {
@@ -66,6 +73,12 @@ uint64_t mr_health_failed(struct mr_health *h, uint64_t now_us, int error, enum 
     return is_another(h, now_us, failure, timeout_us)
                ? __atomic_add_fetch(&h->strikes, 1, __ATOMIC_RELAXED)
                : mr_health_load(&h->strikes);
+}
+
+bool mr_health_is_shortage(int error)
+{
+    return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS ||
+           error == EADDRNOTAVAIL;
 }
 
 static void count_change(struct mr_health *first)

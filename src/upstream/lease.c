@@ -1,4 +1,4 @@
-/* lease.c - leased connections: spare ones, the line of those who wait, and the reset. */
+/* lease.c - leased connections: spare ones, the wait queue, and the reset. */
 #include "upstream/lease.h"
 
 #include "upstream/backend.h"
@@ -6,9 +6,9 @@
 
 #include <stddef.h>
 
-#define SPARE_MS 60000u /* a connection that nobody takes again is closed */
+#define SPARE_MS 60000u /* spare connections are closed after this time */
 
-static const char ALL_TAKEN[] = "no server connection is free for a command that needs its own";
+static const char ALL_TAKEN[] = "no dedicated server connection is free";
 
 static const struct mr_proto *protocol_of(const struct mr_server *server)
 {
@@ -27,14 +27,16 @@ static struct mr_backend *of_spare(struct mr_list *link)
     return MR_CONTAINER_OF(link, struct mr_backend, spare);
 }
 
-/* The one that was used last: it is the least likely to have been closed. */
+/* The most recently used one, as the least likely to have been closed. */
 static struct mr_backend *find_spare(struct mr_server *server, uint8_t lane)
 {
     struct mr_list *spare = &server->leases.spare;
 
-    for (struct mr_list *link = spare->prev; link != spare; link = link->prev)
-        if (of_spare(link)->lane == lane)
-            return of_spare(link);
+    for (struct mr_list *link = spare->prev; link != spare; link = link->prev) {
+        struct mr_backend *b = of_spare(link);
+        if (b->lane == lane && !mr_stream_is_closed(&b->stream))
+            return b;
+    }
     return NULL;
 }
 
@@ -54,13 +56,21 @@ static void take_over(struct mr_lease *lease, struct mr_backend *b)
 
 static bool is_room(const struct mr_server *server)
 {
-    const struct mr_pool *pool = server->pool;
-
-    return server->leases.n < pool->config->server_leases &&
-           (pool->lease_room == NULL || pool->lease_room->is_left(pool->lease_room));
+    return server->leases.n < server->pool->config->server_leases && mr_pool_has_room(server->pool);
 }
 
-/* Tries to serve the lease; false when all connections are taken. */
+static void serve_line(struct mr_server *server);
+
+/* The next in the queue may open another. */
+static void on_lost(struct mr_server *server)
+{
+    server->leases.n--;
+    serve_line(server);
+}
+
+static const struct mr_backend_user LEASE = {.kind = MR_BACKEND_LEASE, .on_lost = on_lost};
+
+/* Tries to give the lease a connection. False if all are taken. */
 static bool serve(struct mr_lease *lease)
 {
     struct mr_server *server = lease->server;
@@ -69,19 +79,16 @@ static bool serve(struct mr_lease *lease)
     if (b == NULL && !is_room(server)) {
         if (mr_list_empty(&server->leases.spare))
             return false;
-        mr_backend_drop(of_spare(server->leases.spare.next)); /* of another kind: makes room */
+        mr_backend_drop(of_spare(server->leases.spare.next)); /* of another lane: makes room */
         return false;
     }
     if (b != NULL) {
         take_over(lease, b);
         return true;
     }
-    lease->refusal = mr_server_connect(server, &lease->backend, lease->lane, MR_BACKEND_LEASE);
-    if (lease->refusal == NULL) {
+    lease->refusal = mr_server_connect(server, &lease->backend, lease->lane, &LEASE);
+    if (lease->refusal == NULL)
         server->leases.n++;
-        if (server->pool->lease_room != NULL)
-            server->pool->lease_room->n++;
-    }
     return true;
 }
 
@@ -139,7 +146,7 @@ bool mr_lease_take(struct mr_lease *lease, struct mr_server *server, uint8_t lan
     return false;
 }
 
-/* Connections have become free, or may be made. */
+/* Serves the wait queue after connections became free, or may be opened. */
 static void serve_line(struct mr_server *server)
 {
     while (!mr_list_empty(&server->leases.waiting)) {
@@ -149,14 +156,6 @@ static void serve_line(struct mr_server *server)
         leave_line(lease);
         lease->on_turn(lease);
     }
-}
-
-void mr_leases_lost(struct mr_server *server)
-{
-    server->leases.n--;
-    if (server->pool->lease_room != NULL)
-        server->pool->lease_room->n--;
-    serve_line(server);
 }
 
 void mr_leases_refuse(struct mr_server *server, const char *reason)
@@ -178,7 +177,7 @@ void mr_leases_init(struct mr_server *server)
 const char *mr_lease_send(struct mr_lease *lease, struct mr_call *call, struct mr_slice request)
 {
     if (lease->backend == NULL)
-        return "the server connection of this client is lost";
+        return "the client's server connection was lost";
     return mr_backend_send(lease->backend, call, request);
 }
 
@@ -198,11 +197,11 @@ static void on_reset(struct mr_call *call, const char *bytes, size_t len, bool d
     serve_line(b->server);
 }
 
-/* The connection is closed with it. */
+/* It may be a mere time-out, but the state of the connection is not known any more. */
 static void on_reset_failed(struct mr_call *call, const char *reason)
 {
-    (void)call;
     (void)reason;
+    mr_backend_drop(MR_CONTAINER_OF(call, struct mr_backend, reset));
 }
 
 static void reset(struct mr_backend *b)
@@ -225,8 +224,9 @@ void mr_lease_end(struct mr_lease *lease, enum mr_lease_state state)
     lease->refusal = NULL;
     if (b == NULL)
         return;
-    mr_backend_rehome(b, NULL); /* the lease's memory is its owner's again */
-    if (state == MR_LEASE_SPOILT || b->retired || !mr_backend_idle(b) || server->pool->closing) {
+    mr_backend_rehome(b, NULL); /* the owner may now free the lease */
+    if (state == MR_LEASE_SPOILT || b->retired || b->unblocked || !mr_backend_idle(b) ||
+        server->pool->closing) {
         mr_backend_drop(b);
     } else if (state == MR_LEASE_USED) {
         reset(b);
@@ -238,52 +238,118 @@ void mr_lease_end(struct mr_lease *lease, enum mr_lease_state state)
     }
 }
 
-/* ---- ending what blocks on it ---- */
+/* ---- requests of our own ---- */
 
-struct nudge {
+struct errand {
     struct mr_call call;
     struct mr_slab *slab;
+    struct mr_backend *backend; /* closed unless the reply is good; or NULL */
 };
 
-static void free_nudge(struct mr_call *call)
+static struct errand *new_errand(struct mr_slab *slab, const struct mr_call_ops *ops)
 {
-    struct nudge *n = MR_CONTAINER_OF(call, struct nudge, call);
+    struct errand *e = mr_slab_get_zeroed(slab, sizeof(*e));
 
-    mr_slab_put(n->slab, n, sizeof(*n));
+    e->slab = slab;
+    e->call.ops = ops;
+    e->call.class = MR_CLASS_OTHER;
+    return e;
 }
 
-static void on_nudge_answered(struct mr_call *call, const char *bytes, size_t len, bool done)
+static void free_errand(struct mr_call *call)
 {
-    (void)bytes;
-    (void)len;
-    if (done)
-        free_nudge(call);
+    struct errand *e = MR_CONTAINER_OF(call, struct errand, call);
+
+    mr_slab_put(e->slab, e, sizeof(*e));
 }
 
-static void on_nudge_failed(struct mr_call *call, const char *reason)
+static void on_errand_done(struct mr_call *call, const char *bytes, size_t len, bool done)
 {
+    struct mr_backend *b = MR_CONTAINER_OF(call, struct errand, call)->backend;
+
+    if (!done)
+        return;
+    free_errand(call);
+    if (b == NULL || !protocol_of(b->server)->lease.is_error((struct mr_slice){bytes, len}))
+        return;
+    b->refused = "the server refuses a request that must precede this one";
+    mr_backend_drop(b);
+}
+
+static void on_errand_failed(struct mr_call *call, const char *reason)
+{
+    struct mr_backend *b = MR_CONTAINER_OF(call, struct errand, call)->backend;
+
     (void)reason;
-    free_nudge(call);
+    free_errand(call);
+    if (b != NULL)
+        mr_backend_drop(b);
 }
 
-bool mr_lease_unblock(struct mr_lease *lease)
+static const struct mr_call_ops ERRAND = {.on_reply = on_errand_done, .on_fail = on_errand_failed};
+
+/* Takes the bytes. If the reply is an error the connection is closed. */
+static bool send_errand(struct mr_backend *b, struct mr_slab *slab, struct mr_buf *request)
 {
-    static const struct mr_call_ops OPS = {.on_reply = on_nudge_answered,
-                                           .on_fail = on_nudge_failed};
+    struct errand *e = new_errand(slab, &ERRAND);
+
+    e->backend = b;
+    const bool sent = mr_backend_send(b, &e->call, mr_buf_slice(request)) == NULL;
+    mr_buf_clear(request, slab);
+    if (!sent)
+        free_errand(&e->call);
+    return sent;
+}
+
+bool mr_lease_change_lane(struct mr_lease *lease, uint8_t lane)
+{
+    struct mr_backend *b = lease->backend;
+
+    if (b == NULL || b->state != MR_BACKEND_READY)
+        return false;
+    const struct mr_proto_options *options = &lease->server->pool->config->options;
     struct mr_slab *slab = &lease->server->pool->loop->slab;
+    while (b->lane != lane) {
+        struct mr_buf request = {0};
+        const uint8_t next =
+            protocol_of(lease->server)->lease.change_lane(options, b->lane, lane, slab, &request);
+        if (!send_errand(b, slab, &request))
+            return false;
+        mr_backend_set_lane(b, next);
+    }
+    lease->lane = lane;
+    return true;
+}
+
+bool mr_lease_mark(struct mr_lease *lease)
+{
+    const struct mr_pool *pool = lease->server->pool;
     struct mr_buf request = {0};
 
-    if (lease->backend == NULL || lease->backend->peer_id == 0)
+    if (lease->backend == NULL)
         return false;
-    struct nudge *n = mr_slab_get_zeroed(slab, sizeof(*n));
-    n->slab = slab;
-    n->call.ops = &OPS;
-    n->call.class = MR_CLASS_OTHER;
-    protocol_of(lease->server)->lease.unblock(lease->backend->peer_id, slab, &request);
+    pool->config->protocol->lease.mark(&pool->config->options, lease->lane, &pool->loop->slab,
+                                       &request);
+    return send_errand(lease->backend, &pool->loop->slab, &request);
+}
+
+/* ---- ending a blocking command ---- */
+
+bool mr_lease_unblock(struct mr_lease *lease, bool timed_out)
+{
+    struct mr_slab *slab = &lease->server->pool->loop->slab;
+    struct mr_backend *b = lease->backend;
+    struct mr_buf request = {0};
+
+    if (b == NULL || b->peer_id == 0 || b->retired) /* retired: perhaps of another server */
+        return false;
+    struct errand *e = new_errand(slab, &ERRAND);
+    protocol_of(lease->server)->lease.unblock(b->peer_id, timed_out, slab, &request);
     const bool sent =
-        mr_server_send(lease->server, lease->lane, 0, &n->call, mr_buf_slice(&request)) == NULL;
+        mr_server_send(lease->server, lease->lane, 0, &e->call, mr_buf_slice(&request)) == NULL;
     mr_buf_clear(&request, slab);
+    b->unblocked |= sent;
     if (!sent)
-        free_nudge(&n->call);
+        free_errand(&e->call);
     return sent;
 }

@@ -1,9 +1,9 @@
 /*
- * lease.h - a server connection that one client has for itself for a while: what it leaves there,
- * watched keys or a command that blocks, concerns nobody else.
+ * lease.h - a server connection dedicated to one client for a while, so that its state there
+ * (watched keys, a blocking command) affects nobody else.
  *
- * Connections without a user are kept and given to the next one. Each server has at most
- * `server_leases` in each worker; who comes when all are taken waits in line, for `lease_timeout`.
+ * Unused connections are kept and given to the next client. Each worker has at most `server_leases`
+ * per server. When all are taken, clients queue for up to `lease_timeout`.
  */
 #pragma once
 
@@ -14,61 +14,66 @@
 struct mr_backend;
 
 struct mr_lease {
-    struct mr_server *server;   /* NULL: nothing is leased nor waited for */
-    struct mr_backend *backend; /* NULL while it is waited for, and once the connection is lost */
-    struct mr_list waiting;     /* in the server's line */
-    uint64_t since_us;          /* loop time when it joined the line */
+    struct mr_server *server;   /* NULL: neither leased nor waiting */
+    struct mr_backend *backend; /* NULL while waiting, and once the connection is lost */
+    struct mr_list waiting;     /* in the server's wait queue */
+    uint64_t since_us;          /* loop time when it joined the queue */
     uint8_t lane;
-    const char *refusal; /* why it was not had; NULL */
-    /** It no longer waits: `backend` is set, or `refusal`. Never inside mr_lease_take. */
+    const char *refusal; /* why there is no connection, or NULL */
+    /** The wait is over: `backend` or `refusal` is set. Never called inside mr_lease_take. */
     void (*on_turn)(struct mr_lease *lease);
 };
 
-/** Descriptors for leased connections, shared by all pools of a worker. */
-struct mr_lease_room {
-    uint32_t n; /* leased connections, those without a user included */
-    bool (*is_left)(const struct mr_lease_room *room);
-};
-
 /**
- * Leases a connection; zeroed but for on_turn. A connection that is still being made counts as had.
- * @return true when it was had, or refused, at once; false: on_turn will come
+ * Requests a connection. The lease must be zeroed but for on_turn. The connection may still be
+ * connecting when it is granted.
+ * @return true if granted or refused at once; false if on_turn will be called
  */
 bool mr_lease_take(struct mr_lease *lease, struct mr_server *server, uint8_t lane);
 
-/** True while the connection can be used. */
+/** True while the connection is usable. */
 static inline bool mr_lease_holds(const struct mr_lease *lease)
 {
     return lease->backend != NULL;
 }
 
-/** Queues a request, see mr_server_send; fails when the connection is lost. */
+/** Queues a request, see mr_server_send. Fails if the connection is lost. */
 const char *mr_lease_send(struct mr_lease *lease, struct mr_call *call, struct mr_slice request);
 
-/** What its user has left on a connection. */
+/** State that a user leaves on a connection. */
 enum mr_lease_state {
-    MR_LEASE_CLEAN, /* nothing */
-    MR_LEASE_USED,  /* what mr_proto.lease.reset takes away */
-    MR_LEASE_SPOILT /* a request in flight, or nobody knows: it is closed, what is in flight fails
-                     */
+    MR_LEASE_CLEAN, /* none */
+    MR_LEASE_USED,  /* state that mr_proto.lease.reset clears */
+    MR_LEASE_SPOILT /* a request in flight, or unknown state: the connection is closed and its
+                       requests fail */
 };
 
-/** Gives the connection, or the place in the line, back. Fine when nothing is leased. */
+/** Returns the connection, or leaves the queue. Does nothing if nothing is leased. */
 void mr_lease_end(struct mr_lease *lease, enum mr_lease_state state);
 
 /**
- * Asks the server to end the command that blocks on the connection, with an error that
- * mr_proto.lease.is_unblocked tells. @return false when the server has not said how it calls the
- * connection, or cannot be asked
+ * Asks the server to end the blocking command: as by a time-out, or with an error that is judged
+ * as MR_REPLY_RETRY.
+ * @return false if the connection's id is unknown or the server cannot be asked
  */
-bool mr_lease_unblock(struct mr_lease *lease);
+bool mr_lease_unblock(struct mr_lease *lease, bool timed_out);
 
-/* ---- for the other files of upstream/ ---- */
+/**
+ * Moves the connection to another lane, keeping its user's state. No request may be in flight. If
+ * the server refuses, the connection is closed.
+ * @return false if it is not possible
+ */
+bool mr_lease_change_lane(struct mr_lease *lease, uint8_t lane);
+
+/**
+ * Sends mr_proto.lease.mark. If the server refuses it, the connection is closed, and what follows
+ * fails. @return false if it cannot be sent
+ */
+bool mr_lease_mark(struct mr_lease *lease);
+
+/* ---- for the rest of upstream/ ---- */
 
 void mr_leases_init(struct mr_server *server);
 
-/** A leased connection has closed: the next in line may have another one. */
-void mr_leases_lost(struct mr_server *server);
-
-/** Nobody gets one any more: who waits is refused, spare connections close. */
+/** Refuses everybody in the queue. */
 void mr_leases_refuse(struct mr_server *server, const char *reason);

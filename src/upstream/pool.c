@@ -1,74 +1,13 @@
-/* pool.c - the servers of a pool, and which of them are in service. */
+/* pool.c - the servers of a pool, from the beginning to the end. */
 #include "upstream/pool.h"
 
+#include "upstream/again.h"
 #include "upstream/backend.h"
 #include "upstream/lease.h"
 #include "upstream/prober.h"
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
-
-const char *mr_pool_reason(int error)
-{
-    const char *text = error == 0 ? "unknown" : strerrordesc_np(error);
-
-    return text != NULL ? text : "unknown";
-}
-
-/* ---- which servers are in service ---- */
-
-static void count_ejected(struct mr_pool *pool)
-{
-    pool->ring_changes = mr_health_ring_changes(pool->servers[0].health);
-    pool->n_ejected = 0;
-    pool->retry_us = UINT64_MAX;
-    for (uint32_t i = 0; i < pool->n_servers; i++) {
-        const struct mr_server *s = &pool->servers[i];
-        if (!mr_health_ejected(s->health))
-            continue;
-        pool->n_ejected++;
-        /* where servers are probed, the ticks of the prober look, and not each request */
-        if (pool->config->health_checks == MR_HEALTH_OFF && mr_server_back_us(s) < pool->retry_us)
-            pool->retry_us = mr_server_back_us(s);
-    }
-    if (pool->n_ejected > 0)
-        mr_prober_start(pool); /* whoever ejected it may be gone before it is back */
-}
-
-/* What any worker has ejected or taken back; true when there was something. */
-static bool follow_changes(struct mr_pool *pool)
-{
-    if (MR_LIKELY(mr_health_ring_changes(pool->servers[0].health) == pool->ring_changes))
-        return false;
-    count_ejected(pool);
-    pool->topology->changed(pool);
-    return true;
-}
-
-static void restore(struct mr_pool *pool)
-{
-    for (uint32_t i = 0; i < pool->n_servers; i++)
-        mr_server_restore(&pool->servers[i]);
-    (void)follow_changes(pool);
-}
-
-void mr_pool_refresh(struct mr_pool *pool)
-{
-    const bool news = follow_changes(pool); /* perhaps old ones, in a worker that had no requests */
-
-    if (MR_UNLIKELY(pool->n_ejected > 0) && (news || pool->loop->now_us > pool->retry_us))
-        restore(pool);
-}
-
-void mr_pool_look_around(struct mr_pool *pool)
-{
-    (void)follow_changes(pool);
-    if (pool->n_ejected > 0)
-        restore(pool);
-    if (pool->topology->look_around != NULL)
-        pool->topology->look_around(pool);
-}
 
 /* ---- lanes ---- */
 
@@ -77,10 +16,12 @@ enum mr_lane_state mr_pool_lane_state(struct mr_pool *pool, uint8_t lane)
     bool refused = false, unknown = false, spoken = false;
 
     for (uint32_t i = 0; i < pool->n_servers; i++) {
+        if (!mr_server_is_known(&pool->servers[i]) || pool->servers[i].config->is_sentinel)
+            continue;
         const enum mr_lane_state state = mr_server_lane_state(&pool->servers[i], lane);
         refused |= state == MR_LANE_REFUSED;
         unknown |= state == MR_LANE_UNKNOWN;
-        spoken |= pool->servers[i].lanes[lane].spoken;
+        spoken |= mr_server_lane(&pool->servers[i], lane)->spoken;
     }
     if (refused)
         return MR_LANE_REFUSED;
@@ -90,15 +31,32 @@ enum mr_lane_state mr_pool_lane_state(struct mr_pool *pool, uint8_t lane)
     return MR_LANE_UNKNOWN;
 }
 
-void mr_pool_lane_known(struct mr_pool *pool)
+enum mr_lane_state mr_pool_any_lane_state(struct mr_pool *pool, uint8_t lane)
 {
-    if (!pool->lane_awaited)
-        return;
-    pool->lane_awaited = false;
-    pool->on_lane_known(pool);
+    enum mr_lane_state state = MR_LANE_USABLE;
+    uint32_t i = 0;
+
+    while (i < pool->n_servers && !pool->servers[i].lanes[0]->spoken)
+        i++;
+    if (i < pool->n_servers) /* rather one that has answered */
+        state = mr_server_lane_state(&pool->servers[i], lane);
+    else
+        for (i = 0; i < pool->n_servers && state != MR_LANE_UNKNOWN; i++)
+            if (mr_server_is_known(&pool->servers[i]))
+                state = mr_server_lane_state(&pool->servers[i], lane);
+    pool->lane_awaited |= state == MR_LANE_UNKNOWN;
+    return state;
 }
 
 /* ---- its life ---- */
+
+static void start(struct mr_pool *pool)
+{
+    mr_pool_probe(pool, true);
+    if (pool->topology->start != NULL)
+        pool->topology->start(pool);
+    mr_feeds_start(pool);
+}
 
 static void init_server(struct mr_pool *pool, uint32_t i, const struct mr_pool_setup *setup)
 {
@@ -107,6 +65,8 @@ static void init_server(struct mr_pool *pool, uint32_t i, const struct mr_pool_s
     s->pool = pool;
     s->index = i;
     s->config = &pool->config->servers.at[i];
+    s->name = s->config->name;
+    s->options = s->config->is_sentinel ? &pool->config->sentinel_options : &pool->config->options;
     s->metrics = &setup->server_metrics[i];
     s->health = setup->health != NULL ? &setup->health[i] : &pool->own_health[i];
     s->addr = s->config->addr;
@@ -114,9 +74,9 @@ static void init_server(struct mr_pool *pool, uint32_t i, const struct mr_pool_s
         s->addr = setup->addresses[i];
     mr_list_init(&s->backends);
     mr_leases_init(s);
-    s->slots = calloc((size_t)pool->config->server_connections * pool->config->protocol->lanes,
-                      sizeof(struct mr_backend *));
-    MR_CHECK(s->slots != NULL);
+    s->lanes = calloc(pool->n_lanes, sizeof(*s->lanes));
+    MR_CHECK(s->lanes != NULL);
+    (void)mr_server_lane(s, 0);
 }
 
 void mr_pool_init(struct mr_pool *pool, const struct mr_pool_setup *setup)
@@ -126,8 +86,14 @@ void mr_pool_init(struct mr_pool *pool, const struct mr_pool_setup *setup)
                              .topology = mr_topology_of(setup->config),
                              .metrics = setup->metrics,
                              .process = setup->process,
-                             .lease_room = setup->lease_room,
-                             .n_servers = setup->config->servers.n};
+                             .extra_room = setup->extra_room,
+                             .nodes = setup->nodes,
+                             .n_groups = setup->config->servers.n,
+                             .n_servers = setup->config->servers.n,
+                             .n_lanes =
+                                 mr_proto_lanes(setup->config->protocol, &setup->config->options)};
+    mr_agains_init(pool);
+    mr_prober_init(pool);
     pool->servers = calloc(pool->n_servers, sizeof(*pool->servers));
     MR_CHECK(pool->servers != NULL);
     if (setup->health == NULL)
@@ -135,18 +101,23 @@ void mr_pool_init(struct mr_pool *pool, const struct mr_pool_setup *setup)
     MR_CHECK(setup->health != NULL || pool->own_health != NULL);
     for (uint32_t i = 0; i < pool->n_servers; i++)
         init_server(pool, i, setup);
-    count_ejected(pool);
+    mr_pool_count_ejected(pool);
     pool->topology->init(pool);
+    mr_pool_plan_walk(pool);
     for (uint32_t i = 0; i < pool->n_servers && pool->config->preconnect; i++)
         mr_server_preconnect(&pool->servers[i]);
-    mr_prober_start(pool);
-    mr_pool_look_around(pool); /* what others know already */
+    start(pool);
+    mr_pool_look_around(pool); /* takes over what other workers know */
 }
 
 void mr_pool_close(struct mr_pool *pool)
 {
     pool->closing = true;
     mr_prober_stop(pool);
+    mr_feeds_stop(pool);
+    mr_agains_refuse(pool, mr_pool_reason(ECONNRESET));
+    if (pool->topology->stop != NULL)
+        pool->topology->stop(pool);
     for (uint32_t i = 0; i < pool->n_servers; i++) {
         struct mr_backend *b = NULL;
         mr_leases_refuse(&pool->servers[i], mr_pool_reason(ECONNRESET));
@@ -160,11 +131,13 @@ void mr_pool_reopen(struct mr_pool *pool)
     if (!pool->closing)
         return;
     pool->closing = false;
-    mr_prober_start(pool);
+    start(pool);
 }
 
 bool mr_pool_quiet(const struct mr_pool *pool)
 {
+    if (!mr_list_empty(&pool->waiting))
+        return false;
     for (uint32_t i = 0; i < pool->n_servers; i++) {
         struct mr_backend *b = NULL;
         while ((b = mr_backend_next(&pool->servers[i], b)) != NULL)
@@ -178,9 +151,16 @@ void mr_pool_fini(struct mr_pool *pool)
 {
     for (uint32_t i = 0; i < pool->n_servers; i++) {
         MR_CHECK(mr_list_empty(&pool->servers[i].backends));
-        free(pool->servers[i].slots);
+        for (uint32_t lane = 0; lane < pool->n_lanes; lane++) {
+            if (pool->servers[i].lanes[lane] != NULL)
+                mr_timer_cancel(&pool->servers[i].lanes[lane]->idle);
+            free(pool->servers[i].lanes[lane]);
+        }
+        free(pool->servers[i].lanes);
     }
+    mr_feeds_fini(pool);
     pool->topology->fini(pool);
+    mr_walk_fini(&pool->walk);
     free(pool->own_health);
     free(pool->servers);
 }

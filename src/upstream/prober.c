@@ -1,4 +1,4 @@
-/* prober.c - asks servers whether they are well, one worker for each server. */
+/* prober.c - probes servers; each server is probed by one worker. */
 #include "upstream/prober.h"
 
 #include "core/log.h"
@@ -9,8 +9,7 @@
 #include <stddef.h>
 #include <unistd.h>
 
-#define TICKS       4u /* of the timer in the time between two probes */
-#define TICK_MIN_MS 20u
+static const struct mr_backend_user PROBER = {.kind = MR_BACKEND_PROBE};
 
 static uint64_t now_us(const struct mr_server *server)
 {
@@ -21,13 +20,14 @@ static bool wants_probes(const struct mr_server *server)
 {
     const struct mr_pool_config *config = server->pool->config;
 
-    if (config->health_checks == MR_HEALTH_OFF)
+    if (config->health_checks == MR_HEALTH_OFF || !mr_server_is_known(server))
         return false;
     return config->health_checks == MR_HEALTH_ALWAYS || server->pool->topology->probes ||
-           mr_health_ejected(server->health) || mr_health_load(&server->health->failures) > 0;
+           config->read_from == MR_READ_NEAREST || mr_health_ejected(server->health) ||
+           mr_health_load(&server->health->failures) > 0;
 }
 
-/* Whoever probes a server goes on with it; another takes over from one that has stopped. */
+/* A server's prober keeps probing it. Another worker takes over when it stops. */
 static bool is_mine(struct mr_server *server)
 {
     struct mr_health *h = server->health;
@@ -56,10 +56,10 @@ static void change_state(struct mr_server *server, enum mr_health_state state, c
     mr_health_store(&h->state, state);
     if (state == MR_HEALTH_DOWN)
         mr_log_limited(MR_LOG_WARN, "server_down pool=%s server=%s reason=\"%s\"",
-                       server->pool->config->name, server->config->name, why);
+                       server->pool->config->name, server->name, why);
     else if (before == MR_HEALTH_DOWN)
         mr_log_limited(MR_LOG_NOTICE, "server_up pool=%s server=%s", server->pool->config->name,
-                       server->config->name);
+                       server->name);
 }
 
 static void probe_failed(struct mr_server *server, const char *why)
@@ -78,9 +78,11 @@ static void on_reply(struct mr_call *call, const char *bytes, size_t len, bool d
     struct mr_probe found = {0};
 
     if (!done)
-        return; /* the reply to a probe is short; of a longer one, the end is judged */
+        return; /* replies to probes are short; of a longer one only the end is checked */
     server->probing = false;
-    const char *wrong = pool->config->protocol->check_probe((struct mr_slice){bytes, len}, &found);
+    const struct mr_proto_server *proto = &pool->config->protocol->server;
+    const char *wrong =
+        proto->probe == NULL ? NULL : proto->check_probe((struct mr_slice){bytes, len}, &found);
     if (wrong != NULL) {
         probe_failed(server, wrong);
         return;
@@ -113,17 +115,19 @@ static void begin_probe(struct mr_server *server)
         const int error = server->addr.len == 0
                               ? EHOSTDOWN
                               : mr_backend_connect(&server->prober, server,
-                                                   mr_server_probe_lane(server), MR_BACKEND_PROBE);
+                                                   mr_server_probe_lane(server), &PROBER);
         if (error != 0) {
-            probe_failed(server, mr_pool_reason(error));
+            if (!mr_health_is_shortage(error)) /* else the next probe finds out */
+                probe_failed(server, mr_pool_reason(error));
             return;
         }
     }
     server->probe = (struct mr_call){.ops = &CALL_OPS, .class = MR_CLASS_OTHER};
     server->probing = true;
     server->probe_since_us = now_us(server);
-    /* in the dialect of the connection: clients may have gone on to another one */
-    config->protocol->probe(&config->options, server->prober->lane, slab, &request);
+    /* in this connection's dialect, which may differ from the clients' */
+    if (config->protocol->server.probe != NULL)
+        config->protocol->server.probe(server->options, server->prober->lane, slab, &request);
     (void)mr_backend_send(server->prober, &server->probe, mr_buf_slice(&request));
     mr_buf_clear(&request, slab);
 }
@@ -134,7 +138,7 @@ static void look_at(struct mr_server *server)
 
     if (server->probing) {
         if (now_us(server) - server->probe_since_us >= timeout_us && server->prober != NULL)
-            mr_backend_close(server->prober, ETIMEDOUT); /* the probe fails with it */
+            mr_backend_close(server->prober, ETIMEDOUT); /* the probe fails with the connection */
     } else if (wants_probes(server) && is_mine(server)) {
         begin_probe(server);
     } else if (server->prober != NULL &&
@@ -142,13 +146,6 @@ static void look_at(struct mr_server *server)
                 mr_health_load(&server->health->prober) != (uint64_t)getpid())) {
         mr_backend_close(server->prober, 0);
     }
-}
-
-static uint32_t tick_ms(const struct mr_pool *pool)
-{
-    const uint32_t tick = pool->config->health_check_interval_ms / TICKS;
-
-    return tick > TICK_MIN_MS ? tick : TICK_MIN_MS;
 }
 
 static void on_tick(struct mr_timer *timer)
@@ -161,26 +158,13 @@ static void on_tick(struct mr_timer *timer)
     mr_pool_look_around(pool);
     for (uint32_t i = 0; i < pool->n_servers && !more; i++)
         more = wants_probes(&pool->servers[i]) || pool->servers[i].prober != NULL;
-    if (more) /* else the next failure sets it again */
-        mr_loop_timer(pool->loop, timer, tick_ms(pool));
+    if (more) /* otherwise the next failure starts it again */
+        mr_pool_probe(pool, false);
 }
 
-static void start_ticking(struct mr_pool *pool, uint32_t delay_ms)
+void mr_prober_init(struct mr_pool *pool)
 {
     pool->probe_timer.fire = on_tick;
-    if (pool->config->health_checks != MR_HEALTH_OFF && !pool->closing &&
-        !mr_timer_is_set(&pool->probe_timer))
-        mr_loop_timer(pool->loop, &pool->probe_timer, delay_ms);
-}
-
-void mr_prober_start(struct mr_pool *pool)
-{
-    start_ticking(pool, 0);
-}
-
-void mr_prober_wake(struct mr_pool *pool)
-{
-    start_ticking(pool, tick_ms(pool));
 }
 
 void mr_prober_stop(struct mr_pool *pool)

@@ -6,9 +6,9 @@
 #include <stdlib.h>
 
 struct replicas {
-    struct mr_server *master; /* NULL while none is known */
-    uint32_t turn;            /* where the choice among equals goes on */
-    struct mr_shards *by_key; /* Meitu's way of choosing; NULL where it is not wanted */
+    struct mr_server *master; /* NULL while unknown */
+    uint32_t turn;            /* position in the rotation among equals */
+    struct mr_shards *by_key; /* for `meitu_compat`, which selects replicas by key; else NULL */
 };
 
 static struct replicas *of(const struct mr_pool *pool)
@@ -40,7 +40,7 @@ static void changed(struct mr_pool *pool)
         mr_shards_rebuild(of(pool)->by_key, of(pool)->master);
 }
 
-/* ---- who takes a request ---- */
+/* ---- routing ---- */
 
 static bool is_well(const struct mr_server *s)
 {
@@ -55,7 +55,7 @@ static bool can_read(const struct mr_server *s, const struct mr_server *avoid)
 
     if (s == of(s->pool)->master || s == avoid || !is_well(s))
         return false;
-    if (mr_health_load(&h->role) == MR_ROLE_MASTER) /* of something else */
+    if (mr_health_load(&h->role) == MR_ROLE_MASTER) /* not a replica */
         return !config->follow_roles;
     return max_us == 0 || mr_health_load(&h->role) == MR_ROLE_UNKNOWN ||
            (mr_health_load(&h->link) != 0 && mr_health_load(&h->lag_us) <= max_us);
@@ -66,7 +66,7 @@ static uint64_t waiting_at(const struct mr_server *s)
     return s->metrics->in_queue + s->metrics->out_queue;
 }
 
-/* The replica with the fewest requests of this worker; those with equally few by turns. */
+/* The replica with the fewest requests of this worker in flight; equal ones take turns. */
 static struct mr_server *least_loaded(struct mr_pool *pool, const struct mr_server *avoid)
 {
     const uint32_t first = of(pool)->turn;
@@ -84,7 +84,7 @@ static struct mr_server *least_loaded(struct mr_pool *pool, const struct mr_serv
     return best;
 }
 
-/* By the time that probes take; what was never probed is far. */
+/* By the duration of probes. Servers never probed come last. */
 static struct mr_server *nearest(const struct mr_pool *pool, const struct mr_server *avoid)
 {
     uint64_t least = UINT64_MAX;
@@ -116,27 +116,29 @@ static struct mr_server *replica(struct mr_pool *pool, struct mr_slice key,
 
 static struct mr_target master(const struct mr_pool *pool)
 {
-    return (struct mr_target){of(pool)->master, "no master is known"};
+    if (of(pool)->master == NULL)
+        return (struct mr_target){.reason = "no master is known"};
+    return (struct mr_target){.server = of(pool)->master};
 }
 
 static struct mr_target route(struct mr_pool *pool, struct mr_slice key, unsigned intent,
                               const struct mr_server *avoid)
 {
     const struct mr_pool_config *config = pool->config;
-    struct mr_target to;
 
     if (intent & MR_TO_MASTER || (config->read_from == MR_READ_MASTER && !config->meitu_compat))
         return master(pool);
-    to.server = replica(pool, key, avoid);
-    if (to.server == NULL && config->read_fallback != MR_FALLBACK_NONE)
+    struct mr_server *server = replica(pool, key, avoid);
+    if (server == NULL && (config->read_fallback != MR_FALLBACK_NONE || of(pool)->master == NULL))
         return master(pool);
-    to.reason = of(pool)->master != NULL ? mr_pool_reason(ECONNREFUSED) : "no master is known";
-    return to;
+    if (server == NULL)
+        return (struct mr_target){.reason = mr_pool_reason(ECONNREFUSED)};
+    return (struct mr_target){.server = server};
 }
 
-/* ---- what probes find ---- */
+/* ---- results of probes ---- */
 
-/* Where a master's stream of changes stood, at distances that make the samples reach far enough. */
+/* Records a master's replication offset, at intervals that let the samples cover the lag limit. */
 static void take_sample(struct mr_server *server, uint64_t offset)
 {
     struct mr_health *h = server->health;
@@ -152,7 +154,7 @@ static void take_sample(struct mr_server *server, uint64_t offset)
     mr_health_store(&h->n_samples, n + 1);
 }
 
-/* How long ago the master had as much as the replica has now. */
+/* How long ago the master had the offset that the replica has now. */
 static uint64_t lag_of(const struct mr_server *server, uint64_t offset)
 {
     const struct mr_server *from = of(server->pool)->master;
@@ -165,8 +167,7 @@ static uint64_t lag_of(const struct mr_server *server, uint64_t offset)
     const uint64_t n = mr_health_load(&h->n_samples);
     for (uint64_t i = 0; i < n && i < MR_LAG_SAMPLES; i++) {
         const struct mr_lag_sample *s = &h->samples[(n - 1 - i) % MR_LAG_SAMPLES];
-        if (mr_health_load(&s->offset) <=
-            offset) /* it had this; and if it is the last one, it has all */
+        if (mr_health_load(&s->offset) <= offset) /* with the latest sample, it has everything */
             return i == 0 ? 0 : now - mr_health_load(&s->at_us);
         at = mr_health_load(&s->at_us);
     }
@@ -178,7 +179,7 @@ static enum mr_role configured_role(const struct mr_pool_config *config, uint32_
     return server == config->master ? MR_ROLE_MASTER : MR_ROLE_REPLICA;
 }
 
-/* What a server says of itself, against what the configuration says of it. */
+/* Compares the role that a server reports with the configured one. */
 static void check_role(struct mr_server *server, enum mr_role role)
 {
     const struct mr_pool *pool = server->pool;
@@ -189,7 +190,7 @@ static void check_role(struct mr_server *server, enum mr_role role)
     mr_health_store(&server->health->role, role);
     if (!pool->config->follow_roles && role != MR_ROLE_UNKNOWN && role != wanted)
         mr_log(MR_LOG_ERR, "server_role_wrong pool=%s server=%s configured=%s found=%s",
-               pool->config->name, server->config->name, mr_role_name(wanted), mr_role_name(role));
+               pool->config->name, server->name, mr_role_name(wanted), mr_role_name(role));
 }
 
 static void probed(struct mr_server *server, const struct mr_probe *found)
@@ -203,7 +204,7 @@ static void probed(struct mr_server *server, const struct mr_probe *found)
     mr_health_store(&h->lag_us, found->role == MR_ROLE_REPLICA ? lag_of(server, found->offset) : 0);
 }
 
-/* Where roles are followed, the server that says it is the master becomes it. */
+/* With `follow_roles`, the server that reports the master role becomes the master. */
 static void look_around(struct mr_pool *pool)
 {
     struct replicas *r = of(pool);
@@ -217,18 +218,19 @@ static void look_around(struct mr_pool *pool)
             mr_health_load(&s->health->role) != MR_ROLE_MASTER)
             continue;
         if (s == r->master)
-            return; /* it still is, whatever others say */
+            return; /* unchanged, even if others claim the role */
         found = s;
     }
     if (found == NULL)
         return;
     mr_log(MR_LOG_NOTICE, "master_changed pool=%s old=%s new=%s", pool->config->name,
-           r->master == NULL ? "none" : r->master->config->name, found->config->name);
+           r->master == NULL ? "none" : r->master->name, found->name);
     r->master = found;
-    changed(pool); /* keys are spread over the others */
+    pool->map_changes++;
+    changed(pool); /* the ring has the other servers */
 }
 
-/* A master cannot be replaced by another server, so it is never ejected. */
+/* Nothing can stand in for the master, so it is never ejected. */
 static bool may_eject(const struct mr_server *server)
 {
     return server != of(server->pool)->master;
@@ -238,6 +240,7 @@ const struct mr_topology_ops MR_TOPOLOGY_REPLICATED = {
     .name = "replicated",
     .keys_together = true,
     .elsewhere = true,
+    .has_roles = true,
     .probes = true,
     .init = init,
     .fini = fini,

@@ -1,193 +1,148 @@
-/* server.c - one server of a pool: its connections, failures and ejection. */
+/* server.c - one server of a pool: its connections. */
 #include "upstream/server.h"
 
-#include "core/clock.h"
 #include "core/log.h"
 #include "upstream/backend.h"
 #include "upstream/pool.h"
-#include "upstream/prober.h"
 
 #include <errno.h>
 
-#define REFUSED_WAIT_US 200000u /* before a dialect that a server did not speak is tried again */
+#define LANE_IDLE_MS  60000u /* idle connections to on-demand databases are closed */
+#define SHORT_WAIT_US 20000u /* delay after our own machine could not connect */
 
-/* ---- failures ---- */
+static const struct mr_backend_user SHARED = {.kind = MR_BACKEND_SHARED};
 
-static bool can_be_ejected(const struct mr_server *server)
+static bool is_unused(const struct mr_backend *b, uint64_t now)
+{
+    return b->state == MR_BACKEND_READY && mr_backend_idle(b) &&
+           now - b->read_us >= LANE_IDLE_MS * UINT64_C(1000);
+}
+
+static void close_unused(struct mr_timer *timer)
+{
+    struct mr_lane *l = MR_CONTAINER_OF(timer, struct mr_lane, idle);
+    const struct mr_pool *pool = l->server->pool;
+    bool any = false;
+
+    for (uint32_t i = 0; i < pool->config->server_connections; i++) {
+        struct mr_backend *b = l->slots[i];
+        if (b != NULL && is_unused(b, pool->loop->now_us))
+            mr_backend_drop(b);
+        any |= l->slots[i] != NULL;
+    }
+    if (any)
+        mr_loop_timer(pool->loop, timer, LANE_IDLE_MS);
+}
+
+/* Why not to connect now, or NULL. */
+static const char *why_not_now(struct mr_server *server)
 {
     const struct mr_pool *pool = server->pool;
 
-    return pool->config->auto_eject_hosts && pool->topology->may_eject(server);
+    if (MR_UNLIKELY(pool->loop->now_us < server->short_until_us))
+        return mr_pool_reason(server->shortage);
+    /* an ejection is its own back-off */
+    const int error = mr_server_can_be_ejected(server)
+                          ? 0
+                          : mr_health_may_connect(server->health, pool->loop->now_us);
+    if (error != 0)
+        return mr_pool_reason(error);
+    if (server->addr.len > 0)
+        return NULL;
+    mr_server_failed(server, EHOSTDOWN, MR_FAILURE_SILENT);
+    return mr_pool_reason(EHOSTDOWN);
 }
 
-static struct mr_health *first_of(const struct mr_server *server)
+/* Connecting failed at once. Returns the reason. */
+static const char *not_connected(struct mr_server *server, int error)
 {
-    return server->pool->servers[0].health;
+    const struct mr_pool *pool = server->pool;
+
+    mr_log_limited(MR_LOG_WARN, "server_connect_failed pool=%s server=%s addr=%s reason=\"%s\"",
+                   pool->config->name, server->name, server->addr.text, mr_pool_reason(error));
+    server->metrics->server_err++;
+    if (mr_health_is_shortage(error)) {
+        server->shortage = error;
+        server->short_until_us = pool->loop->now_us + SHORT_WAIT_US;
+    }
+    mr_server_failed(server, error, MR_FAILURE_SILENT);
+    return mr_pool_reason(error);
 }
 
-static void eject(struct mr_server *server)
+const char *mr_server_dial(struct mr_server *server, struct mr_stream *s,
+                           const struct mr_stream_ops *ops)
 {
-    struct mr_pool *pool = server->pool;
+    struct mr_error err;
 
-    if (!mr_health_eject(server->health, first_of(server), pool->loop->now_us))
-        return;
-    server->metrics->server_ejected_at = mr_clock_wall_us();
-    pool->metrics->server_ejects++;
-    mr_log_limited(MR_LOG_WARN, "server_ejected pool=%s server=%s for_ms=%u", pool->config->name,
-                   server->config->name, pool->config->server_retry_timeout_ms);
-    mr_pool_refresh(pool);
+    if (server->pool->closing)
+        return mr_pool_reason(ECONNREFUSED);
+    const char *reason = why_not_now(server);
+    if (reason != NULL)
+        return reason;
+    if (mr_stream_connect(s, server->pool->loop, ops, &server->addr, &err) != MR_OK)
+        return not_connected(server, err.sys != 0 ? err.sys : EIO);
+    return NULL;
 }
-
-void mr_server_failed(struct mr_server *server, int error, enum mr_failure failure)
-{
-    struct mr_pool *pool = server->pool;
-    const struct mr_pool_config *config = pool->config;
-    const uint32_t limit = config->server_failure_limit > 0 ? config->server_failure_limit : 1;
-
-    if (pool->closing)
-        return;
-    const uint64_t strikes = mr_health_failed(server->health, pool->loop->now_us, error, failure,
-                                              config->timeout_ms * UINT64_C(1000));
-    mr_prober_wake(pool);
-    if (strikes >= limit && can_be_ejected(server))
-        eject(server);
-}
-
-uint64_t mr_server_back_us(const struct mr_server *server)
-{
-    return mr_health_load(&server->health->ejected_us) +
-           server->pool->config->server_retry_timeout_ms * UINT64_C(1000);
-}
-
-/*
- * Whether a probe has found it well since. That none was sent for so long means that the worker
- * that ejected it has ended, and no other has had to do with it: then it is tried.
- */
-static bool is_found_well(const struct mr_server *server)
-{
-    const struct mr_pool_config *config = server->pool->config;
-    const struct mr_health *h = server->health;
-    const uint64_t probe_us =
-        (config->health_check_interval_ms + config->health_check_timeout_ms) * UINT64_C(1000);
-
-    if (mr_health_load(&h->probed_us) > mr_health_load(&h->ejected_us))
-        return mr_health_load(&h->state) == MR_HEALTH_UP;
-    return server->pool->loop->now_us >= mr_server_back_us(server) + probe_us;
-}
-
-/* Its time is over, and where servers are probed, it is found well. */
-static bool may_return(const struct mr_server *server)
-{
-    const struct mr_health *h = server->health;
-
-    if (!mr_health_ejected(h))
-        return false;
-    if (!can_be_ejected(server)) /* the configuration has changed, or it is the master now */
-        return true;
-    if (mr_server_back_us(server) >= server->pool->loop->now_us)
-        return false;
-    return server->pool->config->health_checks == MR_HEALTH_OFF || is_found_well(server);
-}
-
-void mr_server_restore(struct mr_server *server)
-{
-    if (may_return(server) && mr_health_restore(server->health, first_of(server)))
-        mr_log_limited(MR_LOG_NOTICE, "server_restored pool=%s server=%s",
-                       server->pool->config->name, server->config->name);
-}
-
-void mr_server_refused(struct mr_server *server, uint8_t lane, const char *reason)
-{
-    server->lanes[lane].spoken = false;
-    server->lanes[lane].refusal = reason;
-    server->lanes[lane].retry_us = server->pool->loop->now_us + REFUSED_WAIT_US;
-}
-
-void mr_server_greeted(struct mr_server *server, uint8_t lane)
-{
-    server->lanes[lane] = (struct mr_lane){.spoken = true};
-    mr_pool_lane_known(server->pool);
-}
-
-/* ---- connections ---- */
 
 const char *mr_server_connect(struct mr_server *server, struct mr_backend **home, uint8_t lane,
-                              enum mr_backend_kind kind)
+                              const struct mr_backend_user *user)
 {
     const struct mr_pool *pool = server->pool;
 
     if (pool->closing)
         return mr_pool_reason(ECONNREFUSED);
-    if (MR_UNLIKELY(pool->loop->now_us < server->lanes[lane].retry_us))
-        return server->lanes[lane].refusal;
-    /* being ejected is back-off enough */
-    int error =
-        can_be_ejected(server) ? 0 : mr_health_may_connect(server->health, pool->loop->now_us);
+    struct mr_lane *l = mr_server_lane(server, lane);
+    if (MR_UNLIKELY(pool->loop->now_us < l->retry_us))
+        return l->refusal;
+    if (!mr_server_plans(server, lane) && !mr_pool_has_room(pool))
+        return "no descriptor is left for a connection to this database";
+    const char *reason = why_not_now(server);
+    if (reason != NULL)
+        return reason;
+    const int error = mr_backend_connect(home, server, lane, user);
     if (error != 0)
-        return mr_pool_reason(error);
-    if (server->addr.len == 0) {
-        mr_server_failed(server, EHOSTDOWN, MR_FAILURE_SILENT);
-        return mr_pool_reason(EHOSTDOWN);
+        return not_connected(server, error);
+    if (user == &SHARED && !mr_server_plans(server, lane) && !mr_timer_is_set(&l->idle)) {
+        l->idle.fire = close_unused;
+        mr_loop_timer(pool->loop, &l->idle, LANE_IDLE_MS);
     }
-    error = mr_backend_connect(home, server, lane, kind);
-    if (error == 0)
-        return NULL;
-    mr_log_limited(MR_LOG_WARN, "server_connect_failed pool=%s server=%s addr=%s reason=\"%s\"",
-                   pool->config->name, server->config->name, server->addr.text,
-                   mr_pool_reason(error));
-    server->metrics->server_err++;
-    mr_server_failed(server, error, MR_FAILURE_SILENT);
-    return mr_pool_reason(error);
+    return NULL;
 }
 
-static const char *connect_slot(struct mr_server *server, uint32_t slot)
+const char *mr_server_connect_and_send(struct mr_server *server, uint8_t lane, uint64_t affinity,
+                                       struct mr_call *call, struct mr_slice request)
 {
-    const uint8_t lane = (uint8_t)(slot / server->pool->config->server_connections);
-
-    return mr_server_connect(server, &server->slots[slot], lane, MR_BACKEND_SHARED);
-}
-
-const char *mr_server_send(struct mr_server *server, uint8_t lane, uint64_t affinity,
-                           struct mr_call *call, struct mr_slice request)
-{
-    const uint32_t n = server->pool->config->server_connections;
-    const uint32_t slot = lane * n + (n == 1 ? 0 : (uint32_t)(affinity % n));
+    struct mr_lane *l = mr_server_lane(server, lane);
+    struct mr_backend **slot = &l->slots[affinity % l->n_slots];
 
     server->lane = lane;
-    if (MR_UNLIKELY(server->slots[slot] == NULL)) {
-        const char *error = connect_slot(server, slot);
-        if (error != NULL)
-            return error;
-    }
-    return mr_backend_send(server->slots[slot], call, request);
+    const char *error = mr_server_connect(server, slot, lane, &SHARED);
+    return error != NULL ? error : mr_backend_send(*slot, call, request);
 }
 
 enum mr_lane_state mr_server_lane_state(struct mr_server *server, uint8_t lane)
 {
-    const struct mr_lane *l = &server->lanes[lane];
-    const uint32_t slot = lane * server->pool->config->server_connections;
+    struct mr_lane *l = mr_server_lane(server, lane);
     const bool refused = l->refusal != NULL;
 
-    if (l->spoken)
+    if (l->spoken || (l->slots[0] != NULL && l->slots[0]->state == MR_BACKEND_READY))
         return MR_LANE_USABLE;
-    if (server->slots[slot] == NULL)
-        (void)connect_slot(server, slot);
+    if (l->slots[0] == NULL && !mr_health_ejected(server->health))
+        (void)mr_server_connect(server, &l->slots[0], lane, &SHARED);
     if (refused)
         return MR_LANE_REFUSED;
-    return server->slots[slot] != NULL ? MR_LANE_UNKNOWN : MR_LANE_USABLE;
-}
-
-uint8_t mr_server_probe_lane(const struct mr_server *server)
-{
-    return server->lanes[server->lane].refusal == NULL ? server->lane : 0;
+    return l->slots[0] != NULL ? MR_LANE_UNKNOWN : MR_LANE_USABLE;
 }
 
 void mr_server_preconnect(struct mr_server *server)
 {
+    if (mr_proto_is_relayed(server->pool->config->protocol))
+        return; /* a connection belongs to one client from its beginning */
     if (server->addr.len == 0)
-        return; /* mr_server_set_address comes back to it */
-    for (uint32_t slot = 0; slot < server->pool->config->server_connections; slot++)
-        if (server->slots[slot] == NULL && connect_slot(server, slot) != NULL)
+        return; /* mr_server_set_address connects later */
+    struct mr_backend **slots = mr_server_lane(server, 0)->slots;
+    for (uint32_t i = 0; i < server->pool->config->server_connections; i++)
+        if (slots[i] == NULL && mr_server_connect(server, &slots[i], 0, &SHARED) != NULL)
             return;
 }
 
@@ -198,7 +153,7 @@ void mr_server_set_address(struct mr_server *server, const struct mr_addr *addr)
     if (mr_addr_eq(&server->addr, addr))
         return;
     mr_log(MR_LOG_NOTICE, "server_address pool=%s server=%s old=%s new=%s",
-           server->pool->config->name, server->config->name,
+           server->pool->config->name, server->name,
            server->addr.len > 0 ? server->addr.text : "none", addr->text);
     server->addr = *addr;
     mr_server_answered(server);

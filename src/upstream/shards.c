@@ -1,4 +1,4 @@
-/* shards.c - keys spread over servers by a hash and a ring. */
+/* shards.c - keys distributed over servers by hash and ring. */
 #include "upstream/shards.h"
 
 #include "core/clock.h"
@@ -11,9 +11,9 @@ struct mr_shards {
     struct mr_pool *pool;
     mr_hash_fn hash;
     struct mr_ring ring;
-    struct mr_ring_member *members; /* one for each server */
+    struct mr_ring_member *members; /* one per server */
     uint32_t n_live;                /* on the ring */
-    uint32_t random;                /* state of the generator for `distribution: random` */
+    uint32_t random;                /* random number generator, for `distribution: random` */
 };
 
 struct mr_shards *mr_shards_new(struct mr_pool *pool, const struct mr_server *except)
@@ -38,7 +38,7 @@ void mr_shards_free(struct mr_shards *s)
     free(s);
 }
 
-/* With every server ejected the old ring stays, but nothing is picked from it. */
+/* If every server is ejected the old ring stays, but is not used. */
 void mr_shards_rebuild(struct mr_shards *s, const struct mr_server *except)
 {
     const struct mr_pool *pool = s->pool;
@@ -53,7 +53,7 @@ void mr_shards_rebuild(struct mr_shards *s, const struct mr_server *except)
     }
     if (s->n_live == 0)
         return;
-    /* a subset of what the configuration check has built cannot fail */
+    /* the configuration check built the full ring, so a subset cannot fail */
     MR_CHECK(mr_ring_build(&ring, pool->config->distribution, s->members, pool->n_servers, &err) ==
              MR_OK);
     mr_ring_free(&s->ring);
@@ -84,7 +84,7 @@ struct mr_server *mr_shards_pick(struct mr_shards *s, struct mr_slice key)
     return &pool->servers[mr_ring_pick(&s->ring, key.len > 0 ? s->hash(key.at, key.len) : 0, 0)];
 }
 
-/* ---- the table ---- */
+/* ---- the vtable ---- */
 
 static void init(struct mr_pool *pool)
 {
@@ -103,8 +103,9 @@ static struct mr_target route(struct mr_pool *pool, struct mr_slice key, unsigne
 
     (void)intent;
     (void)avoid;
-
-    return (struct mr_target){server, server == NULL ? mr_pool_reason(ECONNREFUSED) : NULL};
+    if (MR_UNLIKELY(server == NULL))
+        return (struct mr_target){.reason = mr_pool_reason(ECONNREFUSED)};
+    return (struct mr_target){server, .group = server->index};
 }
 
 static void changed(struct mr_pool *pool)

@@ -1,4 +1,4 @@
-/* test.h - what every unit test includes: cmocka and its prerequisites. */
+/* test.h - included by every unit test: cmocka and its prerequisites. */
 #pragma once
 
 #include <setjmp.h>
@@ -24,8 +24,8 @@
 #define T(name) cmocka_unit_test(name)
 
 /**
- * The engine that a test of the loop runs on; the build runs such tests once for each. Where the
- * kernel does not allow it the test is skipped (77 tells meson).
+ * The engine for tests that need a loop; the build runs these once per engine. If the kernel does
+ * not allow it, the test is skipped (exit code 77 for meson).
  */
 static inline const char *test_engine(void)
 {

@@ -1,24 +1,24 @@
-/* binary.c - requests of the binary dialect. */
+/* binary.c - parses requests of the binary protocol. */
 #include "proto/memcache/binary.h"
 
 #include "proto/memcache/internal.h"
 
 #include <arpa/inet.h>
 
-/* What a request of each command must look like: lengths of the extras, which parts it has. */
+/* Required shape of a command's request: length of extras, presence of key and value. */
 enum shape {
     UNKNOWN,
     BARE,         /* nothing */
     KEY,          /* a key */
     KEY_VALUE,    /* a key and a value */
-    MAYBE_KEY,    /* perhaps a key */
-    MAYBE_EXTRAS, /* perhaps the extras, no key */
+    MAYBE_KEY,    /* optional key */
+    MAYBE_EXTRAS, /* optional extras, no key */
 };
 
 struct command {
     uint8_t shape;
     uint8_t extras;
-    uint8_t aloud; /* the same command with all its replies */
+    uint8_t aloud; /* the same command, not quiet */
     uint8_t class;
 };
 
@@ -117,7 +117,7 @@ void mr_mc_put_packet(struct mr_buf *out, struct mr_slab *slab, uint8_t opcode, 
     mr_buf_put(out, slab, value.at, value.len);
 }
 
-/* A reply of our own to this packet. */
+/* Replies to this packet without a server. */
 static enum mr_result reply(const struct mr_proto_ctx *ctx, const struct mr_mc_header *h,
                             enum mr_mc_status status, const char *text, struct mr_msg *msg)
 {
@@ -157,7 +157,7 @@ static bool shape_ok(const struct command *c, const struct mr_mc_header *h)
     return false;
 }
 
-/* The body is thrown away as it comes. */
+/* Discards the body as it arrives. */
 static enum mr_result skip_body(const struct mr_proto_ctx *ctx, const struct mr_mc_header *h,
                                 enum mr_mc_status status, const char *text, struct mr_msg *msg)
 {
@@ -166,13 +166,13 @@ static enum mr_result skip_body(const struct mr_proto_ctx *ctx, const struct mr_
     return reply(ctx, h, status, text, msg);
 }
 
-/* What the proxy calls by a word of its own is what servers answer without one. */
+/* For servers, the word that selects general statistics is no key at all. */
 static void ask_without_key(const struct mr_proto_ctx *ctx, struct mr_msg *msg)
 {
     char header[MR_MC_HEADER];
 
     memcpy(header, msg->wire.at, MR_MC_HEADER);
-    memset(header + 2, 0, 2); /* length of the key, and of the body */
+    memset(header + 2, 0, 2); /* lengths of key and body */
     memset(header + 8, 0, 4);
     mr_buf_put(ctx->scratch, ctx->slab, header, MR_MC_HEADER);
     msg->wire = mr_buf_slice(ctx->scratch);
@@ -185,7 +185,7 @@ static enum mr_result classify(const struct mr_proto_ctx *ctx, const struct mr_m
     const struct mr_slice key = {bytes + MR_MC_HEADER + h->extras_len, h->key_len};
     struct mr_mc_ticket ticket = {.reply = MR_MC_PACKET, .verb = h->opcode, .opaque = h->opaque};
 
-    /* a server may show the key in a line of text to somebody else */
+    /* a server may later show the key in a line of text to another client */
     if (key.len > 0 && mr_mc_ends_line(key))
         return reply(ctx, h, MR_MC_INVALID, "Invalid arguments", msg);
     msg->lane = MR_MC_BINARY_LANE;
@@ -197,13 +197,14 @@ static enum mr_result classify(const struct mr_proto_ctx *ctx, const struct mr_m
     msg->edits = c->aloud != h->opcode;
     switch (c->aloud) {
     case MR_MC_NOOP:
-    case MR_MC_VERBOSITY: /* has no effect on shared servers */
+    case MR_MC_VERBOSITY: /* no effect on shared servers */
         return reply(ctx, h, MR_MC_OK, "", msg);
     case MR_MC_QUIT:
         msg->action = MR_MSG_LOCAL;
         break;
     case MR_MC_VERSION:
         msg->action = MR_MSG_ANYWHERE;
+        msg->key = (struct mr_slice){NULL, 0};
         break;
     case MR_MC_FLUSH:
         if (!ctx->options->allow_flush)
@@ -222,7 +223,7 @@ static enum mr_result classify(const struct mr_proto_ctx *ctx, const struct mr_m
         break;
     }
     msg->ticket = mr_mc_pack(ticket);
-    if (msg->edits) { /* servers are asked aloud, see meta.c */
+    if (msg->edits) { /* servers never get quiet commands, see meta.c */
         mr_buf_put(ctx->scratch, ctx->slab, msg->wire.at, msg->wire.len);
         if (mr_buf_failed(ctx->scratch)) {
             mr_buf_clear(ctx->scratch, ctx->slab);

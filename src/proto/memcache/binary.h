@@ -1,5 +1,7 @@
-/* binary.h - packets of the binary dialect,
- * https://github.com/memcached/memcached/wiki/BinaryProtocolRevamped */
+/*
+ * binary.h - packets of the binary protocol,
+ * https://github.com/memcached/memcached/wiki/BinaryProtocolRevamped
+ */
 #pragma once
 
 #include "core/buf.h"
@@ -56,32 +58,32 @@ enum mr_mc_status {
     MR_MC_AUTH_ERROR = 0x20,
     MR_MC_UNKNOWN = 0x81,
     MR_MC_NO_MEMORY = 0x82,
-    MR_MC_FAILED = 0x86, /* for the time being */
+    MR_MC_FAILED = 0x86, /* temporary failure */
 };
 
-/** The fields of a header that matter here; opaque in the byte order of the wire. */
+/** The header fields we use; opaque in wire byte order. */
 struct mr_mc_header {
     uint8_t magic;
     uint8_t opcode;
     uint16_t key_len;
     uint8_t extras_len;
-    uint16_t status; /* of a reply */
+    uint16_t status; /* replies only */
     uint32_t body_len;
     uint32_t opaque;
 };
 
-/** `at` has MR_MC_HEADER bytes. */
+/** Reads the header from MR_MC_HEADER bytes. */
 struct mr_mc_header mr_mc_read_header(const char *at);
 
-/** True for the header of a reply that goes on with another packet: a list of statistics. */
+/** True if another packet of the same reply follows, as in statistics. */
 bool mr_mc_goes_on(const struct mr_mc_header *h);
 
 /** Appends a reply packet. */
 void mr_mc_put_packet(struct mr_buf *out, struct mr_slab *slab, uint8_t opcode, uint16_t status,
                       uint32_t opaque, struct mr_slice key, struct mr_slice value);
 
-/** True for the commands that find something. */
+/** True for retrievals. */
 bool mr_mc_finds(uint8_t opcode);
 
-/** The command that does the same aloud. */
+/** The variant of a command that is not quiet. */
 uint8_t mr_mc_aloud(uint8_t opcode);

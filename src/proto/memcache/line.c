@@ -1,10 +1,10 @@
 /*
- * line.c - command lines: their words, the numbers in them, and how they go to a server.
+ * line.c - command lines: their words and numbers, and how they are forwarded.
  *
- * A server that refuses the line of a storage command may take the value behind it for commands.
- * So a line goes on only if every memcached from 1.4 to 1.6 reads it in the same way, and numbers
- * are where they differ: some take a sign, blanks, any number of zeros, or what is left of a
- * number that is too large. What is accepted here is what all of them understand.
+ * If a server rejects the line of a storage command, it may execute the value that follows as
+ * commands. So a line is forwarded only if every memcached version from 1.4 to 1.6 reads it the
+ * same way. They differ in numbers: some accept a sign, blanks, any number of zeros, or truncate
+ * numbers that are too large. We accept only what all of them agree on.
  */
 #include "proto/memcache/internal.h"
 
@@ -81,7 +81,7 @@ bool mr_mc_time_ok(struct mr_slice word)
     return mr_mc_number(word, INT32_MAX, &v);
 }
 
-/* Some read a number of 64 bits and keep 32 of them. */
+/* Some versions read 64 bits and keep 32. */
 static bool is_negative_or_too_large(uint64_t v, bool negative)
 {
     const int32_t kept = (int32_t)(uint32_t)(negative ? 0 - v : v);
@@ -89,7 +89,7 @@ static bool is_negative_or_too_large(uint64_t v, bool negative)
     return kept < 0 || kept > (int32_t)MR_MC_VALUE_MAX;
 }
 
-/* What no memcached takes for the length of a value. */
+/* True for a length that no version accepts. */
 static bool is_no_length(struct mr_slice word)
 {
     const bool negative = word.len > 1 && word.at[0] == '-';
@@ -99,7 +99,7 @@ static bool is_no_length(struct mr_slice word)
 
     for (size_t i = 0; i < rest.len; i++) {
         if (control_byte(rest.at[i]) || rest.at[i] == '+')
-            return false; /* which some pass over */
+            return false; /* which some versions skip */
         digits = digits && rest.at[i] >= '0' && rest.at[i] <= '9';
     }
     return !digits || !mr_parse_uint(rest, INT64_MAX, &v) || is_negative_or_too_large(v, negative);
@@ -122,7 +122,7 @@ enum mr_result mr_mc_refuse(struct mr_msg *msg, const char *reply)
 enum mr_result mr_mc_refuse_value(const struct mr_proto_ctx *ctx, uint64_t length,
                                   struct mr_msg *msg, const char *reply)
 {
-    ctx->session->skip = (uint32_t)length + 2; /* it fits: see MR_MC_VALUE_MAX */
+    ctx->session->skip = (uint32_t)length + 2; /* it fits, see MR_MC_VALUE_MAX */
     return mr_mc_refuse(msg, reply);
 }
 

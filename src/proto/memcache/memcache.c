@@ -1,4 +1,4 @@
-/* memcache.c - the memcached protocol as the proxy sees it. */
+/* memcache.c - the memcached protocol's vtable. */
 #include "proto/memcache/memcache.h"
 
 #include "core/number.h"
@@ -55,8 +55,8 @@ static void answer_proxy(const struct mr_proto_ctx *ctx, uint64_t ticket, struct
 }
 
 /*
- * Details cost the servers memory for each prefix that a client makes up, so they stay off, and
- * there are none to show.
+ * Detailed statistics cost servers memory for every prefix a client invents, so they stay off and
+ * have nothing to show.
  */
 static void answer_stats(const struct mr_proto_ctx *ctx, uint64_t ticket, struct mr_buf *out)
 {
@@ -84,8 +84,8 @@ static void put_greeting(uint8_t lane, struct mr_slab *slab, struct mr_buf *out)
     mr_buf_put(out, slab, binary ? NOOP : VERSION, binary ? sizeof(NOOP) : sizeof(VERSION) - 1);
 }
 
-/* Local are the statistics of the proxy, and the end. */
-static enum mr_verdict answer(const struct mr_proto_ctx *ctx, const struct mr_msg *msg,
+/* Proxy statistics, and the end of a session. */
+static enum mr_outcome answer(const struct mr_proto_ctx *ctx, const struct mr_msg *msg,
                               struct mr_buf *out)
 {
     const struct mr_mc_ticket t = mr_mc_unpack(msg->ticket);
@@ -101,8 +101,8 @@ static enum mr_verdict answer(const struct mr_proto_ctx *ctx, const struct mr_ms
 }
 
 /*
- * The meta set that is passed on has the length of the value behind the key, and memcached has it
- * so since 1.6.10: older ones refuse the line, and take the value for commands.
+ * We forward a meta set with the value's length right after the key, as memcached reads it since
+ * 1.6.10. Older versions reject the line and execute the value as commands.
  */
 static bool has_meta_set(struct mr_slice reply)
 {
@@ -123,8 +123,8 @@ static bool has_meta_set(struct mr_slice reply)
 }
 
 /*
- * A connection has one dialect for good, and a server may know only the other one: it tells at once
- * when it is greeted with as many bytes as a binary header has.
+ * A connection speaks one dialect for its lifetime, and a server may know only the other. A
+ * greeting as long as a binary header makes it show that at once.
  */
 static uint32_t hello(const struct mr_proto_options *options, uint8_t lane, struct mr_slab *slab,
                       struct mr_buf *out)
@@ -135,12 +135,12 @@ static uint32_t hello(const struct mr_proto_options *options, uint8_t lane, stru
 }
 
 static const char *check_hello(const struct mr_proto_options *options, uint8_t lane, uint32_t index,
-                               struct mr_slice reply, uint8_t *able)
+                               struct mr_slice reply, struct mr_greeting *greeting)
 {
     (void)options;
     (void)index;
-    if (lane != MR_MC_BINARY_LANE) { /* whatever it says, it says it in text */
-        *able |= has_meta_set(reply) ? MR_MC_META_SET : 0;
+    if (lane != MR_MC_BINARY_LANE) { /* any reply in text will do */
+        greeting->able |= has_meta_set(reply) ? MR_MC_META_SET : 0;
         return NULL;
     }
     return mr_mc_read_header(reply.at).status == MR_MC_OK ? NULL : "server refused the proxy";
@@ -163,21 +163,22 @@ static const char *check_probe(struct mr_slice reply, struct mr_probe *found)
 
 const struct mr_proto MR_PROTO_MEMCACHE = {
     .name = "memcache",
-    .lanes = MR_MC_LANES,
-    .cross_server = "SERVER_ERROR keys of one request live on several servers\r\n",
-    .too_many_clients = "SERVER_ERROR too many clients\r\n",
-    .unable = "ms needs a server of memcached 1.6.10 or later",
-    .parse = parse,
-    .next_key = mr_mc_next_key,
-    .answer = answer,
-    .split = mr_mc_split,
-    .join = mr_mc_join,
-    .fail = mr_mc_fail,
-    .present = mr_mc_present,
-    .in_step = mr_mc_in_step,
-    .scan_reply = mr_mc_scan_reply,
-    .hello = hello,
-    .check_hello = check_hello,
-    .probe = probe,
-    .check_probe = check_probe,
+    .client = {.too_many_clients = "SERVER_ERROR too many clients\r\n",
+               .parse = parse,
+               .answer = answer,
+               .fail = mr_mc_fail},
+    .keys = {.cross_server = "SERVER_ERROR keys of one request live on several servers\r\n",
+             .next = mr_mc_next_key,
+             .begin_part = mr_mc_begin_part,
+             .end_parts = mr_mc_end_parts,
+             .copy = mr_mc_copy,
+             .join = mr_mc_join},
+    .server = {.lanes = MR_MC_LANES,
+               .unable = "ms needs a server of memcached 1.6.10 or later",
+               .scan_reply = mr_mc_scan_reply,
+               .judge = mr_mc_judge,
+               .hello = hello,
+               .check_hello = check_hello,
+               .probe = probe,
+               .check_probe = check_probe},
 };

@@ -1,6 +1,6 @@
 /*
- * memcache.h - the memcached protocol in its three dialects: text and meta, which share
- * connections, and binary. https://github.com/memcached/memcached/blob/master/doc/protocol.txt
+ * memcache.h - the memcached protocol: text and meta, which share connections, and binary.
+ * https://github.com/memcached/memcached/blob/master/doc/protocol.txt
  */
 #pragma once
 

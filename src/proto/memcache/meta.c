@@ -1,14 +1,14 @@
-/* meta.c - command lines of the meta dialect. */
+/* meta.c - parses meta commands. */
 #include "proto/memcache/internal.h"
 
-#define WORDS_MAX 19u /* that every memcached takes */
-#define TOKEN_MAX 32u /* bytes of a flag of a storage command with its argument */
+#define WORDS_MAX 19u /* accepted by every version */
+#define TOKEN_MAX 32u /* limit of a storage command's flag with its argument, in bytes */
 
 static const char INVALID_FLAG[] = "CLIENT_ERROR invalid flag\r\n";
 
 #define BAD_TOKEN "CLIENT_ERROR bad token in command line format\r\n"
 
-/* What the flags of a command say to the proxy; the rest is for the server. */
+/* The flags that matter to the proxy; the rest is for the server. */
 struct flags {
     bool quiet;
     bool base64;
@@ -36,10 +36,10 @@ static int base64_digit(char c)
     return c == '+' ? 62 : c == '/' ? 63 : -1;
 }
 
-/* Servers store the decoded key, so it is the one that is routed by. On failure *key stays. */
+/* Servers store the decoded key, so requests are routed by it. On failure *key is unchanged. */
 static bool decode_base64(struct mr_slice text, struct mr_slice *key)
 {
-    static char decoded[MR_MC_KEY_BYTES + 2]; /* one thread, used up before the next request */
+    static char decoded[MR_MC_KEY_BYTES + 2]; /* single-threaded; used up before the next request */
     uint32_t bits = 0;
     size_t n = 0, digits = text.len;
 
@@ -59,11 +59,11 @@ static bool decode_base64(struct mr_slice text, struct mr_slice *key)
     return n > 0;
 }
 
-/* ---- what may stand behind the length of a storage command ---- */
+/* ---- what may follow the length of a storage command ---- */
 
 enum argument { ANY, NUMBER32, NUMBER64, TIME, MODE, OPAQUE };
 
-/* The flags that some memcached from 1.6.10 on knows, and what is said of a bad argument. */
+/* Flags of any memcached version from 1.6.10 on, and the reply to a bad argument. */
 static const struct {
     char letter;
     enum argument argument;
@@ -117,7 +117,7 @@ static bool argument_ok(enum argument argument, struct mr_slice word)
     return false;
 }
 
-/* What is wrong with one flag, or NULL. */
+/* The error reply for a flag, or NULL. */
 static const char *check_flag(struct mr_slice word)
 {
     size_t i = 0;
@@ -129,7 +129,9 @@ static const char *check_flag(struct mr_slice word)
     return argument_ok(SET_FLAGS[i].argument, word) ? NULL : SET_FLAGS[i].wrong;
 }
 
-/* What memcached says of these flags; NULL when every one takes them, or passes over the value. */
+/*
+ * memcached's error reply for these flags; NULL if every version accepts them or skips the value.
+ */
 static const char *check_flags(const struct mr_mc_line *line, bool bad_key)
 {
     bool seen[127] = {false};
@@ -181,7 +183,7 @@ static enum mr_result parse_set(const struct mr_proto_ctx *ctx, struct mr_parse_
     return mr_mc_value(ctx, state, line, input, length, msg, value);
 }
 
-/* The other commands: there is nothing behind the line. */
+/* Commands without a value. */
 static enum mr_result parse_other(const struct mr_mc_line *line, char verb, bool bad_key,
                                   struct mr_msg *msg)
 {
@@ -202,8 +204,8 @@ static enum mr_result parse_other(const struct mr_mc_line *line, char verb, bool
 }
 
 /*
- * A key with a line end in it is shown as it is by servers that have got it in binary: the reply
- * is a line less than it should be, unless the key stands there in the same base64 text.
+ * Servers show a key stored through the binary protocol as it is. If it has a line end, the reply
+ * gets out of step, so it must show the key in the same base64 text.
  */
 static uint32_t guard_key(const struct mr_mc_line *line, const struct flags *flags,
                           struct mr_msg *msg)
@@ -215,8 +217,8 @@ static uint32_t guard_key(const struct mr_mc_line *line, const struct flags *fla
 }
 
 /*
- * Quiet commands may have no reply, which a shared connection cannot tell from one that is late:
- * servers are asked aloud, and the reply is left out here.
+ * Quiet commands may have no reply, and on a shared connection a missing reply looks like a late
+ * one. So servers never get quiet commands; we suppress the reply instead.
  */
 enum mr_result mr_mc_parse_meta(const struct mr_proto_ctx *ctx, struct mr_parse_state *state,
                                 struct mr_mc_line *line, struct mr_slice input, struct mr_msg *msg)
@@ -233,7 +235,7 @@ enum mr_result mr_mc_parse_meta(const struct mr_proto_ctx *ctx, struct mr_parse_
     if (line->n_words < 2)
         return mr_mc_refuse(msg, verb == 'e' ? MR_MC_BAD_FORMAT : "ERROR\r\n");
     read_flags(line, first_flag, &flags);
-    if (verb == 'e') /* a debugging aid that knows this one, in this place only */
+    if (verb == 'e') /* `me` is for debugging and knows the flag only here */
         flags.base64 = line->n_words > 2 && mr_slice_eq(line->words[2], mr_slice_of("b"));
     msg->key = line->words[1];
     const bool bad_key = flags.base64 && !decode_base64(line->words[1], &msg->key);

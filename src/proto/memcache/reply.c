@@ -1,4 +1,4 @@
-/* reply.c - replies of servers: where they end, and what is shown of them. */
+/* reply.c - replies of servers: finding their end, and what clients see of them. */
 #include "proto/memcache/binary.h"
 #include "proto/memcache/internal.h"
 
@@ -6,12 +6,12 @@
 
 #define LINE_MAX_BYTES 65536u
 
-/* In struct mr_reply_state.pending. */
-#define VALUE_DUE 1u /* the CR LF of a value comes at `offset` */
-#define IN_LIST   2u /* more lines belong to the reply */
+/* Bits of mr_reply_state.pending. */
+#define VALUE_DUE 1u /* the CR LF of a value is at `offset` */
+#define IN_LIST   2u /* the reply has more lines */
 #define LAST      4u /* the reply ends at `offset` */
 
-/* The length of a value in word `number` of the line. */
+/* Length of a value, from word `number` of the line. */
 static bool value_length(struct mr_slice line, uint32_t number, uint64_t *length)
 {
     const char *p = line.at;
@@ -23,7 +23,7 @@ static bool value_length(struct mr_slice line, uint32_t number, uint64_t *length
     return mr_parse_uint(word, MR_MC_VALUE_MAX, length);
 }
 
-/* Takes one line of a reply, without its end; `next` is where the next one begins. */
+/* Handles one line of a reply, without its end; `next` is the start of the next one. */
 static enum mr_result take_line(struct mr_reply_state *state, struct mr_slice line, uint64_t next)
 {
     const bool in_list = (state->pending & IN_LIST) != 0;
@@ -124,8 +124,8 @@ static bool starts_with_any(struct mr_slice reply, const char *const *texts, siz
 }
 
 /*
- * What servers say to a storage command when they have read the line, and with it the value. An
- * error of the server's own is one of them: memcached then passes over the value, or hangs up.
+ * Replies to a storage command that prove that the server read its line and value. A SERVER_ERROR
+ * is one: memcached then skips the value or hangs up.
  */
 static bool is_stored_reply(struct mr_slice reply)
 {
@@ -135,7 +135,7 @@ static bool is_stored_reply(struct mr_slice reply)
     return starts_with_any(reply, TEXTS, MR_COUNT(TEXTS));
 }
 
-/* The same to a meta set. A flag that is too new for it is refused once the length is read. */
+/* The same for meta set. A flag that is too new is rejected only after the length was read. */
 static bool is_meta_set_reply(struct mr_slice reply)
 {
     static const char *const TEXTS[] = {
@@ -160,10 +160,9 @@ static bool shows_text(struct mr_slice reply, uint32_t key_bytes)
     return false;
 }
 
-bool mr_mc_in_step(uint64_t ticket, struct mr_slice reply)
+/* True for a reply that servers give after reading the request as intended. */
+static bool is_in_step(struct mr_mc_ticket t, struct mr_slice reply)
 {
-    const struct mr_mc_ticket t = mr_mc_unpack(ticket);
-
     if (t.reply == MR_MC_PACKET) {
         const struct mr_mc_header h = mr_mc_read_header(reply.at);
         return h.opcode == mr_mc_aloud(t.verb) && h.opaque == t.opaque;
@@ -174,7 +173,7 @@ bool mr_mc_in_step(uint64_t ticket, struct mr_slice reply)
            (t.opaque == 0 || shows_text(reply, t.opaque));
 }
 
-/* What a quiet meta command does not say. */
+/* True if a quiet meta command suppresses this reply. */
 static bool quiet_meta(uint8_t verb, struct mr_slice reply)
 {
     if (verb == 'g')
@@ -183,34 +182,49 @@ static bool quiet_meta(uint8_t verb, struct mr_slice reply)
            (verb == 'a' && mr_mc_starts(reply, "VA "));
 }
 
-/* A server older than the meta commands says ERROR: that is no news to a client that knows them. */
-static size_t present_meta(struct mr_mc_ticket t, struct mr_slice reply, char *head,
-                           size_t *head_len)
+/*
+ * Servers older than the meta commands reply ERROR, which does not help a client that knows them.
+ */
+static enum mr_meaning edit_meta(struct mr_mc_ticket t, struct mr_slice reply,
+                                 struct mr_rewrite *rewrite)
 {
     static const char OLD[] = "SERVER_ERROR server does not know meta commands\r\n";
 
     if (t.reply == MR_MC_QUIET && quiet_meta(t.verb, reply))
-        return MR_HIDDEN;
+        return MR_REPLY_HIDE;
     if (!mr_slice_eq(reply, mr_slice_of("ERROR\r\n")))
-        return 0;
-    memcpy(head, OLD, sizeof(OLD) - 1);
-    *head_len = sizeof(OLD) - 1;
-    return reply.len;
+        return MR_REPLY_PASS;
+    memcpy(rewrite->head, OLD, sizeof(OLD) - 1);
+    rewrite->head_len = sizeof(OLD) - 1;
+    rewrite->cut = reply.len;
+    return MR_REPLY_REWRITE;
 }
 
-size_t mr_mc_present(uint64_t ticket, struct mr_slice reply, char *head, size_t *head_len)
+static enum mr_meaning edit(struct mr_mc_ticket t, struct mr_slice reply,
+                            struct mr_rewrite *rewrite)
+{
+    if (t.reply == MR_MC_NO_REPLY)
+        return MR_REPLY_HIDE;
+    if (t.reply != MR_MC_PACKET)
+        return edit_meta(t, reply, rewrite);
+    const uint16_t status = mr_mc_read_header(reply.at).status;
+    if (status == (mr_mc_finds(t.verb) ? MR_MC_NOT_FOUND : MR_MC_OK))
+        return MR_REPLY_HIDE;
+    memcpy(rewrite->head, reply.at, MR_MC_HEADER);
+    rewrite->head[1] = (char)t.verb;
+    rewrite->head_len = MR_MC_HEADER;
+    rewrite->cut = MR_MC_HEADER;
+    return MR_REPLY_REWRITE;
+}
+
+void mr_mc_judge(unsigned possible, uint64_t ticket, struct mr_slice reply,
+                 struct mr_verdict *verdict)
 {
     const struct mr_mc_ticket t = mr_mc_unpack(ticket);
 
-    if (t.reply == MR_MC_NO_REPLY)
-        return MR_HIDDEN;
-    if (t.reply != MR_MC_PACKET)
-        return present_meta(t, reply, head, head_len);
-    const uint16_t status = mr_mc_read_header(reply.at).status;
-    if (status == (mr_mc_finds(t.verb) ? MR_MC_NOT_FOUND : MR_MC_OK))
-        return MR_HIDDEN;
-    memcpy(head, reply.at, MR_MC_HEADER);
-    head[1] = (char)t.verb;
-    *head_len = MR_MC_HEADER;
-    return MR_MC_HEADER;
+    verdict->meaning = MR_REPLY_PASS;
+    if (possible & MR_REPLY_OUT_OF_STEP && !is_in_step(t, reply))
+        verdict->meaning = MR_REPLY_OUT_OF_STEP;
+    else if (possible & MR_REPLY_EDITS)
+        verdict->meaning = edit(t, reply, &verdict->rewrite);
 }

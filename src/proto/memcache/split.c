@@ -1,4 +1,4 @@
-/* split.c - requests to several servers: taken apart, replies put together. */
+/* split.c - splits requests over servers and joins the replies. */
 #include "proto/memcache/binary.h"
 #include "proto/memcache/internal.h"
 
@@ -7,7 +7,7 @@ static void append(struct mr_buf *out, struct mr_slab *slab, struct mr_slice byt
     mr_buf_put(out, slab, bytes.at, bytes.len);
 }
 
-/* The keys stand behind `skip` words of a line that ends in CR LF. */
+/* Keys follow `skip` words of a line that ends in CR LF. */
 static bool next_key(struct mr_slice line, uint32_t skip, struct mr_key_walk *walk,
                      struct mr_slice *key)
 {
@@ -24,7 +24,10 @@ static bool next_key(struct mr_slice line, uint32_t skip, struct mr_key_walk *wa
 
 bool mr_mc_next_key(const struct mr_msg *msg, struct mr_key_walk *walk, struct mr_slice *key)
 {
-    return next_key(msg->wire, msg->n_args, walk, key);
+    if (!next_key(msg->wire, msg->n_args, walk, key))
+        return false;
+    walk->bytes = (struct mr_slice){key->at - 1, key->len + 1}; /* a blank precedes each key */
+    return true;
 }
 
 static bool is_retrieval(const struct mr_plan *plan)
@@ -32,30 +35,26 @@ static bool is_retrieval(const struct mr_plan *plan)
     return plan->n_keys > 0;
 }
 
-void mr_mc_split(const struct mr_msg *msg, struct mr_plan *plan, struct mr_slab *slab)
+void mr_mc_begin_part(const struct mr_msg *msg, struct mr_slab *slab, struct mr_part *part)
 {
-    struct mr_key_walk walk = {0};
-    struct mr_slice key;
+    for (uint32_t w = 0; w < msg->n_args; w++) {
+        if (w > 0)
+            append(&part->request, slab, mr_slice_of(" "));
+        append(&part->request, slab, msg->args[w]);
+    }
+}
 
-    if (!is_retrieval(plan)) { /* every server is asked the same */
-        for (uint32_t i = 0; i < plan->n_parts; i++)
-            append(&plan->parts[i].request, slab, msg->wire);
-        return;
-    }
-    append(&plan->notes, slab, msg->wire);
-    for (uint32_t i = 0; i < plan->n_parts; i++)
-        for (uint32_t w = 0; w < msg->n_args; w++) {
-            if (w > 0)
-                append(&plan->parts[i].request, slab, mr_slice_of(" "));
-            append(&plan->parts[i].request, slab, msg->args[w]);
-        }
-    for (uint32_t k = 0; k < plan->n_keys && mr_mc_next_key(msg, &walk, &key); k++) {
-        struct mr_buf *request = &plan->parts[plan->part_of_key[k]].request;
-        append(request, slab, mr_slice_of(" "));
-        append(request, slab, key);
-    }
+void mr_mc_end_parts(const struct mr_msg *msg, struct mr_plan *plan, struct mr_slab *slab)
+{
     for (uint32_t i = 0; i < plan->n_parts; i++)
         append(&plan->parts[i].request, slab, mr_slice_of("\r\n"));
+    append(&plan->notes, slab, msg->wire);
+}
+
+void mr_mc_copy(const struct mr_msg *msg, struct mr_plan *plan, struct mr_slab *slab)
+{
+    for (uint32_t i = 0; i < plan->n_parts; i++)
+        append(&plan->parts[i].request, slab, msg->wire);
 }
 
 static void put_failure(const char *reason, struct mr_slab *slab, struct mr_buf *out)
@@ -63,10 +62,10 @@ static void put_failure(const char *reason, struct mr_slab *slab, struct mr_buf 
     mr_buf_printf(out, slab, "SERVER_ERROR %.400s\r\n", reason);
 }
 
-/* The line that ends the reply, when it is an error: behind values in a list, or all of it. */
+/* The error line that ends a reply, after values in a list or alone. */
 static struct mr_slice error_line(struct mr_slice reply)
 {
-    const char *start = reply.at + reply.len - 2; /* of CR LF */
+    const char *start = reply.at + reply.len - 2; /* of the CR LF */
 
     if (mr_mc_starts(reply, "VALUE "))
         while (start > reply.at && start[-1] != '\n')
@@ -77,7 +76,9 @@ static struct mr_slice error_line(struct mr_slice reply)
     return mr_mc_is_error(line) ? line : (struct mr_slice){NULL, 0};
 }
 
-/* A part that has failed, or in which its server has: what to say; false when all is well. */
+/*
+ * Appends the error of a failed part, or of a server that replied with one. False if all is well.
+ */
 static bool join_error(const struct mr_plan *plan, const char *good_end, struct mr_slab *slab,
                        struct mr_buf *out)
 {
@@ -85,7 +86,7 @@ static bool join_error(const struct mr_plan *plan, const char *good_end, struct 
 
     for (uint32_t i = 0; i < plan->n_parts; i++) {
         const struct mr_part *part = &plan->parts[i];
-        const struct mr_slice reply = mr_buf_slice(&part->reply);
+        const struct mr_slice reply = part->reply;
         if (part->failure != NULL) {
             put_failure(part->failure, slab, out);
             return true;
@@ -102,7 +103,7 @@ static bool join_error(const struct mr_plan *plan, const char *good_end, struct 
     return false;
 }
 
-/* Moves behind the value that stands at *at when it is that of the key; returns its bytes. */
+/* Consumes the value at *at if it belongs to the key. Returns its size in bytes, or 0. */
 static size_t take_value(const char **at, const char *end, struct mr_slice key)
 {
     struct mr_reply_state state = {0};
@@ -113,7 +114,7 @@ static size_t take_value(const char **at, const char *end, struct mr_slice key)
     if (end - *at < 6 || memcmp(*at, "VALUE ", 6) != 0 || !mr_mc_word(&p, end, &name) ||
         !mr_slice_eq(name, key))
         return 0;
-    /* alone, a value would be the beginning of a list: it ends where the scan would go on */
+    /* a single value looks like the start of a list: it ends where the scan would continue */
     const char *nl = memchr(p, '\n', (size_t)(end - p));
     MR_CHECK(nl != NULL);
     (void)mr_mc_scan_reply(MR_MC_TEXT_LANE, &state, *at, (size_t)(nl + 1 - *at), &n);
@@ -131,16 +132,16 @@ static void join_retrieval(const struct mr_plan *plan, struct mr_slab *slab, str
 
     if (!plan->options->failure_is_miss && join_error(plan, "END\r\n", slab, out))
         return;
-    at = mr_slab_try(slab, plan->n_parts * sizeof(*at)); /* each part's next value */
+    at = mr_slab_try(slab, plan->n_parts * sizeof(*at)); /* next value of each part */
     if (at == NULL) {
         mr_buf_fail(out, slab);
         return;
     }
     for (uint32_t i = 0; i < plan->n_parts; i++)
-        at[i] = mr_buf_slice(&plan->parts[i].reply).at;
+        at[i] = plan->parts[i].reply.at;
     for (uint32_t k = 0; k < plan->n_keys; k++) {
         const uint32_t i = plan->part_of_key[k];
-        const struct mr_slice reply = mr_buf_slice(&plan->parts[i].reply);
+        const struct mr_slice reply = plan->parts[i].reply;
         MR_CHECK(
             next_key(mr_buf_slice(&plan->notes), mr_mc_unpack(plan->ticket).verb, &walk, &key));
         if (plan->parts[i].failure != NULL)
@@ -164,7 +165,7 @@ static void join_flush(const struct mr_plan *plan, struct mr_slab *slab, struct 
         return;
     }
     for (uint32_t i = 0; i < plan->n_parts; i++) {
-        const struct mr_slice reply = mr_buf_slice(&plan->parts[i].reply);
+        const struct mr_slice reply = plan->parts[i].reply;
         if (plan->parts[i].failure != NULL)
             mr_mc_fail(plan->options, plan->ticket, plan->parts[i].failure, slab, out);
         else if (mr_mc_read_header(reply.at).status != MR_MC_OK || i + 1 == plan->n_parts)

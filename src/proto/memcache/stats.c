@@ -1,4 +1,4 @@
-/* stats.c - the statistics of several servers as those of one. */
+/* stats.c - merges the statistics of several servers. */
 #include "proto/memcache/stats.h"
 
 #include "core/number.h"
@@ -67,7 +67,7 @@ void mr_mc_end_stats(uint64_t ticket, struct mr_slab *slab, struct mr_buf *out)
         mr_buf_put(out, slab, "END\r\n", 5);
 }
 
-/* Walks the statistics of one server's reply, which has been scanned when it came. */
+/* Iterates over the statistics in a server's reply, which was checked on arrival. */
 static bool next(bool binary, struct mr_slice *left, struct mr_slice *name, struct mr_slice *value)
 {
     const char *p = left->at;
@@ -96,26 +96,26 @@ static bool next(bool binary, struct mr_slice *left, struct mr_slice *name, stru
 
 enum kind { WHOLE, MILLIONTHS, OTHER };
 
-/* A statistic of one server. The first of a name stands for it over all servers. */
+/* One statistic of one server. The first row of a name represents it for all servers. */
 struct row {
     struct mr_slice name;
     struct mr_slice value;
-    uint64_t sum;  /* of a first one: of whole numbers, or of millionths */
-    uint32_t next; /* one of the same name, from another server; 0 for none */
-    uint32_t last; /* of a first one: the last of the same name */
+    uint64_t sum;  /* first row: sum of whole numbers, or of millionths */
+    uint32_t next; /* row of the same name from another server; 0 for none */
+    uint32_t last; /* first row: last row of the same name */
     enum kind kind;
     bool first;
     bool differs;
 };
 
-/* All rows in the order of the replies, and where the first one of a name is. */
+/* All rows in order, and an index of first rows by name. */
 struct table {
-    struct row *rows; /* row 0 is none */
-    uint32_t *slots;  /* a power of two, half of them empty at least */
+    struct row *rows; /* row 0 is unused */
+    uint32_t *slots;  /* size is a power of two; at least half are empty */
     uint32_t n, n_slots;
 };
 
-/* Numbers that say something about one server each. */
+/* Numbers that make sense only for one server. */
 static bool is_single(struct mr_slice name)
 {
     static const char *const NAMES[] = {"pid", "uptime", "time", "pointer_size"};
@@ -151,7 +151,7 @@ static uint32_t hash(struct mr_slice name)
     return h;
 }
 
-/* The slot of the name, an empty one when it is new. */
+/* The slot of the name, or an empty one for a new name. */
 static uint32_t *find(const struct table *t, struct mr_slice name)
 {
     uint32_t i = hash(name);
@@ -187,10 +187,10 @@ static void add(struct table *t, struct mr_slice name, struct mr_slice value, bo
 
 static struct mr_slice reply_of(const struct mr_plan *plan, uint32_t part)
 {
-    return mr_buf_slice(&plan->parts[part].reply);
+    return plan->parts[part].reply;
 }
 
-/* Every server's value, where they differ and are no numbers to sum up. */
+/* Lists the values of all servers if they differ and are not numbers to be summed. */
 static void put_all(const struct mr_plan *plan, const struct table *t, const struct row *row,
                     struct mr_slab *slab, struct mr_buf *out)
 {
@@ -228,7 +228,7 @@ static void put_row(const struct mr_plan *plan, const struct table *t, const str
                    row->kind == OTHER ? row->value : (struct mr_slice){text, (size_t)n}, slab, out);
 }
 
-/* The first reply that is no list of statistics stands for all: an error, or RESET. */
+/* Appends the first reply that is not a list of statistics: an error, or RESET. */
 static bool put_other(const struct mr_plan *plan, bool binary, struct mr_slab *slab,
                       struct mr_buf *out)
 {
@@ -258,7 +258,7 @@ static void put_each(const struct mr_plan *plan, bool binary, struct mr_slab *sl
         while (plan->parts[i].failure == NULL && next(binary, &left, &name, &value)) {
             const int n = snprintf(text, sizeof(text), "%.250s:%.*s", plan->parts[i].name,
                                    (int)(name.len < 250 ? name.len : 250), name.at);
-            for (int k = 0; k < n; k++) /* a server's name may have blanks */
+            for (int k = 0; k < n; k++) /* a server's name may contain blanks */
                 text[k] = text[k] == ' ' ? '_' : text[k];
             mr_mc_put_stat(plan->ticket, (struct mr_slice){text, (size_t)n}, value, slab, out);
         }

@@ -1,13 +1,12 @@
-/* text.c - command lines of the text dialect. */
+/* text.c - parses text commands. */
 #include "proto/memcache/internal.h"
 
 #include "core/number.h"
 
-#define LEADING_BLANKS 100u       /* as many as memcached passes over */
-#define KEYS_MAX       (1u << 20) /* of one retrieval */
+#define LEADING_BLANKS 100u       /* as many as memcached skips */
+#define KEYS_MAX       (1u << 20) /* per retrieval */
 
-/* Of keys in one line to a server: the verb, a time and the end of the line come to less than 32.
- */
+/* Limit of the keys in a line to a server. Verb, time and line end need less than 32 bytes. */
 #define GET_KEYS_BYTES (MR_MC_SERVER_GET - 32u)
 #define GAT_KEYS_BYTES (MR_MC_SERVER_LINE - 32u)
 
@@ -27,7 +26,7 @@ enum kind {
     FLUSH,
     STATS,
     QUIT,
-    ADMIN, /* concerns one server only */
+    ADMIN, /* about one server only */
 };
 
 struct verb {
@@ -65,7 +64,7 @@ static const struct verb VERBS[] = {
     {"extstore", ADMIN},
 };
 
-/* Retrievals name as many keys as they like; any other line is short. */
+/* Retrievals may have any number of keys; all other lines are short. */
 static bool may_be_long(const char *bytes, size_t len)
 {
     static const char *const NAMES[] = {"get ", "gets ", "gat ", "gats "};
@@ -87,7 +86,7 @@ static enum mr_result too_long(struct mr_msg *msg, enum mr_result rc)
     return rc;
 }
 
-/* Finds the end of the line; the verdict does not depend on how much is there behind it. */
+/* Finds the end of the line. The result does not depend on what has arrived after it. */
 static enum mr_result find_line(const struct mr_proto_ctx *ctx, struct mr_parse_state *state,
                                 const char *bytes, size_t len, struct mr_msg *msg, const char **nl)
 {
@@ -114,8 +113,8 @@ static void ticket(struct mr_msg *msg, enum mr_mc_reply reply)
 }
 
 /*
- * The last word may be `noreply`. The servers are not told: their replies keep the connection in
- * step, and are thrown away here.
+ * Handles `noreply`. It is not forwarded: the server's reply keeps the connection in step, and is
+ * discarded here.
  */
 static void read_noreply(struct mr_mc_line *line, struct mr_msg *msg)
 {
@@ -140,7 +139,7 @@ static enum mr_result parse_retrieve(const struct mr_proto_ctx *ctx, const struc
     if (first == 2 && !mr_mc_time_ok(line->words[1]))
         return mr_mc_refuse(msg, BAD_EXPTIME);
     if (line->n_words == first)
-        return mr_mc_refuse(msg, "END\r\n"); /* a time and no key */
+        return mr_mc_refuse(msg, "END\r\n"); /* a time without a key */
     for (uint32_t i = 0; mr_mc_word(&p, line->end, &word); i++)
         if (i >= first && !mr_mc_key_ok(line, word))
             return mr_mc_refuse(msg, MR_MC_BAD_FORMAT);
@@ -158,7 +157,7 @@ static enum mr_result parse_retrieve(const struct mr_proto_ctx *ctx, const struc
     return MR_OK;
 }
 
-/* The fields whose values do not tell how many bytes follow. */
+/* Checks the fields that do not affect how many bytes follow. */
 static bool store_fields_ok(const struct mr_mc_line *line, bool cas)
 {
     uint64_t v;
@@ -167,7 +166,7 @@ static bool store_fields_ok(const struct mr_mc_line *line, bool cas)
            mr_mc_time_ok(line->words[3]) && (!cas || mr_mc_number(line->words[5], UINT64_MAX, &v));
 }
 
-/* A word behind the last field that is not `noreply` is ignored, as memcached does. */
+/* An extra last word other than `noreply` is ignored, as memcached does. */
 static enum mr_result parse_store(const struct mr_proto_ctx *ctx, struct mr_parse_state *state,
                                   struct mr_mc_line *line, struct mr_slice input, bool cas,
                                   struct mr_msg *msg)
@@ -199,7 +198,7 @@ static enum mr_result parse_store(const struct mr_proto_ctx *ctx, struct mr_pars
     return MR_OK;
 }
 
-/* A command on one key that changes it and has no value. */
+/* A command that changes one key and has no value. */
 static enum mr_result change(const struct mr_proto_ctx *ctx, const struct mr_mc_line *line,
                              struct mr_msg *msg)
 {
@@ -219,7 +218,7 @@ static enum mr_result parse_delete(const struct mr_proto_ctx *ctx, struct mr_mc_
 
     if (n < 2 || n > 4)
         return mr_mc_refuse(msg, BAD_VERB);
-    if (n > 2) /* else it is a key that is called so */
+    if (n > 2) /* otherwise it is a key of that name */
         read_noreply(line, msg);
     const bool zero = line->n_words == 3 && mr_slice_eq(line->words[2], mr_slice_of("0"));
     if (line->n_words > 2 && !zero)
@@ -300,15 +299,15 @@ static enum mr_result parse_verbosity(struct mr_mc_line *line, struct mr_msg *ms
     read_noreply(line, msg);
     if (!mr_parse_uint(line->words[1], UINT32_MAX, &level))
         return mr_mc_refuse(msg, MR_MC_BAD_FORMAT);
-    return mr_mc_refuse(msg, "OK\r\n"); /* it has no effect on shared servers */
+    return mr_mc_refuse(msg, "OK\r\n"); /* no effect on shared servers */
 }
 
-/* A number that memcached would not have read is answered as it does. */
+/* A number that memcached would reject gets memcached's reply. */
 static enum mr_result parse_admin(const struct mr_mc_line *line, struct mr_msg *msg)
 {
     static const struct {
         const char *verb, *what;
-        uint32_t words; /* with the numbers at the end, from the third word on */
+        uint32_t words; /* including the numbers at the end, from the third word on */
     } NUMBERS[] = {{"slabs", "automove", 3},
                    {"slabs", "reassign", 4},
                    {"lru_crawler", "tocrawl", 3},
@@ -327,7 +326,7 @@ static enum mr_result parse_admin(const struct mr_mc_line *line, struct mr_msg *
                              "does not pass it on\r\n");
 }
 
-/* A browser that was talked into sending a request here is hung up on, as memcached does. */
+/* A line that looks like HTTP comes from a browser that was tricked: hang up, as memcached does. */
 static enum mr_result parse_unknown(const struct mr_mc_line *line, struct mr_msg *msg)
 {
     const uint32_t n = line->n_words < MR_MC_WORDS ? line->n_words : MR_MC_WORDS;
@@ -357,6 +356,7 @@ static enum mr_result classify(const struct mr_proto_ctx *ctx, struct mr_parse_s
         return parse_number(ctx, line, verb->kind == TOUCH, msg);
     case VERSION:
         msg->action = MR_MSG_ANYWHERE;
+        msg->key = (struct mr_slice){NULL, 0};
         msg->wire = mr_slice_of("version\r\n");
         return MR_OK;
     case VERBOSITY:
@@ -404,6 +404,6 @@ enum mr_result mr_mc_parse_text(const struct mr_proto_ctx *ctx, struct mr_parse_
         rc = parse_unknown(&line, msg);
     if (msg->action == MR_MSG_REFUSE && rc == MR_OK &&
         mr_mc_unpack(msg->ticket).reply == MR_MC_NO_REPLY)
-        msg->action = MR_MSG_SKIP; /* what is wrong with it does not show either */
+        msg->action = MR_MSG_SKIP; /* errors are not shown either */
     return rc;
 }

@@ -4,23 +4,25 @@
 #include "core/check.h"
 #include "core/metrics.h"
 
-#define NAME_WORDS     3u /* 24 bytes hold every name, and in the last one its length */
-#define NAME_MAX_BYTES (8 * NAME_WORDS - 1)
-#define SLOT_BITS      10u
-#define SLOTS          (1u << SLOT_BITS)
+#define NAME_WORDS 3u /* 24 bytes: the longest name, and its length in the last byte */
+#define SLOT_BITS  10u
+#define SLOTS      (1u << SLOT_BITS)
 
 #define NO_KEYS                              MR_RESP_NO_KEYS, 0, 0, 0
 #define KEYS(first, last, step)              MR_RESP_KEYS, first, last, step
+#define TOPICS(first, last, step)            MR_RESP_KEYS, first, last, step
 #define NUM_KEYS(n, dest)                    MR_RESP_NUM_KEYS, n, dest, 0
 #define STORE_KEYS(n)                        MR_RESP_STORE_KEYS, n, 0, 0
 #define STREAM_KEYS                          MR_RESP_STREAM_KEYS, 0, 0, 0
 #define SORT_KEYS                            MR_RESP_SORT_KEYS, 2, 0, 0
 #define COPY_KEYS                            MR_RESP_COPY_KEYS, 1, 2, 1
+#define MOVE_KEYS                            MR_RESP_MOVE_KEYS, 1, 1, 1
 #define USAGE_KEYS                           MR_RESP_USAGE_KEYS, 2, 2, 1
 #define MEITU                                MR_RESP_MEITU
 #define OPEN                                 MR_RESP_OPEN
 #define QUEUED                               MR_RESP_QUEUED
 #define ENDS                                 MR_RESP_ENDS
+#define LISTENS                              MR_RESP_LISTENS
 #define LOCAL(name, arity, traits, function) X(name, arity, OTHER, traits, LOCAL, NO_KEYS)
 #define X(...)                               ROW(__VA_ARGS__)
 #define ROW(name, arity, class, traits, handling, ...)                                             \
@@ -35,13 +37,15 @@ struct name {
     uint64_t words[NAME_WORDS];
 };
 
+_Static_assert(MR_RESP_NAME_BYTES == 8 * NAME_WORDS - 1, "a name and its length");
+
 static struct {
     struct name names[SLOTS];
     const struct mr_resp_command *rows[SLOTS];
     int built;
 } table; /* constant once built */
 
-/* ASCII upper case to lower case in eight bytes at once. */
+/* Lowercases ASCII, eight bytes at once. */
 static uint64_t to_lower(uint64_t w)
 {
     const uint64_t ones = UINT64_C(0x0101010101010101);
@@ -59,7 +63,7 @@ static uint64_t load(const char *at, size_t len)
 
     if (len >= 8) {
         memcpy(&w, at, 8);
-    } else if (len >= 4) { /* two loads that overlap */
+    } else if (len >= 4) { /* two overlapping loads */
         uint32_t low, high;
         memcpy(&low, at, 4);
         memcpy(&high, at + len - 4, 4);
@@ -77,7 +81,7 @@ static struct name fold(struct mr_slice s)
 
     for (size_t i = 0; i < NAME_WORDS && s.len > 8 * i; i++)
         n.words[i] = load(s.at + 8 * i, s.len - 8 * i);
-    /* the length tells a name that ends in zero bytes from one that does not */
+    /* the length distinguishes names that end in zero bytes */
     n.words[NAME_WORDS - 1] |= (uint64_t)s.len << 56;
     return n;
 }
@@ -107,7 +111,7 @@ const struct mr_resp_command *mr_resp_command(struct mr_slice name)
 {
     if (MR_UNLIKELY(!table.built))
         build();
-    if (name.len > NAME_MAX_BYTES || name.len == 0)
+    if (name.len > MR_RESP_NAME_BYTES || name.len == 0)
         return NULL;
     const struct name n = fold(name);
     for (uint32_t slot = slot_of(&n); table.rows[slot] != NULL; slot = (slot + 1) % SLOTS) {
@@ -116,5 +120,14 @@ const struct mr_resp_command *mr_resp_command(struct mr_slice name)
             have->words[2] == n.words[2])
             return table.rows[slot];
     }
+    return NULL;
+}
+
+const struct mr_resp_command *mr_resp_command_among(const struct mr_resp_command *rows, uint32_t n,
+                                                    struct mr_slice name)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (mr_slice_eq_nocase(name, rows[i].name))
+            return &rows[i];
     return NULL;
 }

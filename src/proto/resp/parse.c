@@ -1,4 +1,4 @@
-/* parse.c - RESP requests: arrays of bulk strings, and inline commands. */
+/* parse.c - parses RESP requests: arrays of bulk strings, and inline commands. */
 #include "proto/resp/internal.h"
 
 #include "core/number.h"
@@ -7,10 +7,10 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#define INLINE_MAX     65536u /* bytes of an inline command, as in Redis */
-#define NAME_MAX_BYTES 256    /* no command's name is near that: do not buffer an endless one */
+#define INLINE_MAX     65536u /* limit of an inline command, as in Redis */
+#define NAME_MAX_BYTES 256    /* longer than any name, so that endless names are not buffered */
 
-/* Of a client that has not given the password: what Redis takes from it. */
+/* Redis's limits for clients that have not authenticated yet. */
 #define STRANGER_ARGS       10
 #define STRANGER_BULK_BYTES 16384
 
@@ -30,7 +30,7 @@ enum mr_result mr_resp_read_any_length(const char **at, const char *end, int64_t
         return MR_AGAIN;
     if (!is_digit(*p) || (negative && *p == '0'))
         return MR_EPROTO;
-    const bool zero = *p == '0'; /* nothing may follow a leading zero */
+    const bool zero = *p == '0'; /* a leading zero must be the only digit */
     do {
         if (v > INT64_MAX / 10 - 1)
             return MR_EPROTO;
@@ -51,14 +51,20 @@ enum mr_result mr_resp_read_any_length(const char **at, const char *end, int64_t
 
 void mr_resp_refuse(const struct mr_proto_ctx *ctx, struct mr_msg *msg, const char *fmt, ...)
 {
+    static const char ABORT[] = "-EXECABORT Transaction discarded because of: ";
+    const struct mr_resp_command *cmd = msg->command;
+    const bool commits = cmd != NULL && cmd->handling == MR_RESP_COMMIT;
     char text[512];
     va_list ap;
 
-    text[0] = '-';
+    size_t len = commits ? sizeof(ABORT) - 1 : 1;
+    memcpy(text, ABORT, len);
+    if (commits && strncmp(fmt, "ERR ", 4) == 0)
+        fmt += 4;
     va_start(ap, fmt);
-    int n = vsnprintf(text + 1, sizeof(text) - 3, fmt, ap);
+    const int n = vsnprintf(text + len, sizeof(text) - len - 2, fmt, ap);
     va_end(ap);
-    size_t len = 1 + (n < 0 ? 0 : (size_t)n);
+    len += n < 0 ? 0 : (size_t)n;
     if (len > sizeof(text) - 3)
         len = sizeof(text) - 3;
     for (size_t i = 0; i < len; i++)
@@ -68,7 +74,7 @@ void mr_resp_refuse(const struct mr_proto_ctx *ctx, struct mr_msg *msg, const ch
     mr_buf_clear(ctx->scratch, ctx->slab);
     mr_buf_put(ctx->scratch, ctx->slab, text, len + 2);
     msg->action = MR_MSG_REFUSE;
-    msg->step = MR_STEP_NONE;
+    msg->step = commits ? MR_STEP_ABORT : MR_STEP_NONE;
     msg->reply = mr_buf_slice(ctx->scratch);
 }
 
@@ -85,7 +91,7 @@ static enum mr_result too_big(const struct mr_proto_ctx *ctx, struct mr_msg *msg
     return MR_ELIMIT;
 }
 
-/* More bytes are needed: remember where the unfinished element starts. */
+/* Incomplete: remembers the start of the unfinished element. */
 static enum mr_result more(struct mr_parse_state *state, const char *bytes, const char *element,
                            uint32_t left, uint64_t want)
 {
@@ -103,7 +109,7 @@ static enum mr_result bad_bulk(const struct mr_proto_ctx *ctx, struct mr_msg *ms
     return broken(ctx, msg, what);
 }
 
-/* Reads the last `left` of `total` bulk strings from p on; what is seen is recorded in msg. */
+/* Reads the last `left` of `total` bulk strings from p, and records them in msg. */
 static enum mr_result read_bulks(const struct mr_proto_ctx *ctx, struct mr_parse_state *state,
                                  const char *bytes, const char *p, const char *end, uint32_t total,
                                  uint32_t left, struct mr_msg *msg)
@@ -133,7 +139,7 @@ static enum mr_result read_bulks(const struct mr_proto_ctx *ctx, struct mr_parse
         if (reach > max)
             return too_big(ctx, msg);
         if (MR_UNLIKELY((int64_t)(end - p) < n + 2)) {
-            /* a wrong byte after the body is wrong however little has come of the rest */
+            /* a wrong byte after the body is an error even if the next one is missing */
             if (end - p == n + 1 && p[n] != '\r')
                 return broken(ctx, msg, "expected CRLF after a bulk string");
             return more(state, bytes, element, left, reach);
@@ -180,7 +186,7 @@ static enum mr_result parse_array(const struct mr_proto_ctx *ctx, struct mr_pars
         rc = read_bulks(ctx, state, bytes, bytes + state->offset, end, (uint32_t)n, state->left,
                         msg);
         if (rc == MR_OK)
-            mr_resp_collect(msg); /* what earlier calls saw has moved */
+            mr_resp_collect(msg); /* the buffer has moved since earlier calls */
         return rc;
     }
     if (rc != MR_OK || n > MR_RESP_MAX_ARGS || n < INT_MIN)
@@ -226,15 +232,15 @@ static bool is_blank(char c)
     return c == ' ' || (c >= '\t' && c <= '\r') || c == '\0';
 }
 
-/* A word without quotes may have the rarer blanks inside, as for Redis. */
+/* Redis accepts the rarer blanks inside an unquoted word. */
 static bool ends_word(char c)
 {
     return is_blank(c) && c != '\v' && c != '\f';
 }
 
 /*
- * One word of an inline command, with the quoting of redis-cli, unescaped into `word`.
- * Returns where it ends, or NULL for unbalanced quotes.
+ * Reads one word of an inline command, quoted as in redis-cli, and unescapes it into `word`.
+ * Returns its end, or NULL if quotes are unbalanced.
  */
 static const char *inline_word(const char *p, const char *end, char *word, size_t *len)
 {
@@ -267,7 +273,10 @@ static const char *inline_word(const char *p, const char *end, char *word, size_
     return quote == 0 ? p : NULL;
 }
 
-/* Rewrites a line as an array in the scratch buffer; returns the number of words, -1: quotes. */
+/*
+ * Rewrites a line as an array in the scratch buffer. Returns the number of words, or -1 if quotes
+ * are unbalanced.
+ */
 static int rewrite_inline(const struct mr_proto_ctx *ctx, const char *p, const char *end,
                           struct mr_buf *body)
 {
@@ -324,7 +333,7 @@ static enum mr_result parse_inline(const struct mr_proto_ctx *ctx, struct mr_par
     mr_buf_clear(&body, ctx->slab);
     if (words < 0)
         return broken(ctx, msg, "unbalanced quotes in request");
-    /* a browser that was lured here speaks HTTP: stop before its body is read as commands */
+    /* HTTP from a tricked browser: stop before its body is executed */
     if (words > 0 &&
         (mr_slice_eq_nocase(msg->args[0], "post") || mr_slice_eq_nocase(msg->args[0], "host:")))
         return broken(ctx, msg, "this is not an HTTP server");
@@ -337,11 +346,12 @@ enum mr_result mr_resp_parse(const struct mr_proto_ctx *ctx, struct mr_parse_sta
     if (!mr_buf_empty(ctx->scratch))
         mr_buf_consume(ctx->scratch, ctx->slab, mr_buf_len(ctx->scratch));
     msg->action = MR_MSG_LOCAL;
+    msg->command = NULL;
     msg->n_args = 0;
-    msg->edits = msg->to_master = msg->guarded = msg->once = msg->queueable = false;
+    msg->edits = msg->to_master = msg->guarded = msg->once = msg->queueable = msg->confirms = false;
     msg->step = MR_STEP_NONE;
     msg->class = MR_CLASS_OTHER;
-    msg->lane = mr_resp_version(ctx->session);
+    msg->lane = ctx->session->dialect;
     msg->needs = 0;
     msg->part_bytes = 0;
     msg->ticket = 0;

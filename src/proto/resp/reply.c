@@ -1,11 +1,11 @@
-/* reply.c - replies in RESP2 and RESP3: finding their ends, and writing small ones. */
+/* reply.c - RESP2 and RESP3 replies: finding their end, and writing small ones. */
 #include "proto/resp/internal.h"
 
 #include "core/number.h"
 
-#define LINE_MAX_BYTES (1u << 20) /* of a status, an error or a number */
+#define LINE_MAX_BYTES (1u << 20) /* limit of a status, an error or a number */
 #define PENDING_MAX    ((uint64_t)1 << 40)
-#define CRLF_DUE       ((uint64_t)1 << 63) /* in `pending`: a bulk string's end comes at `offset` */
+#define CRLF_DUE       ((uint64_t)1 << 63) /* in `pending`: a bulk string's CRLF is at `offset` */
 
 void mr_resp_put_head(struct mr_buf *out, struct mr_slab *slab, char type, uint64_t n)
 {
@@ -32,7 +32,7 @@ void mr_resp_put_failure(struct mr_buf *out, struct mr_slab *slab, const char *t
     mr_buf_printf(out, slab, "-%s%.400s\r\n", coded ? "" : "ERR ", text);
 }
 
-/* A line from p; its length with CRLF in *n. */
+/* Finds the line at p; *n is its length with CRLF. */
 static enum mr_result read_line(const char *p, const char *end, size_t *n)
 {
     const char *nl = memchr(p, '\n', (size_t)(end - p));
@@ -63,8 +63,8 @@ static enum mr_result skip_line(const char *bytes, const char *end, uint64_t *at
 }
 
 /*
- * read_element for the types that RESP3 adds. Attributes belong to the element behind them. A push
- * stands where a reply may begin (`first`), nowhere else.
+ * read_element for the types that RESP3 adds. An attribute belongs to the element after it. A push
+ * may only be where a reply may begin (`first`).
  */
 static enum mr_result read_resp3(const char *bytes, const char *end, uint64_t *at,
                                  uint64_t *pending, bool first)
@@ -92,7 +92,7 @@ static enum mr_result read_resp3(const char *bytes, const char *end, uint64_t *a
     return MR_OK;
 }
 
-/* Reads one element's head at *at; on MR_OK *at is behind it, a bulk's body included. */
+/* Reads an element's head at *at, and its body if it is a bulk string. Advances *at on MR_OK. */
 static enum mr_result read_element(uint8_t lane, const char *bytes, const char *end, uint64_t *at,
                                    uint64_t *pending, bool first)
 {
@@ -125,11 +125,12 @@ static enum mr_result read_element(uint8_t lane, const char *bytes, const char *
         }
         return MR_OK;
     default:
-        return lane == MR_RESP_2 ? MR_EPROTO : read_resp3(bytes, end, at, pending, first);
+        return mr_resp_version(lane) == MR_RESP_2 ? MR_EPROTO
+                                                  : read_resp3(bytes, end, at, pending, first);
     }
 }
 
-/* A bulk string, or none, that is there as a whole: nearly all replies. */
+/* A complete bulk string or null: nearly all replies. */
 static inline bool is_whole_bulk(const char *bytes, size_t len, size_t *reply_len)
 {
     const char *p = bytes + 1;
@@ -172,6 +173,12 @@ enum mr_result mr_resp_scan_reply(uint8_t lane, struct mr_reply_state *state, co
         if (pending == 0)
             break;
         const bool first = fresh && at == 0;
+        size_t bulk;
+        if (!first && at < len && is_whole_bulk(bytes + at, len - (size_t)at, &bulk)) {
+            at += bulk; /* nearly all elements of arrays */
+            pending--;
+            continue;
+        }
         if (at >= len)
             return again(state, at, first ? 0 : pending);
         if (first)
@@ -188,4 +195,28 @@ enum mr_result mr_resp_scan_reply(uint8_t lane, struct mr_reply_state *state, co
     const bool aside = state->aside;
     *state = (struct mr_reply_state){0};
     return aside ? MR_ASIDE : MR_OK;
+}
+
+/* ---- small replies, read in full ---- */
+
+bool mr_resp_next_head(const char **p, const char *end, char type, int64_t *n)
+{
+    if (*p >= end || **p != type)
+        return false;
+    (*p)++;
+    return mr_resp_read_length(p, end, n) == MR_OK;
+}
+
+bool mr_resp_next_bulk(const char **p, const char *end, struct mr_slice *text)
+{
+    int64_t n;
+
+    *text = (struct mr_slice){NULL, 0};
+    if (!mr_resp_next_head(p, end, '$', &n) || n < -1 || (n >= 0 && n > end - *p - 2))
+        return false;
+    if (n < 0)
+        return true;
+    *text = (struct mr_slice){*p, (size_t)n};
+    *p += n + 2;
+    return true;
 }

@@ -1,4 +1,4 @@
-/* resp.c - the Redis protocol as the proxy sees it. */
+/* resp.c - the Redis protocol's vtable. */
 #include "proto/resp/resp.h"
 
 #include "core/number.h"
@@ -14,10 +14,27 @@ static void fail(const struct mr_proto_options *options, uint64_t ticket, const 
     mr_resp_put_failure(out, slab, text);
 }
 
-/* AUTH first, so that the rest is asked by somebody who may. */
+/* AUTH comes first, as the rest requires it. */
+static void put_select(uint32_t db, struct mr_slab *slab, struct mr_buf *out)
+{
+    char digits[20];
+
+    mr_resp_put_head(out, slab, '*', 2);
+    mr_resp_put_bulk(out, slab, mr_slice_of("SELECT"));
+    mr_resp_put_bulk(out, slab, (struct mr_slice){digits, mr_format_uint(digits, db)});
+}
+
+static void put_hello(enum mr_resp_version version, struct mr_slab *slab, struct mr_buf *out)
+{
+    mr_resp_put_head(out, slab, '*', 2);
+    mr_resp_put_bulk(out, slab, mr_slice_of("HELLO"));
+    mr_resp_put_bulk(out, slab, mr_slice_of(version == MR_RESP_3 ? "3" : "2"));
+}
+
 static uint32_t hello(const struct mr_proto_options *options, uint8_t lane, struct mr_slab *slab,
                       struct mr_buf *out)
 {
+    const uint32_t db = mr_resp_lane_db(options, lane);
     uint32_t replies = 0;
 
     if (options->auth != NULL) {
@@ -26,16 +43,17 @@ static uint32_t hello(const struct mr_proto_options *options, uint8_t lane, stru
         mr_resp_put_bulk(out, slab, mr_slice_of(options->auth));
         replies++;
     }
-    if (lane == MR_RESP_3) {
-        const struct mr_slice hello3 = mr_slice_of("*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n");
-        mr_buf_put(out, slab, hello3.at, hello3.len);
+    if (mr_resp_version(lane) == MR_RESP_3) {
+        put_hello(MR_RESP_3, slab, out);
         replies++;
     }
-    if (options->db > 0) {
-        char db[20];
-        mr_resp_put_head(out, slab, '*', 2);
-        mr_resp_put_bulk(out, slab, mr_slice_of("SELECT"));
-        mr_resp_put_bulk(out, slab, (struct mr_slice){db, mr_format_uint(db, options->db)});
+    if (db > 0) {
+        put_select(db, slab, out);
+        replies++;
+    }
+    if (options->replicas_of_slots) {
+        mr_resp_put_head(out, slab, '*', 1);
+        mr_resp_put_bulk(out, slab, mr_slice_of("READONLY"));
         replies++;
     }
     return replies;
@@ -46,26 +64,48 @@ static bool begins_with(struct mr_slice reply, const char *text)
     return reply.len >= strlen(text) && memcmp(reply.at, text, strlen(text)) == 0;
 }
 
-/* Before version 6 Redis did not know the command. */
-static const char *check_version(struct mr_slice reply)
+/* Finds "version" in the reply to HELLO. */
+static void read_version(struct mr_slice reply, struct mr_greeting *greeting)
 {
-    if (reply.len > 0 && reply.at[0] == '%')
+    static const char BEFORE[] = "version\r\n$";
+    const char *at = memmem(reply.at, reply.len, BEFORE, sizeof(BEFORE) - 1);
+    const char *end = reply.at + reply.len;
+    int64_t n;
+
+    if (at == NULL)
+        return;
+    at += sizeof(BEFORE) - 1;
+    if (mr_resp_read_length(&at, end, &n) == MR_OK && n > 0 && n < MR_VERSION_BYTES &&
+        n <= end - at)
+        memcpy(greeting->version, at, (size_t)n);
+}
+
+/* Redis before 6 does not have HELLO. */
+static const char *check_version(struct mr_slice reply, struct mr_greeting *greeting)
+{
+    if (reply.len > 0 && reply.at[0] == '%') {
+        read_version(reply, greeting);
         return NULL;
-    if (begins_with(reply, "-NOPROTO") || begins_with(reply, "-ERR unknown command"))
-        return UNSPOKEN;
-    return "server refused HELLO";
+    }
+    greeting->lane_only =
+        begins_with(reply, "-NOPROTO") || begins_with(reply, "-ERR unknown command");
+    return greeting->lane_only ? UNSPOKEN : "server refused HELLO";
 }
 
 static const char *check_hello(const struct mr_proto_options *options, uint8_t lane, uint32_t index,
-                               struct mr_slice reply, uint8_t *able)
+                               struct mr_slice reply, struct mr_greeting *greeting)
 {
-    (void)able;
-    if (lane == MR_RESP_3 && index == (options->auth != NULL))
-        return check_version(reply);
+    if (mr_resp_version(lane) == MR_RESP_3 && index == (options->auth != NULL))
+        return check_version(reply, greeting);
     if (reply.len > 0 && reply.at[0] == '+')
         return NULL;
-    return index == 0 && options->auth != NULL ? "server refused the password of the proxy"
-                                               : "server refused the database of the pool";
+    if (index == 0 && options->auth != NULL)
+        return "server refused the password of the proxy";
+    if (options->replicas_of_slots)
+        return "server is no node of a cluster";
+    greeting->lane_only = lane >= MR_RESP_VERSIONS;
+    return greeting->lane_only ? "server refused the database of the client"
+                               : "server refused the database of the pool";
 }
 
 static void probe(const struct mr_proto_options *options, uint8_t lane, struct mr_slab *slab,
@@ -76,7 +116,7 @@ static void probe(const struct mr_proto_options *options, uint8_t lane, struct m
     mr_resp_put_bulk(out, slab, mr_slice_of(options->replicated ? "ROLE" : "PING"));
 }
 
-/* The next line of a reply, without its end; what is no longer there is empty. */
+/* The next line of a reply without its end, empty if there are no more. */
 static struct mr_slice next_line(struct mr_slice *left)
 {
     const char *nl = memchr(left->at, '\n', left->len);
@@ -87,7 +127,7 @@ static struct mr_slice next_line(struct mr_slice *left)
     return line;
 }
 
-/* The next element: of a bulk string its text, of a number its digits. */
+/* The next element: text of a bulk string, digits of a number. */
 static struct mr_slice next_element(struct mr_slice *left)
 {
     const struct mr_slice head = next_line(left);
@@ -107,22 +147,22 @@ static void read_role(struct mr_slice reply, struct mr_probe *found)
         (void)mr_parse_uint(next_element(&reply), UINT64_MAX >> 1, &found->offset);
     } else if (mr_slice_eq(role, mr_slice_of("slave"))) {
         found->role = MR_ROLE_REPLICA;
-        (void)next_element(&reply); /* host and port of its master */
+        (void)next_element(&reply); /* skip host and port of its master */
         (void)next_element(&reply);
         found->link = mr_slice_eq(next_element(&reply), mr_slice_of("connected"));
         (void)mr_parse_uint(next_element(&reply), UINT64_MAX >> 1, &found->offset);
     }
 }
 
-/* A command that is not known or not allowed is an answer all the same. */
+/* "unknown command" or "no permission" also shows that the server is alive. */
 static const char *check_probe(struct mr_slice reply, struct mr_probe *found)
 {
     static const struct {
         const char *error, *why;
-    } BAD[] = {{"-LOADING", "server loads its data"},
+    } BAD[] = {{"-LOADING", "server is loading its data"},
                {"-MASTERDOWN", "replica has lost its master"},
                {"-BUSY", "server is busy with a script"},
-               {"-NOAUTH", "server wants a password"}};
+               {"-NOAUTH", "server requires a password"}};
 
     for (size_t i = 0; i < MR_COUNT(BAD); i++)
         if (begins_with(reply, BAD[i].error))
@@ -130,6 +170,11 @@ static const char *check_probe(struct mr_slice reply, struct mr_probe *found)
     if (reply.at[0] == '*')
         read_role(reply, found);
     return NULL;
+}
+
+static bool has_dialect(const struct mr_proto_options *options, uint8_t dialect)
+{
+    return dialect < mr_proto_lanes(&MR_PROTO_RESP, options);
 }
 
 /* ---- leases ---- */
@@ -149,7 +194,7 @@ static bool is_reset(struct mr_slice reply)
     return reply.len > 0 && reply.at[0] == '+';
 }
 
-static void unblock(uint64_t id, struct mr_slab *slab, struct mr_buf *out)
+static void unblock(uint64_t id, bool timed_out, struct mr_slab *slab, struct mr_buf *out)
 {
     char digits[24];
 
@@ -157,12 +202,51 @@ static void unblock(uint64_t id, struct mr_slab *slab, struct mr_buf *out)
     mr_resp_put_bulk(out, slab, mr_slice_of("CLIENT"));
     mr_resp_put_bulk(out, slab, mr_slice_of("UNBLOCK"));
     mr_resp_put_bulk(out, slab, (struct mr_slice){digits, mr_format_uint(digits, id)});
-    mr_resp_put_bulk(out, slab, mr_slice_of("ERROR"));
+    mr_resp_put_bulk(out, slab, mr_slice_of(timed_out ? "TIMEOUT" : "ERROR"));
 }
 
-static bool is_unblocked(struct mr_slice reply)
+static void judge(unsigned possible, uint64_t ticket, struct mr_slice reply,
+                  struct mr_verdict *verdict)
 {
-    return begins_with(reply, "-UNBLOCKED ");
+    (void)ticket;
+    verdict->meaning = MR_REPLY_PASS;
+    if (possible & MR_REPLY_REDIRECT && mr_resp_read_redirect(reply, &verdict->redirect))
+        verdict->meaning = MR_REPLY_REDIRECT;
+    else if (possible & MR_REPLY_RETRY && begins_with(reply, "-UNBLOCKED "))
+        verdict->meaning = MR_REPLY_RETRY;
+    else if (possible & MR_REPLY_PUSH && mr_resp_read_push(reply, &verdict->push))
+        verdict->meaning = MR_REPLY_PUSH;
+}
+
+static uint8_t change_lane(const struct mr_proto_options *options, uint8_t from, uint8_t to,
+                           struct mr_slab *slab, struct mr_buf *out)
+{
+    const enum mr_resp_version version = mr_resp_version(to);
+
+    if (mr_resp_version(from) == version) {
+        put_select(mr_resp_lane_db(options, to), slab, out);
+        return to;
+    }
+    put_hello(version, slab, out);
+    return (uint8_t)(from - mr_resp_version(from) + version);
+}
+
+/* Servers replicate it like any write, though it does nothing. */
+static void mark(const struct mr_proto_options *options, uint8_t lane, struct mr_slab *slab,
+                 struct mr_buf *out)
+{
+    char digits[20];
+    const struct mr_slice db = {digits, mr_format_uint(digits, mr_resp_lane_db(options, lane))};
+
+    mr_resp_put_head(out, slab, '*', 3);
+    mr_resp_put_bulk(out, slab, mr_slice_of("SWAPDB"));
+    mr_resp_put_bulk(out, slab, db);
+    mr_resp_put_bulk(out, slab, db);
+}
+
+static bool is_error(struct mr_slice reply)
+{
+    return reply.len > 0 && reply.at[0] == '-';
 }
 
 static struct mr_slice say(const struct mr_session *session, enum mr_saying saying)
@@ -175,39 +259,57 @@ static struct mr_slice say(const struct mr_session *session, enum mr_saying sayi
         [MR_SAY_DISCARD_ALONE] = "-ERR DISCARD without MULTI\r\n",
         [MR_SAY_WATCH_INSIDE] = "-ERR WATCH inside MULTI is not allowed\r\n",
         [MR_SAY_NOT_INSIDE] = "-ERR Command not allowed inside a transaction\r\n",
-        [MR_SAY_TOO_LARGE] = "-ERR the transaction is larger than a request may be\r\n",
+        [MR_SAY_TOO_LARGE] = "-ERR transaction exceeds the maximum size of a request\r\n",
         [MR_SAY_ABORTED] = "-EXECABORT Transaction discarded because of previous errors.\r\n",
         [MR_SAY_BROKEN] = "*-1\r\n",
         [MR_SAY_EMPTY] = "*0\r\n",
     };
 
-    if (saying == MR_SAY_BROKEN && mr_resp_version(session) == MR_RESP_3)
+    if (saying == MR_SAY_BROKEN && mr_resp_version(session->dialect) == MR_RESP_3)
         return mr_slice_of("_\r\n");
     return mr_slice_of(TEXTS[saying]);
 }
 
 const struct mr_proto MR_PROTO_RESP = {
     .name = "redis",
-    .lanes = MR_RESP_VERSIONS,
-    .cross_server = "-CROSSSLOT Keys in request don't live on the same server\r\n",
-    .too_many_clients = "-ERR max number of clients reached\r\n",
-    .unspoken = UNSPOKEN,
-    .parse = mr_resp_parse,
-    .next_key = mr_resp_next_key,
-    .answer = mr_resp_answer,
-    .split = mr_resp_split,
-    .join = mr_resp_join,
-    .fail = fail,
-    .scan_reply = mr_resp_scan_reply,
-    .hello = hello,
-    .check_hello = check_hello,
+    .client = {.too_many_clients = "-ERR max number of clients reached\r\n",
+               .parse = mr_resp_parse,
+               .permit = mr_resp_permit,
+               .answer = mr_resp_answer,
+               .fail = fail,
+               .say = say,
+               .has_dialect = has_dialect},
+    .keys = {.cross_server = "-CROSSSLOT Keys in request don't live on the same server\r\n",
+             .next = mr_resp_next_key,
+             .begin_part = mr_resp_begin_part,
+             .end_parts = mr_resp_end_parts,
+             .copy = mr_resp_copy_whole,
+             .join = mr_resp_join},
+    .server = {.lanes = MR_RESP_VERSIONS,
+               .scan_reply = mr_resp_scan_reply,
+               .judge = judge,
+               .hello = hello,
+               .check_hello = check_hello,
+               .probe = probe,
+               .check_probe = check_probe},
     .lease = {.introduce = "*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n",
               .read_id = read_id,
               .reset = "*1\r\n$7\r\nUNWATCH\r\n",
               .is_reset = is_reset,
               .unblock = unblock,
-              .is_unblocked = is_unblocked,
-              .say = say},
-    .probe = probe,
-    .check_probe = check_probe,
+              .change_lane = change_lane,
+              .mark = mark,
+              .is_error = is_error},
+    .cluster = {.cross_slot = "-CROSSSLOT Keys in request don't hash to the same slot\r\n",
+                .asking = "*1\r\n$6\r\nASKING\r\n",
+                .ask_slots = "*2\r\n$7\r\nCLUSTER\r\n$5\r\nSLOTS\r\n",
+                .read_slots = mr_resp_read_slots},
+    .sentinel = {.ask = mr_resp_ask_sentinel,
+                 .read_master = mr_resp_read_sentinel_master,
+                 .read_replicas = mr_resp_read_sentinel_replicas,
+                 .ask_role = "*1\r\n$4\r\nROLE\r\n"},
+    .feed = {.order = mr_resp_order_topic,
+             .ping = "*1\r\n$4\r\nPING\r\n",
+             .confirm = mr_resp_confirm_topic,
+             .mark = mr_resp_message_mark},
 };

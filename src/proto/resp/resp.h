@@ -1,5 +1,7 @@
-/* resp.h - the Redis protocol (RESP2),
- * https://redis.io/docs/latest/develop/reference/protocol-spec/ */
+/*
+ * resp.h - the Redis protocol (RESP2 and RESP3),
+ * https://redis.io/docs/latest/develop/reference/protocol-spec/
+ */
 #pragma once
 
 #include "proto/proto.h"

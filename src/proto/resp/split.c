@@ -1,28 +1,51 @@
-/* split.c - requests whose keys live on several servers: taken apart, replies put together. */
+/* split.c - splits requests over servers and joins the replies. */
 #include "proto/resp/internal.h"
 
 #include "core/number.h"
 
-static uint32_t args_per_key(const struct mr_resp_command *cmd)
+#define HEAD_ROOM  10u  /* "*1048576" CR LF: the number of arguments is known last */
+#define FIRST_ROOM 512u /* most parts are no longer, so they need not grow */
+
+static const char *start_of_bulk(struct mr_slice body)
 {
-    return cmd->handling == MR_RESP_SPLIT_MSET ? 2 : 1;
+    const char *p = body.at - 3; /* the last digit of its length */
+
+    while (*p != '$')
+        p--;
+    return p;
 }
 
-void mr_resp_split(const struct mr_msg *msg, struct mr_plan *plan, struct mr_slab *slab)
+void mr_resp_begin_part(const struct mr_msg *msg, struct mr_slab *slab, struct mr_part *part)
 {
-    const struct mr_resp_command *cmd = msg->command;
-    const uint32_t per_key = args_per_key(cmd);
-    struct mr_key_walk walk = {0};
+    const struct mr_slice name = msg->args[0];
+    const char *start = start_of_bulk(name);
+    const size_t head = HEAD_ROOM + (size_t)(name.at + name.len + 2 - start);
+    const size_t likely = msg->wire.len < FIRST_ROOM ? msg->wire.len : FIRST_ROOM;
+    char *at = mr_buf_reserve(&part->request, slab, HEAD_ROOM + likely);
+
+    if (at == NULL) {
+        mr_buf_fail(&part->request, slab);
+        return;
+    }
+    part->request.end += HEAD_ROOM;
+    mr_buf_put(&part->request, slab, start, head - HEAD_ROOM);
+}
+
+void mr_resp_end_parts(const struct mr_msg *msg, struct mr_plan *plan, struct mr_slab *slab)
+{
+    char head[24];
 
     for (uint32_t i = 0; i < plan->n_parts; i++) {
-        struct mr_part *part = &plan->parts[i];
-        mr_resp_put_head(&part->request, slab, '*', 1 + (uint64_t)part->n_keys * per_key);
-        mr_resp_put_bulk(&part->request, slab, mr_slice_of(cmd->name));
-    }
-    for (uint32_t k = 0; k < plan->n_keys; k++) {
-        struct mr_part *part = &plan->parts[plan->part_of_key[k]];
-        for (uint32_t j = 0; j < per_key; j++)
-            mr_resp_put_bulk(&part->request, slab, mr_resp_arg(msg, &walk, 1 + k * per_key + j));
+        struct mr_buf *request = &plan->parts[i].request;
+        if (mr_buf_failed(request))
+            continue;
+        head[0] = '*';
+        const uint64_t n_args = 1 + (uint64_t)plan->parts[i].n_keys * msg->keys.step;
+        size_t len = 1 + mr_format_uint(head + 1, n_args);
+        memcpy(head + len, "\r\n", 2);
+        len += 2;
+        mr_buf_consume(request, slab, HEAD_ROOM - len);
+        memcpy(request->mem + request->start, head, len);
     }
 }
 
@@ -36,12 +59,12 @@ static const char *first_failure(const struct mr_plan *plan)
 
 static struct mr_slice reply_of(const struct mr_plan *plan, uint32_t part)
 {
-    return mr_buf_slice(&plan->parts[part].reply);
+    return plan->parts[part].reply;
 }
 
-/* A server's own error stands for the whole; any other reply of the wrong type is a bad reply. */
-static bool join_error(const struct mr_plan *plan, char wanted, struct mr_slab *slab,
-                       struct mr_buf *out)
+/* A server's error becomes the whole reply; any other wrong type is a bad reply. */
+bool mr_resp_join_error(const struct mr_plan *plan, char wanted, struct mr_slab *slab,
+                        struct mr_buf *out)
 {
     const char *failure = first_failure(plan);
 
@@ -51,7 +74,7 @@ static bool join_error(const struct mr_plan *plan, char wanted, struct mr_slab *
             mr_buf_put(out, slab, reply.at, reply.len);
             return true;
         }
-        if (reply.at[0] != wanted)
+        if (wanted != '\0' && reply.at[0] != wanted)
             failure = "Invalid argument";
     }
     if (failure == NULL)
@@ -60,11 +83,11 @@ static bool join_error(const struct mr_plan *plan, char wanted, struct mr_slab *
     return true;
 }
 
-static void join_sum(const struct mr_plan *plan, struct mr_slab *slab, struct mr_buf *out)
+void mr_resp_join_sum(const struct mr_plan *plan, struct mr_slab *slab, struct mr_buf *out)
 {
     uint64_t sum = 0;
 
-    if (join_error(plan, ':', slab, out))
+    if (mr_resp_join_error(plan, ':', slab, out))
         return;
     for (uint32_t i = 0; i < plan->n_parts; i++) {
         const struct mr_slice reply = reply_of(plan, i);
@@ -77,11 +100,11 @@ static void join_sum(const struct mr_plan *plan, struct mr_slab *slab, struct mr
 
 static void join_mset(const struct mr_plan *plan, struct mr_slab *slab, struct mr_buf *out)
 {
-    if (!join_error(plan, '+', slab, out))
+    if (!mr_resp_join_error(plan, '+', slab, out))
         mr_buf_put(out, slab, "+OK\r\n", 5);
 }
 
-/* Checks that part i answered with one element for each of its keys; *at is the first one. */
+/* Checks that part i returned one element per key; *at is the first. */
 static bool array_matches(const struct mr_plan *plan, uint32_t i, const char **at)
 {
     const struct mr_slice reply = reply_of(plan, i);
@@ -96,9 +119,9 @@ static void join_mget(const struct mr_plan *plan, struct mr_slab *slab, struct m
 {
     const char **at;
 
-    if (join_error(plan, '*', slab, out))
+    if (mr_resp_join_error(plan, '*', slab, out))
         return;
-    at = mr_slab_try(slab, plan->n_parts * sizeof(*at)); /* each part's next element */
+    at = mr_slab_try(slab, plan->n_parts * sizeof(*at)); /* next element of each part */
     if (at == NULL) {
         mr_buf_fail(out, slab);
         return;
@@ -116,7 +139,7 @@ static void join_mget(const struct mr_plan *plan, struct mr_slab *slab, struct m
         size_t n = 0;
         MR_CHECK(mr_resp_scan_reply(MR_RESP_3, &state, at[i],
                                     (size_t)(reply.at + reply.len - at[i]),
-                                    &n) == MR_OK); /* the whole reply was scanned when it came */
+                                    &n) == MR_OK); /* checked on arrival */
         mr_buf_put(out, slab, at[i], n);
         at[i] += n;
     }
@@ -132,6 +155,8 @@ void mr_resp_join(const struct mr_plan *plan, struct mr_slab *slab, struct mr_bu
         join_mget(plan, slab, out);
     else if (cmd->handling == MR_RESP_SPLIT_MSET)
         join_mset(plan, slab, out);
+    else if (cmd->handling == MR_RESP_WHOLE)
+        mr_resp_join_whole(plan, slab, out);
     else
-        join_sum(plan, slab, out);
+        mr_resp_join_sum(plan, slab, out);
 }

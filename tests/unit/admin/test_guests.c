@@ -1,4 +1,7 @@
-/* test_guests.c - connections to the proxy's own ports: the oldest makes way, nobody stays long. */
+/*
+ * test_guests.c - connections to the proxy's own ports: the oldest is closed first, nobody stays
+ * long.
+ */
 #include "admin/guests.h"
 #include "unit/test.h"
 
@@ -45,7 +48,7 @@ static void enter(unsigned i)
     mr_guests_enter(&guests, &ones[i].guest);
 }
 
-static void assert_dismissed(const char *wanted) /* a digit for each */
+static void assert_dismissed(const char *wanted) /* `wanted` has a digit for each */
 {
     for (unsigned i = 0; wanted[i] != '\0'; i++)
         assert_int_equal(ones[i].dismissed, wanted[i] - '0');
@@ -84,7 +87,7 @@ static void those_of_one_turn_are_spared(void **state)
     enter(8);
     assert_dismissed("1111110000");
     assert_int_equal(guests.n, 3);
-    for (unsigned i = 0; i < 4; i++) /* nobody comes after these */
+    for (unsigned i = 0; i < 4; i++) /* nobody arrives after these */
         mr_guests_enter(&guests, &ones[i].guest);
     assert_dismissed("1111111100");
     for (int turns = 0; guests.n > 3; turns++) {
@@ -107,9 +110,9 @@ static void memory_is_bounded(void **state)
     mr_guest_holds(&ones[4].guest, 251);
     assert_dismissed("11000");
     assert_int_equal(guests.bytes, 751);
-    mr_guest_holds(&ones[4].guest, 2000); /* it is served though it is alone too much */
+    mr_guest_holds(&ones[4].guest, 2000); /* served, although it alone exceeds the limit */
     assert_dismissed("11110");
-    mr_guest_holds(&ones[0].guest, 1); /* has gone */
+    mr_guest_holds(&ones[0].guest, 1); /* already gone */
     assert_int_equal(guests.bytes, 2251);
     close_all();
 }

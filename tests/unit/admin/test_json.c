@@ -1,4 +1,4 @@
-/* test_json.c - the statistics documents: shapes, sums, names that collide or are odd. */
+/* test_json.c - the statistics documents: formats, sums, colliding and odd names. */
 #include "admin/json.h"
 #include "unit/test.h"
 
@@ -11,7 +11,7 @@ static json_t *document(const char *yaml, uint32_t n_slots, bool single)
 {
     struct mr_error err;
 
-    assert_int_equal(mr_config_parse(&config, "t", mr_slice_of(yaml), 100, &err), MR_OK);
+    assert_int_equal(mr_config_parse(&config, "t", mr_slice_of(yaml), 100, NULL, &err), MR_OK);
     for (uint32_t i = 0; i < n_slots; i++) {
         assert_int_equal(mr_metrics_open(&slots[i], config->n_pools, config->n_servers, &err),
                          MR_OK);

@@ -1,4 +1,4 @@
-/* test_config.c - whole configurations: defaults, both layouts, and every complaint. */
+/* test_config.c - whole configurations: defaults, both layouts, and every error. */
 #include "config/config.h"
 #include "unit/test.h"
 
@@ -9,12 +9,14 @@
 #define SERVERS "  servers:\n   - 127.0.0.1:6379:1\n"
 
 static struct mr_config *config;
+static struct mr_findings found;
 static struct mr_error err;
 
 static enum mr_result load(const char *text)
 {
     config = NULL;
-    return mr_config_parse(&config, "f.yml", mr_slice_of(text), MR_KEY_BYTES_DEFAULT, &err);
+    mr_findings_fini(&found);
+    return mr_config_parse(&config, "f.yml", mr_slice_of(text), MR_KEY_BYTES_DEFAULT, &found, &err);
 }
 
 static void must_load(const char *text)
@@ -110,14 +112,14 @@ static void meitus_layout(void **state)
     assert_true(config->meitu);
     assert_int_equal(config->worker_processes, 4);
     assert_string_equal(config->user, "nobody");
-    assert_null(config->group); /* the user's own: Debian has no group nobody */
+    assert_null(config->group); /* the user's own, since Debian has no group nobody */
     assert_int_equal(config->pools[0].client_connections, 2048);
     mr_config_free(config);
     must_load("pools:\n  p:\n    listen: 127.0.0.1:1\n    redis: true\n    servers:\n"
               "     - 127.0.0.1:6379:1\n");
     assert_int_equal(config->worker_processes, 0);
     mr_config_free(config);
-    /* pools that happen to be called so */
+    /* pools that happen to have these names */
     must_load("global:\n  listen: 127.0.0.1:1\n  redis: true\n" SERVERS
               "pools:\n  listen: 127.0.0.1:2\n  redis: true\n" SERVERS);
     assert_false(config->meitu);
@@ -132,7 +134,7 @@ static void masters(void **state)
     char text[512];
 
     (void)state;
-    /* Meitu's layout: the name makes it a master, listed last, off the ring */
+    /* Meitu's layout: the name makes it a master, last and not on the ring */
     snprintf(text, sizeof(text), "pools:\n  p:\n    listen: 127.0.0.1:1\n    redis: true\n%s",
              LISTED);
     must_load(text);
@@ -144,11 +146,11 @@ static void masters(void **state)
     assert_true(members[0].live && members[1].live && !members[2].live);
     free(members);
     mr_config_free(config);
-    /* twemproxy's layout: it was a shard there, and no key may move */
+    /* twemproxy's layout: a shard, because no key may move */
     snprintf(text, sizeof(text), "p:\n    listen: 127.0.0.1:1\n    redis: true\n%s", LISTED);
     must_load(text);
     assert_int_equal(config->pools[0].topology, MR_SHARDS);
-    assert_int_equal(config->n_warnings, 1);
+    assert_int_equal(found.n, 1);
     mr_config_free(config);
     snprintf(text, sizeof(text),
              "p:\n    listen: 127.0.0.1:1\n    redis: true\n    topology: replicated\n%s", LISTED);
@@ -162,6 +164,31 @@ static void masters(void **state)
     mr_config_free(config);
 }
 
+static void users(void **state)
+{
+    (void)state;
+    must_load("global:\n  users:\n    ann: {password: a}\n"
+              "    bob: {password: [a, b], pools: q, read_only: true, key_prefixes: [x, y]}\n" POOL
+                  SERVERS "q:\n  listen: 127.0.0.1:2\n  redis: true\n" SERVERS
+              "m:\n  listen: 127.0.0.1:3\n  protocol: memcache\n" SERVERS);
+    const struct mr_users *p = mr_config_pool(config, "p")->options.users;
+    const struct mr_users *q = mr_config_pool(config, "q")->options.users;
+    assert_int_equal(p->n, 1);
+    assert_string_equal(p->at[0]->name, "ann");
+    assert_int_equal(q->n, 2);
+    const struct mr_user *bob = mr_user_log_in(q, mr_slice_of("bob"), mr_slice_of("b"));
+    assert_ptr_equal(bob, mr_user_find(q, mr_slice_of("bob")));
+    assert_ptr_equal(bob, mr_user_log_in(q, mr_slice_of("bob"), mr_slice_of("a")));
+    assert_null(mr_user_log_in(q, mr_slice_of("bob"), mr_slice_of("")));
+    assert_null(mr_user_log_in(q, mr_slice_of("eve"), mr_slice_of("a")));
+    assert_null(mr_user_log_in(p, mr_slice_of("bob"), mr_slice_of("b")));
+    assert_int_equal(bob->n_prefixes, 2);
+    assert_true(mr_user_may_use_key(bob, mr_slice_of("yes")));
+    assert_false(mr_user_may_use_key(bob, mr_slice_of("no")));
+    assert_null(mr_config_pool(config, "m")->options.users);
+    mr_config_free(config);
+}
+
 static void complaints(void **state)
 {
     static const struct {
@@ -169,11 +196,11 @@ static void complaints(void **state)
     } CASES[] = {
         {"p: 1\n", "f.yml:1:4: \"p\" must be a mapping"},
         {"- a\n", "a configuration is a mapping"},
-        {"{}\n", "there is no pool"},
+        {"{}\n", "there are no pools"},
         {"p:\n  redis: true\n" SERVERS, "directive \"listen:\" is missing"},
         {POOL, "directive \"servers:\" is missing"},
         {POOL "  servers:\n", "f.yml:4:11: directive \"servers\" must be a list"},
-        {POOL "  servers: []\n", "must be a list with one entry at least"},
+        {POOL "  servers: []\n", "must be a list with at least one entry"},
         {POOL "  servers:\n   - [a]\n", "must be a list of servers"},
         {POOL "  hash:\n" SERVERS, "directive \"hash\" has no value"},
         {POOL "  hash: \"\"\n" SERVERS, "directive \"hash\" has no value"},
@@ -201,6 +228,9 @@ static void complaints(void **state)
         {POOL "  max_request_size: 1x\n" SERVERS, "is not a size; allowed"},
         {POOL "  max_request_size: 1\n" SERVERS, "out of range"},
         {POOL "  cross_server: maybe\n" SERVERS, "allowed: refuse, first_key"},
+        {POOL "  unknown_commands: maybe\n" SERVERS, "allowed: error, first_key"},
+        {POOL "  commands: x\n" SERVERS, "a list with at least one entry"},
+        {POOL "  commands: [x]\n" SERVERS, "is not a command"},
         {POOL "  protocol: http\n" SERVERS, "is not a protocol"},
         {"p:\n  listen: 127.0.0.1\n  redis: true\n" SERVERS, "\"hostname:port\" format string"},
         {"p:\n  listen: [[a]]\n  redis: true\n" SERVERS, "must be an address"},
@@ -221,29 +251,71 @@ static void complaints(void **state)
         {POOL
          "  distribution: modula\n  topology: replicated\n  follow_roles: true\n  servers:\n   - "
          "a:1:2147483647 master\n   - b:1:2147483647\n   - c:1:2147483647\n",
-         "sum of the weights"}, /* without the master it is not, and the next one may be another */
+         "sum of the weights"}, /* fits without the master, but another server may become master */
         {"global:\n  worker_processes: -1\n" POOL SERVERS, "is not a number"},
         {"global:\n  worker_procesess: 1\n" POOL SERVERS, "did you mean \"worker_processes\"?"},
         {"global:\n  worker_shutdown_timeout: soon\n" POOL SERVERS, "is not a time"},
         {"global:\n  engine: kqueue\n" POOL SERVERS,
          "is not known; allowed: auto, epoll, io_uring"},
         {"global: 1\n" POOL SERVERS, "must be a mapping"},
-        {"pools:\n  p:\n    redis: true\nother:\n  a: 1\n", "f.yml:4:1: unknown section \"other\""},
+        {"pools:\n  p: {listen: 127.0.0.1:1, servers: ['a:1:1']}\nother:\n  a: 1\n",
+         "f.yml:3:1: unknown section \"other\""},
         {"pools:\n  p:\n    listen: 127.0.0.1:1\n    redis: true\n    client_connections: 0\n    "
          "servers: ['a:1:1']\n",
          "\"client_connections\" cannot be 0"},
         {"pools:\n  p:\n    listen: 127.0.0.1:1\n    redis: true\n    servers: ['a:1:1 master']\n",
-         "has no servers beside the master"},
+         "has no servers besides the master"},
         {"pools:\n  p:\n    listen: 127.0.0.1:1\n    redis: true\n    servers: ['a:1:1 master', "
          "'b:1:1 master']\n",
          "has servers with same name 'master'"},
         {"pools:\n  p:\n    listen: 127.0.0.1:1\n    servers: ['a:1:1 master', 'b:1:1']\n",
          "only a redis pool can be replicated"},
+        {"p:\n  listen: 127.0.0.1:1\n  protocol: tcp\n  topology: cluster\n  servers: ['a:1:1']\n",
+         "only a redis pool can be a cluster"},
+        {"p:\n  listen: 127.0.0.1:1\n  protocol: tcp\n  balance: random\n  servers: ['a:1:1']\n",
+         "allowed: least_connections, round_robin, source_hash"},
+        {"p:\n  listen: 127.0.0.1:1\n  protocol: tcp\n  redis: true\n  servers: ['a:1:1']\n",
+         "contradict each other"},
         {POOL "  topology: replicated\n" SERVERS, "no server is named 'master'"},
         {POOL "  topology: ring\n" SERVERS, "is not known; allowed: shards, replicated"},
         {POOL "  read_from: slave\n" SERVERS,
          "is not known; allowed: master, prefer_replica, replica, nearest"},
-        {"global:\n  admin_token: short\n" POOL SERVERS, "is too short; at least 8 characters"},
+        {"global:\n  admin_token: short\n" POOL SERVERS,
+         "is too short; it needs at least 8 characters"},
+        {"global: {users: 1}\n" POOL SERVERS, "\"users\" must be a mapping of names"},
+        {"global: {users: {u: 1}}\n" POOL SERVERS, "user 'u' must be a mapping"},
+        {"global: {users: {u: {password: x}, u: {password: y}}}\n" POOL SERVERS,
+         "directive \"u\" is a duplicate"},
+        {"global: {users: {'': {password: x}}}\n" POOL SERVERS,
+         "a user's name has 1 to 64 characters"},
+        {"global: {users: {a b: {password: x}}}\n" POOL SERVERS, "a user has a name with a blank"},
+        {"global: {users: {u: {pools: [p]}}}\n" POOL SERVERS,
+         "f.yml:1:18: user 'u': directive \"password:\" is missing"},
+        {"global: {users: {u: {password: []}}}\n" POOL SERVERS, "the list \"password\" is empty"},
+        {"global: {users: {u: {password: ''}}}\n" POOL SERVERS,
+         "\"password\" has an entry without a value"},
+        {"global: {users: {u: {password: [[x]]}}}\n" POOL SERVERS,
+         "\"password\" has an entry without a value"},
+        {"global: {users: {u: {password: '#abc'}}}\n" POOL SERVERS,
+         "what follows # is not a SHA-256 hash, 64 digits 0-9a-f"},
+        {"global: {users: {u: {password: x, pools: q}}}\n" POOL SERVERS, "there is no pool 'q'"},
+        {"global: {users: {u: {password: x, read_only: 1}}}\n" POOL SERVERS,
+         "value \"1\" is not \"true\" or \"false\""},
+        {"global: {users: {u: {password: x, read_only: [true]}}}\n" POOL SERVERS,
+         "\"read_only\" has an entry without a value"},
+        {"global: {users: {u: {password: x, allow: [get, gett]}}}\n" POOL SERVERS,
+         "f.yml:1:48: user 'u': \"gett\" is no command"},
+        {"global: {users: {u: {password: x, deny: '@nothing'}}}\n" POOL SERVERS,
+         "\"@nothing\" is no command"},
+        {"global: {users: {u: {password: x, deny: []}}}\n" POOL SERVERS,
+         "the list \"deny\" is empty"},
+        {"global: {users: {u: {password: x, key_prefixes: [a, '']}}}\n" POOL SERVERS,
+         "\"key_prefixes\" has an entry without a value"},
+        {"global: {users: {u: {password: x, colour: red}}}\n" POOL SERVERS,
+         "directive \"colour\" is unknown; allowed: password, pools"},
+        {"global: {users: {u: {password: x, pools: m}}}\n" POOL SERVERS
+         "m:\n  listen: 127.0.0.1:2\n  protocol: memcache\n" SERVERS,
+         "pool 'm' is not a redis pool"},
         {"pools: x\n", "pools must be a mapping"},
     };
 
@@ -274,10 +346,10 @@ static void names_have_a_limit(void **state)
         int most;
     } CASES[] = {
         {"", ":\n  listen: 127.0.0.1:1\n  redis: true\n" SERVERS,
-         "f.yml:1:1: a pool has a name of 256 bytes, at most 255 are allowed", 255},
+         "f.yml:1:1: a pool's name has 256 bytes; at most 255 are allowed", 255},
         {POOL "  servers:\n   - 127.0.0.1:1:1 ", "\n",
-         "has a name of 256 bytes, at most 255 are allowed", 255},
-        {POOL "  servers:\n   - ", ":1:1\n", "has a hostname of 241 bytes, at most 240 are allowed",
+         "has a name of 256 bytes; at most 255 are allowed", 255},
+        {POOL "  servers:\n   - ", ":1:1\n", "has a hostname of 241 bytes; at most 240 are allowed",
          240},
     };
 
@@ -291,13 +363,13 @@ static void names_have_a_limit(void **state)
     }
 }
 
-/* They are shown in lines of replies and of the log. */
+/* Names appear in replies and log lines. */
 static void names_end_no_line(void **state)
 {
     (void)state;
     assert_int_not_equal(load("\"a\\r\\nEND\":\n  listen: 127.0.0.1:1\n  redis: true\n" SERVERS),
                          MR_OK);
-    assert_string_equal(err.text, "f.yml:1:1: a pool has a name with a control character");
+    assert_string_equal(err.text, "f.yml:1:1: a pool's name has a control character");
     assert_int_not_equal(load(POOL "  servers:\n   - \"127.0.0.1:1:1 a\\r\\nEND\"\n"), MR_OK);
     assert_non_null(strstr(err.text, "a control character"));
 }
@@ -306,19 +378,73 @@ static void warnings(void **state)
 {
     (void)state;
     must_load(POOL "  hash: crc32\n  servers:\n   - a:1:1\n   - b:1:1\n");
-    assert_int_equal(config->n_warnings, 1);
-    assert_non_null(strstr(config->warnings[0], "crc32"));
+    assert_int_equal(found.n, 1);
+    assert_non_null(strstr(found.list[0].text, "crc32"));
     mr_config_free(config);
     must_load(POOL "  servers:\n   - a:1:100000\n   - b:1:1\n");
-    assert_int_equal(config->n_warnings, 1);
-    assert_non_null(strstr(config->warnings[0], "'b:1' gets no points"));
+    assert_int_equal(found.n, 1);
+    assert_non_null(strstr(found.list[0].text, "'b:1' gets no keys"));
     mr_config_free(config);
     must_load(POOL "  servers:\n   - a:1:1 client_eof\n");
-    assert_non_null(strstr(config->warnings[0], "statistics field"));
+    assert_non_null(strstr(found.list[0].text, "statistics field"));
     mr_config_free(config);
-    must_load(POOL "  hash: crc32\n" SERVERS); /* one server: no harm */
-    assert_int_equal(config->n_warnings, 0);
+    must_load(POOL "  hash: crc32\n" SERVERS); /* harmless with one server */
+    assert_int_equal(found.n, 0);
     mr_config_free(config);
+}
+
+/* All errors and warnings are found at once, in file order, and no others. */
+static void everything_is_found(void **state)
+{
+    static const struct {
+        const char *text;
+        const char *found[12]; /* how each begins; '!' marks a warning */
+    } CASES[] = {
+        {"global:\n  worker_procesess: 1\n  engine: kqueue\n"
+         "p:\n  listen: [1.2.3.4, 127.0.0.1:1]\n  redis: true\n  timeout: x\n  timeout: 2\n"
+         "  timeout: 3\n  hash: crc\n  servers:\n   - a\n   - b:1:1\n   - b:1:1\n"
+         "q:\n  listen: 127.0.0.1:1\n  preconnect: maybe\n",
+         {"2:3: directive \"worker_procesess\"", "3:11: directive \"engine\"",
+          "5:12: directive \"listen\"", "7:12: directive \"timeout\": value \"x\"",
+          "8:3: directive \"timeout\" is a dup", "9:3: directive \"timeout\" is a dup",
+          "10:9: directive \"hash\"", "12:6: directive \"servers\"",
+          "14:6: pool 'p' has servers with same name 'b:1'",
+          "16:3: pool 'q': directive \"servers:\" is missing",
+          "16:11: pools 'p' and 'q' have the same", "17:15: directive \"preconnect\""}},
+        /* mixed with warnings */
+        {"p:\n  listen: 127.0.0.1:1\n  hash: crc32\n  servers: ['a:1:1', 'b:1:1']\n"
+         "client_eof:\n  listen: 127.0.0.1:2\n  servers: []\n",
+         {"!3:9: pool 'p': hash crc32", "!5:1: pool 'client_eof' is named like",
+          "7:12: directive"}},
+        /* nothing that depends on an invalid value is reported */
+        {"p:\n  listen: x\n  protocol: rediss\n  redis_auth: pw\n  topology: replicated\n"
+         "  servers: ['a:1:1', b]\n",
+         {"2:11: directive \"listen\"", "3:13: directive \"protocol\"",
+          "6:22: directive \"servers\""}},
+        {"pools:\n  p:\n    hash: x\nq: 1\nr: 2\n",
+         {"3:5: pool 'p': directive \"listen:\"", "3:5: pool 'p': directive \"servers:\"",
+          "3:11: directive \"hash\"", "4:1: unknown section \"q\"", "5:1: unknown section"}},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < MR_COUNT(CASES); i++) {
+        uint32_t n = 0;
+        assert_int_equal(load(CASES[i].text), MR_ECONFIG);
+        for (; n < MR_COUNT(CASES[i].found) && CASES[i].found[n] != NULL; n++) {
+            const char *want = CASES[i].found[n];
+            const bool warning = want[0] == '!';
+            if (n >= found.n || found.list[n].error == warning ||
+                strncmp(found.list[n].text, "f.yml:", 6) != 0 ||
+                strncmp(found.list[n].text + 6, want + warning, strlen(want + warning)) != 0)
+                fail_msg("%zu: wanted \"%s\", found \"%s\"", i, want,
+                         n < found.n ? found.list[n].text : "");
+        }
+        if (found.n > n)
+            fail_msg("%zu: also found \"%s\"", i, found.list[n].text);
+        assert_non_null(mr_findings_first_error(&found));
+        assert_string_equal(err.text, mr_findings_first_error(&found));
+    }
+    mr_findings_fini(&found);
 }
 
 static void files(void **state)
@@ -329,15 +455,16 @@ static void files(void **state)
     const int fd = mkstemp(path);
     assert_int_equal(write(fd, POOL SERVERS, strlen(POOL SERVERS)), strlen(POOL SERVERS));
     close(fd);
-    assert_int_equal(mr_config_load(&config, path, 100, &err), MR_OK);
+    assert_int_equal(mr_config_load(&config, path, 100, NULL, &err), MR_OK);
     assert_int_equal(config->pools[0].options.max_key_bytes, 100);
     mr_config_free(config);
     unlink(path);
-    assert_int_equal(mr_config_load(&config, path, 100, &err), MR_ESYS);
+    assert_int_equal(mr_config_load(&config, path, 100, NULL, &err), MR_ESYS);
     assert_non_null(strstr(err.text, "No such file"));
-    assert_int_equal(mr_config_load(&config, "/tmp", 100, &err), MR_ESYS);
+    assert_int_equal(mr_config_load(&config, "/tmp", 100, NULL, &err), MR_ESYS);
     assert_non_null(strstr(err.text, "directory"));
 }
 
-RUN(T(defaults), T(every_key), T(sorts_as_the_original), T(meitus_layout), T(masters),
-    T(complaints), T(names_have_a_limit), T(names_end_no_line), T(warnings), T(files))
+RUN(T(defaults), T(every_key), T(sorts_as_the_original), T(meitus_layout), T(masters), T(users),
+    T(complaints), T(names_have_a_limit), T(names_end_no_line), T(warnings), T(everything_is_found),
+    T(files))

@@ -1,4 +1,4 @@
-/* test_diff.c - what a change of the configuration will do. */
+/* test_diff.c - the described effects of a configuration change. */
 #include "config/diff.h"
 #include "unit/test.h"
 
@@ -20,7 +20,7 @@ static struct mr_config *parse(const char *yaml)
     struct mr_config *config;
     struct mr_error err;
 
-    if (mr_config_parse(&config, "t", mr_slice_of(yaml), 1000, &err) != MR_OK)
+    if (mr_config_parse(&config, "t", mr_slice_of(yaml), 1000, NULL, &err) != MR_OK)
         fail_msg("%s", err.text);
     return config;
 }
@@ -42,7 +42,7 @@ static void nothing_changes(void **state)
     (void)state;
     assert_true(share(POOL("p", "1") ONE_TO_FOUR, POOL("p", "1") ONE_TO_FOUR) == 0);
     assert_string_equal(text, "");
-    /* the order of the lines is not the order of the servers */
+    /* the order of lines does not matter */
     assert_true(share(POOL("p", "1") ONE_TO_FOUR,
                       POOL("p", "1") "  servers: ['10.0.0.4:1:1 d', '10.0.0.3:1:1 c', "
                                      "'10.0.0.2:1:1 b', '10.0.0.1:1:1 a']\n") == 0);
@@ -73,7 +73,7 @@ static void another_hash_moves_nearly_all(void **state)
     const double moved = share(POOL("p", "1") "  hash: murmur\n" ONE_TO_FOUR,
                                POOL("p", "1") "  hash: md5\n" ONE_TO_FOUR);
     assert_true(moved > 0.6);
-    assert_non_null(strstr(text, "pool p: hash or distribution changes\n"));
+    assert_non_null(strstr(text, "pool p: the hash or distribution changes\n"));
 }
 
 static void pools_and_listeners(void **state)
@@ -81,7 +81,7 @@ static void pools_and_listeners(void **state)
     (void)state;
     (void)share(POOL("p", "1") ONE_TO_FOUR POOL("q", "2") ONE_TO_FOUR,
                 POOL("p", "3") ONE_TO_FOUR POOL("r", "2") ONE_TO_FOUR);
-    assert_string_equal(text, "pool added: q\npool removed: r; its clients are closed\n"
+    assert_string_equal(text, "pool added: q\npool removed: r; its clients are disconnected\n"
                               "listener added: 127.0.0.1:1 (pool p)\n"
                               "listener removed: 127.0.0.1:3 (pool p)\n");
 }

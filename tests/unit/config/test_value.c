@@ -1,4 +1,4 @@
-/* test_value.c - addresses, servers, times and sizes from text. */
+/* test_value.c - parsing of addresses, servers, times and sizes. */
 #include "config/value.h"
 #include "unit/test.h"
 
@@ -124,4 +124,47 @@ static void times_and_sizes(void **state)
     assert_false(mr_value_size("18446744073709551615gb", &v));
 }
 
-RUN(T(servers), T(listens), T(times_and_sizes))
+static void commands(void **state)
+{
+    static const char *const BAD[] = {
+        "",
+        "get",
+        " 2 read 1 1 1",
+        "get x read 1 1 1",
+        "get 0 read 1 1 1",
+        "get 2 other 1 1 1",
+        "get 2 read 1 1",
+        "get 2 read 1 1 1 1",
+        "get 2 read 2 1 1",
+        "get 2 read 1 1 0",
+        "get 2 read 0 1 1",
+        "get 2 read -1 1 1",
+        "get 2 read 1 128 1",
+        "get 32768 read 1 1 1",
+        "get 2 read 1 1 1x",
+        "get\t 2 read 1 1 1",
+        "a.name.of.24.characters. 2 read 1 1 1",
+    };
+    struct mr_resp_command c;
+    struct mr_error err;
+
+    (void)state;
+    assert_int_equal(mr_value_command(&c, "Json.MGet -3 read 1 -2 1", &err), MR_OK);
+    assert_string_equal(c.name, "json.mget");
+    assert_int_equal(c.arity, -3);
+    assert_int_equal(c.class, MR_CLASS_READ);
+    assert_int_equal(c.keys, MR_RESP_KEYS);
+    assert_int_equal(c.a, 1);
+    assert_int_equal(c.b, -2);
+    assert_int_equal(c.c, 1);
+    mr_value_command_fini(&c);
+    assert_int_equal(mr_value_command(&c, "a.name.of.23.characters 1 write 0 0 0", &err), MR_OK);
+    assert_int_equal(c.class, MR_CLASS_WRITE);
+    assert_int_equal(c.keys, MR_RESP_NO_KEYS);
+    mr_value_command_fini(&c);
+    for (size_t i = 0; i < MR_COUNT(BAD); i++)
+        if (mr_value_command(&c, BAD[i], &err) != MR_ECONFIG)
+            fail_msg("'%s' was taken", BAD[i]);
+}
+
+RUN(T(servers), T(listens), T(times_and_sizes), T(commands))

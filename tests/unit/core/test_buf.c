@@ -1,4 +1,4 @@
-/* test_buf.c - the byte queue against a plain model. */
+/* test_buf.c - the byte queue, compared with a simple model. */
 #include "core/buf.h"
 #include "unit/test.h"
 
@@ -74,6 +74,33 @@ static void refuses_what_cannot_be(void **state)
     mr_slab_fini(&slab);
 }
 
+/* Text may have any length, as names of clients do. */
+static void prints_long_texts(void **state)
+{
+    static const size_t LENGTHS[] = {0, 510, 511, 512, 513, 5000, 100000};
+    static char text[100001];
+    struct mr_slab slab;
+
+    (void)state;
+    memset(text, 'x', sizeof(text) - 1);
+    mr_slab_init(&slab);
+    for (size_t i = 0; i < MR_COUNT(LENGTHS); i++) {
+        const char *end = text + sizeof(text) - 1;
+        struct mr_buf b = {0};
+        mr_buf_printf(&b, &slab, "<");
+        mr_buf_printf(&b, &slab, "%s", end - LENGTHS[i]);
+        mr_buf_printf(&b, &slab, ">");
+        assert_int_equal(mr_buf_len(&b), LENGTHS[i] + 2);
+        assert_memory_equal(mr_buf_slice(&b).at + 1, text, LENGTHS[i]);
+        assert_int_equal(mr_buf_slice(&b).at[LENGTHS[i] + 1], '>');
+        mr_buf_fail(&b, &slab);
+        mr_buf_printf(&b, &slab, "%s", end - LENGTHS[i]);
+        assert_true(mr_buf_failed(&b) && mr_buf_empty(&b));
+    }
+    assert_int_equal(slab.used_bytes, 0);
+    mr_slab_fini(&slab);
+}
+
 static void fails_once_for_all(void **state)
 {
     struct mr_slab slab;
@@ -83,7 +110,7 @@ static void fails_once_for_all(void **state)
     mr_slab_init(&slab);
     mr_buf_put(&b, &slab, "beginning", 9);
     assert_false(mr_buf_failed(&b));
-    mr_buf_put(&b, &slab, "x", MR_BUF_MAX); /* not looked at: there cannot be room */
+    mr_buf_put(&b, &slab, "x", MR_BUF_MAX); /* never read, since there cannot be room */
     assert_true(mr_buf_failed(&b));
     assert_true(mr_buf_empty(&b));
     assert_int_equal(slab.used_bytes, 0);
@@ -97,4 +124,5 @@ static void fails_once_for_all(void **state)
     mr_slab_fini(&slab);
 }
 
-RUN(T(appends_and_consumes), T(matches_a_model), T(refuses_what_cannot_be), T(fails_once_for_all))
+RUN(T(appends_and_consumes), T(matches_a_model), T(refuses_what_cannot_be), T(prints_long_texts),
+    T(fails_once_for_all))

@@ -1,4 +1,4 @@
-/* test_histogram.c - log-linear counts of durations. */
+/* test_histogram.c - log-linear histograms of durations. */
 #include "core/histogram.h"
 #include "unit/test.h"
 

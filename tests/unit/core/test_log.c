@@ -1,4 +1,4 @@
-/* test_log.c - the log sink: levels, forged lines, reopening, rate limit. */
+/* test_log.c - the log sink: levels, forged lines, reopening, rate limits. */
 #include "core/log.h"
 #include "unit/test.h"
 
@@ -80,11 +80,11 @@ static void limits_each_site(void **state)
         mr_log_limited(MR_LOG_WARN, "flood");
     for (const char *p = content(); (p = strstr(p, "flood")) != NULL; p++)
         lines++;
-    assert_in_range(lines, 1, 15); /* five a second, and a second may begin meanwhile */
+    assert_in_range(lines, 1, 15); /* five per second; a new second may begin meanwhile */
     unlink(path);
 }
 
-/* A pipe that nobody reads costs lines, not the service; the next line tells how many. */
+/* An unread pipe costs lines but does not block; the next line reports how many. */
 static void a_pipe_that_nobody_reads(void **state)
 {
     static char text[1 << 20];
@@ -116,7 +116,7 @@ static void a_pipe_that_nobody_reads(void **state)
     unlink(fifo);
 }
 
-/* What does not fit is lost; a line that went in part is ended before the next. */
+/* Lines that do not fit are lost; a partial line is ended before the next. */
 static void a_full_disk(void **state)
 {
     const struct rlimit small = {160, RLIM_INFINITY}, endless = {RLIM_INFINITY, RLIM_INFINITY};

@@ -1,4 +1,4 @@
-/* test_number.c - strict numbers. */
+/* test_number.c - strict parsing of numbers. */
 #include "core/number.h"
 #include "unit/test.h"
 

@@ -1,4 +1,4 @@
-/* test_result.c - error sentences and their contexts. */
+/* test_result.c - error messages and their context. */
 #include "core/result.h"
 #include "unit/test.h"
 

@@ -36,7 +36,7 @@ static void gives_every_size_back(void **state)
     assert_int_equal(slab.cached_bytes, 0);
 }
 
-/* What a burst leaves behind goes, what is in steady use stays. */
+/* Memory from a burst is freed, memory in steady use is kept. */
 static void trims_what_nobody_needs(void **state)
 {
     struct mr_slab slab;

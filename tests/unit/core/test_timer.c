@@ -1,4 +1,4 @@
-/* test_timer.c - the timer wheel against brute force. */
+/* test_timer.c - the timer wheel, compared with brute force. */
 #include "core/timer.h"
 #include "unit/test.h"
 
@@ -22,7 +22,8 @@ static void fired(struct mr_timer *timer)
     p->fired_us = now_us;
 }
 
-/* Runs the wheel just when it asks for it, and checks every timer: never early, at most 2 ms late.
+/*
+ * Runs the wheel exactly when it asks to, and checks every timer: never early, at most 2 ms late.
  */
 static void run_to(uint64_t end_us)
 {
@@ -67,7 +68,7 @@ static void cancels_and_sets_anew(void **state)
     (void)state;
     now_us = 5000000;
     mr_timers_init(&wheel, now_us);
-    mr_timer_cancel(&a.timer); /* not set: fine */
+    mr_timer_cancel(&a.timer); /* allowed although it is not set */
     mr_timer_set(&wheel, &a.timer, now_us, 10);
     mr_timer_set(&wheel, &b.timer, now_us, 10);
     mr_timer_cancel(&a.timer);

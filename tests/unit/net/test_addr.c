@@ -1,4 +1,4 @@
-/* test_addr.c - addresses from text. */
+/* test_addr.c - parsing of addresses. */
 #include "net/addr.h"
 #include "unit/test.h"
 
@@ -55,7 +55,7 @@ static void resolves_and_compares(void **state)
     assert_true(mr_addr_numeric(&c, mr_slice_of("::1"), 1));
     assert_false(mr_addr_eq(&b, &c));
     memset(&c, 0, sizeof(c));
-    assert_false(mr_addr_eq(&c, &c)); /* unknown equals nothing */
+    assert_false(mr_addr_eq(&c, &c)); /* an unknown address equals nothing */
 }
 
 RUN(T(numeric), T(unix_paths), T(resolves_and_compares))

@@ -45,7 +45,7 @@ static void a_used_port_is_an_error(void **state)
     assert_int_equal(mr_listen_probe(&a, &err), MR_ESYS);
     close(fd);
     assert_int_equal(mr_listen_probe(&a, &err), MR_OK);
-    /* a group: members join, a probe notices that somebody is there */
+    /* a group: members join, and a probe notices them */
     const int first = listen_any(&group);
     const struct mr_addr g = bound(first);
     assert_int_equal(mr_listen(&second, &g, &group, &err), MR_OK);
@@ -69,12 +69,12 @@ static void unix_sockets(void **state)
     assert_int_equal(mr_listen(&fd, &a, &o, &err), MR_OK);
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
-    assert_int_equal(mr_listen(&second, &a, &o, &err), MR_ESYS); /* somebody serves it */
+    assert_int_equal(mr_listen(&second, &a, &o, &err), MR_ESYS); /* still served */
     close(fd);
     assert_int_equal(mr_listen(&fd, &a, &o, &err), MR_OK); /* a stale file is replaced */
     close(fd);
     unlink(path);
-    FILE *f = fopen(path, "w"); /* a file that is no socket is left alone */
+    FILE *f = fopen(path, "w"); /* not a socket: left alone */
     fclose(f);
     assert_int_equal(mr_listen(&fd, &a, &o, &err), MR_ECONFIG);
     assert_int_equal(access(path, F_OK), 0);
@@ -104,7 +104,7 @@ static void accepts_stops_and_drains(void **state)
     int clients[10];
 
     (void)state;
-    mr_acceptor_stop(&acceptor); /* never started: fine */
+    mr_acceptor_stop(&acceptor); /* allowed although it never started */
     assert_int_equal(mr_loop_init(&loop, test_engine(), &err), MR_OK);
     const int fd = listen_any(&PLAIN);
     const struct mr_addr a = bound(fd);
@@ -134,7 +134,7 @@ static void *wait_and_do_nothing(void *arg)
     return NULL;
 }
 
-/* The kernel tells one of those who wait alone, and that one is about to die. */
+/* The kernel wakes only one waiter, and this one is about to die. */
 static void a_connection_announced_to_another_is_found(void **state)
 {
     struct epoll_event event = {.events = EPOLLIN | EPOLLEXCLUSIVE};

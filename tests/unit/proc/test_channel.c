@@ -1,4 +1,4 @@
-/* test_channel.c - messages and descriptors over a channel, and what is refused. */
+/* test_channel.c - messages and descriptors over a channel, and what is rejected. */
 #include "proc/channel.h"
 #include "unit/test.h"
 

@@ -1,4 +1,4 @@
-/* test_listeners.c - sockets for each slot, shared unix sockets, and failures. */
+/* test_listeners.c - sockets per slot, shared unix sockets, and failures. */
 #include "proc/listeners.h"
 
 #include "core/log.h"
@@ -20,7 +20,7 @@ static void load(int port)
     snprintf(yaml, sizeof(yaml),
              "p:\n  listen: ['127.0.0.1:%d', '%s']\n  redis: true\n  servers: ['a:1:1']\n", port,
              path);
-    assert_int_equal(mr_config_parse(&config, "t", mr_slice_of(yaml), 100, &err), MR_OK);
+    assert_int_equal(mr_config_parse(&config, "t", mr_slice_of(yaml), 100, NULL, &err), MR_OK);
 }
 
 static int free_port(void)
@@ -49,7 +49,7 @@ static void each_slot_has_its_sockets(void **state)
     load(free_port());
     assert_int_equal(mr_listeners_open(&l, config, 3, NULL, &err), MR_OK);
     assert_int_equal(l.n, 2);
-    assert_int_not_equal(l.fds[0], l.fds[2]); /* TCP: one for each slot */
+    assert_int_not_equal(l.fds[0], l.fds[2]); /* TCP: one per slot */
     assert_int_equal(l.fds[1], l.fds[3]);     /* unix: one for all */
     const int tcp[3] = {l.fds[0], l.fds[2], l.fds[4]}, shared = l.fds[1];
     mr_listeners_close(&l, NULL);
@@ -83,7 +83,7 @@ static void a_failure_leaves_nothing_open(void **state)
     mr_config_free(config);
 }
 
-/* Twenty thousand pools: whatever is cubic in them does not come to its end. */
+/* Twenty thousand pools: an algorithm of cubic cost would not finish. */
 static void many_pools_are_no_matter(void **state)
 {
     enum { POOLS = 20000 };
@@ -97,7 +97,7 @@ static void many_pools_are_no_matter(void **state)
     for (int i = 0; i < POOLS; i++)
         at += (size_t)snprintf(
             yaml + at, 80, "p%d:\n  listen: 127.0.0.1:%d\n  servers: ['a:1:1']\n", i, 31000 - i);
-    assert_int_equal(mr_config_parse(&config, "t", mr_slice_of(yaml), 100, &err), MR_OK);
+    assert_int_equal(mr_config_parse(&config, "t", mr_slice_of(yaml), 100, NULL, &err), MR_OK);
     free(yaml);
     for (uint32_t i = 0; i < POOLS; i++) {
         const struct mr_listen_config *listen = &config->pools[i].listens.at[0];

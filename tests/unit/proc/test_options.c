@@ -76,7 +76,7 @@ static void complains(void **state)
     }
 }
 
-/* What is in the list is an option: a name without its case in the parser is found here. */
+/* Every option in the list has a case in the parser. */
 static void knows_all_options(void **state)
 {
     (void)state;

@@ -1,4 +1,4 @@
-/* test_pidfile.c - the lock, the content, and what a second instance may not do. */
+/* test_pidfile.c - the lock, the content, and what a second instance must not do. */
 #include "proc/pidfile.h"
 #include "unit/test.h"
 
@@ -67,7 +67,7 @@ static void no_file_no_harm(void **state)
     assert_int_equal(mr_pidfile_lock(&f, "/nonexistent/x.pid", &err), MR_ESYS);
 }
 
-/* The path is kept, not borrowed; what somebody else has put there meanwhile stays. */
+/* The path is copied. A file that somebody else put there stays. */
 static void only_its_own_file_is_removed(void **state)
 {
     char path[64], borrowed[64];
@@ -124,7 +124,7 @@ static void moves(void **state)
     assert_int_equal(mr_pidfile_move(&f, one, &err), MR_OK);
     assert_int_equal(mr_pidfile_read(one, &pid, &err), MR_OK);
     assert_int_equal(mr_pidfile_lock(&other, two, &err), MR_OK);
-    assert_int_equal(mr_pidfile_move(&f, two, &err), MR_ESYS); /* somebody else's */
+    assert_int_equal(mr_pidfile_move(&f, two, &err), MR_ESYS); /* belongs to somebody else */
     assert_int_equal(access(one, F_OK) | access(two, F_OK), 0);
     assert_string_equal(f.path, one);
     mr_pidfile_remove(&other);
@@ -165,7 +165,7 @@ static void a_full_disk_leaves_what_was_there(void **state)
     mr_pidfile_remove(&f);
 }
 
-/* Who holds the lock holds that of the file at the path, though others remove theirs meanwhile. */
+/* Whoever holds the lock holds it on the file at the path, although others remove theirs. */
 static void the_lock_is_of_the_file_at_the_path(void **state)
 {
     enum { PROCESSES = 3, ROUNDS = 3000 };

@@ -30,12 +30,11 @@ static void the_order_of_answers_does_not_matter(void **state)
     assert_string_equal(choose("::1", false), "[::1]:1");
     read_answers("10.0.0.2", "::1", "10.0.0.1");
     assert_string_equal(choose("10.0.0.1", false), "10.0.0.1:1");
-    assert_string_equal(choose("10.0.0.9", false),
-                        "10.0.0.2:1"); /* it is gone: the preferred one */
+    assert_string_equal(choose("10.0.0.9", false), "10.0.0.2:1"); /* gone: use the preferred one */
     assert_string_equal(choose("10.0.0.9", true), "10.0.0.2:1");
 }
 
-/* While the server fails, each round tries another address, and all get their turn. */
+/* While the server fails, each round tries the next address. */
 static void an_address_that_fails_makes_way(void **state)
 {
     const char *at = "10.0.0.1:1";

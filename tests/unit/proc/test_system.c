@@ -48,7 +48,7 @@ static int open_null(void)
     return fd;
 }
 
-/* In a process of its own, whose descriptors may go. */
+/* In a child process, which may lose its descriptors. */
 static void a_child_keeps_what_it_names(void **state)
 {
     int status;

@@ -1,4 +1,5 @@
-/* fixture.h - the slab and the scratch buffer of a protocol test; nothing of them may stay in use.
+/*
+ * fixture.h - slab and scratch buffer of a protocol test, with a check that nothing stays in use.
  */
 #pragma once
 

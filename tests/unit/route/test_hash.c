@@ -1,4 +1,4 @@
-/* test_hash.c - known values of every hash, high bytes included. (All rows: test_vectors.c.) */
+/* test_hash.c - known values of every hash, including high bytes. (test_vectors.c has all rows.) */
 #include "route/hash.h"
 #include "unit/test.h"
 

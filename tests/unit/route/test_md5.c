@@ -1,4 +1,4 @@
-/* test_md5.c - the test suite of RFC 1321, and the lengths around a block. */
+/* test_md5.c - the test suite of RFC 1321, and lengths around a block. */
 #include "route/md5.h"
 #include "unit/test.h"
 
@@ -34,7 +34,7 @@ static void rfc1321(void **state)
         assert_string_equal(hex(CASES[i].text, strlen(CASES[i].text)), CASES[i].want);
 }
 
-/* Digests of runs of 'x', as coreutils' md5sum gives them. */
+/* Digests of runs of 'x', from coreutils' md5sum. */
 static void around_a_block(void **state)
 {
     static const struct {

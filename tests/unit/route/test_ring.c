@@ -1,4 +1,4 @@
-/* test_ring.c - hash tags, shares of the ring, and known points. */
+/* test_ring.c - hash tags, ring shares, and known points. */
 #include "route/hash.h"
 #include "route/ring.h"
 #include "unit/test.h"
@@ -49,7 +49,7 @@ static void tags(void **state)
     }
 }
 
-/* Single-precision rounding: these counts of equal servers lose a hash each. */
+/* Single-precision rounding: these numbers of equal servers lose a hash each. */
 static void rounds_as_the_original(void **state)
 {
     struct mr_ring ring;
@@ -134,7 +134,7 @@ static void modula_by_weight(void **state)
 
     (void)state;
     m[0].weight = 1;
-    m[1].weight = 99999999; /* costs no memory here */
+    m[1].weight = 99999999; /* costs no memory */
     m[2].weight = 2;
     assert_int_equal(mr_ring_build(&ring, MR_DIST_MODULA, m, 3, &err), MR_OK);
     assert_int_equal(mr_ring_pick(&ring, 0, 0), 0);

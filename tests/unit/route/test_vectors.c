@@ -1,6 +1,6 @@
 /*
- * test_vectors.c - every observed row of tests/vectors: server lines are read as in a
- * configuration, sorted, put on a ring, and the key must reach the recorded server.
+ * test_vectors.c - every observed row of tests/vectors: server lines are parsed as in a
+ * configuration, sorted and put on a ring, and the key must map to the recorded server.
  */
 #include "config/config.h"
 #include "unit/test.h"
@@ -13,7 +13,7 @@ struct row {
     char *hash, *distribution, *tag, *servers, *live, *key_hex, *server;
 };
 
-/* A pool built for one combination, kept as long as the rows ask for the same. */
+/* The pool of the last combination, reused while rows ask for the same one. */
 static struct {
     char text[65536];
     struct mr_config *config;
@@ -85,8 +85,8 @@ static void build(const struct row *r)
     strcat(yaml, "  servers:\n");
     strcpy(servers, r->servers);
     add_server_lines(yaml, sizeof(yaml), servers);
-    if (mr_config_parse(&cached.config, "vectors", mr_slice_of(yaml), MR_KEY_BYTES_DEFAULT, &err) !=
-        MR_OK)
+    if (mr_config_parse(&cached.config, "vectors", mr_slice_of(yaml), MR_KEY_BYTES_DEFAULT, NULL,
+                        &err) != MR_OK)
         fail_msg("%s", err.text);
     const struct mr_pool_config *pool = &cached.config->pools[0];
     cached.members = mr_config_ring_members(pool);
@@ -219,7 +219,7 @@ static void raw_hashes(void **state)
         assert_int_equal(cut(line, c), 3);
         assert_true(mr_hash_by_name(mr_slice_of(c[0]), &h));
         const size_t n = unhex(c[1], key);
-        if (n > 0) /* the selection gives an empty key the value 0 without hashing */
+        if (n > 0) /* an empty key has the value 0 without hashing */
             assert_int_equal(mr_hash_function(h)(key, n), strtoul(c[2], NULL, 16));
         rows++;
     }

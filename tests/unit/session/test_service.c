@@ -1,8 +1,10 @@
 /*
- * test_service.c - a whole service in one loop: scripted server and client on the same thread, so
- * that the order of events is exact.
+ * test_service.c - a whole service in one loop, with scripted server and client on the same thread,
+ * so that the order of events is exact.
  */
 #include "session/client.h"
+#include "session/handover.h"
+#include "session/pin.h"
 #include "session/service.h"
 #include "unit/test.h"
 
@@ -55,7 +57,7 @@ static void start(const char *more)
     snprintf(yaml, sizeof(yaml),
              "p:\n  listen: 127.0.0.1:1\n  redis: true\n%s  servers: ['127.0.0.1:%d:1']\n", more,
              ntohs(server_address.sin_port));
-    assert_int_equal(mr_config_parse(&config, "t", mr_slice_of(yaml), 1000, &err), MR_OK);
+    assert_int_equal(mr_config_parse(&config, "t", mr_slice_of(yaml), 1000, NULL, &err), MR_OK);
     assert_int_equal(mr_metrics_open(&metrics, 1, 1, &err), MR_OK);
     assert_int_equal(mr_loop_init(&loop, test_engine(), &err), MR_OK);
     static uint64_t clients;
@@ -86,7 +88,7 @@ static void stop(void)
     assert_int_equal(budget.n, 0);
     assert_int_equal(metrics.pools[0].client_connections, 0);
     assert_int_equal(metrics.head->process.curr_connections, 0);
-    assert_int_equal(loop.slab.used_bytes, 0); /* every request, buffer and client is back */
+    assert_int_equal(loop.slab.used_bytes, 0); /* every request, buffer and client was returned */
     mr_loop_fini(&loop);
     mr_metrics_close(&metrics);
     mr_config_free(config);
@@ -161,7 +163,7 @@ static void reading_pauses_at_the_pipeline_limit(void **state)
     assert_int_equal(metrics.servers[0].requests, 4);
     say(server, "+1\r\n");
     assert_int_equal(metrics.servers[0].requests, 4);
-    say(server, "+2\r\n"); /* half of the limit: on it goes */
+    say(server, "+2\r\n"); /* half of the limit: continues */
     assert_int_equal(metrics.servers[0].requests, 6);
     say(server, "+3\r\n+4\r\n+5\r\n+6\r\n");
     assert_string_equal(hear(client), "+1\r\n+2\r\n+3\r\n+4\r\n+5\r\n+6\r\n");
@@ -197,11 +199,11 @@ static void draining_waits_for_replies_only(void **state)
     say(half, "GET unfinish");
     accept_server();
     mr_service_begin_drain(&service);
-    for (int i = 0; i < 3; i++) { /* what has left its socket may show a turn later */
+    for (int i = 0; i < 3; i++) { /* output that has left may show only a turn later */
         mr_service_drain(&service);
         turns(1);
     }
-    assert_int_equal(budget.n, 2); /* the idle one is gone, half a request gets a moment */
+    assert_int_equal(budget.n, 2); /* the idle one is closed; half a request gets a moment */
     assert_false(mr_service_empty(&service));
     say(half, "ed\r\n");
     say(server, "+a\r\n+b\r\n");
@@ -244,7 +246,7 @@ static void a_dead_server_answers_with_the_reason(void **state)
     stop();
 }
 
-/* Half a reply cannot be made whole: its client is cut, nobody else. */
+/* Half a reply cannot be completed: its client is cut, but nobody else. */
 static void half_a_reply_cuts_its_client_only(void **state)
 {
     static char piece[40000];
@@ -264,7 +266,7 @@ static void half_a_reply_cuts_its_client_only(void **state)
     turns(3);
     assert_string_equal(hear(client), "+1\r\n");
     assert_memory_equal(hear(other), "+a\r\n$90000\r\nxxx", 15);
-    close(server); /* in the middle of b, of which a part has been written: the client is cut */
+    close(server); /* in the middle of b, partly written already: that client is cut */
     server = -1;
     turns(5);
     assert_int_equal(budget.n, 1);
@@ -276,7 +278,7 @@ static void half_a_reply_cuts_its_client_only(void **state)
 
 /* ---- pauses ---- */
 
-/* The client of the longest connection. */
+/* The client of the oldest connection. */
 static struct mr_client *first_client(void)
 {
     assert_false(mr_list_empty(&service.clients));
@@ -289,7 +291,7 @@ static void fill(char *to, const char *text, int n)
         to = stpcpy(to, text);
 }
 
-/* Nothing is in flight, and the output leaves without being held up. */
+/* Nothing is in flight, and the output is sent without being held up. */
 static void a_pause_for_local_replies_ends(void **state)
 {
     static char flood[6000 * 6 + 1];
@@ -309,7 +311,7 @@ static void a_pause_for_local_replies_ends(void **state)
     stop();
 }
 
-/* The last reply of those that were waited for is still on its way out when the queue is empty. */
+/* The queue is empty while the last expected reply is still being sent. */
 static void a_pause_for_large_replies_ends(void **state)
 {
     static char requests[100 * 7 + 1], replies[64 * 500 + 1], reply[501];
@@ -349,7 +351,7 @@ static void names_of(unsigned pauses, char *to)
             to += sprintf(to, "%s ", NAMES[i]);
 }
 
-/* Every reason by itself: it begins, is named, and its event ends it. */
+/* Each reason alone: it begins, has its name, and its event ends it. */
 static void every_pause_has_its_end(void **state)
 {
     static char bytes[300000];
@@ -365,7 +367,7 @@ static void every_pause_has_its_end(void **state)
     names_of(c->pauses, names);
     assert_string_equal(names, "pipeline ");
     say(server, "+1\r\n");
-    assert_int_equal(c->pauses, MR_PAUSE_PIPELINE); /* the third one has taken the place */
+    assert_int_equal(c->pauses, MR_PAUSE_PIPELINE); /* the third one has taken its place */
     say(server, "+2\r\n+3\r\n");
     assert_int_equal(c->pauses, 0);
     say(server, "+4\r\n");
@@ -395,7 +397,7 @@ static void every_pause_has_its_end(void **state)
         turns(1);
     }
     turns(3);
-    mr_service_hold(&service, true); /* two reasons: both have to end */
+    mr_service_hold(&service, true); /* two reasons: both must end */
     say(client, "PING\r\n");
     assert_int_equal(c->pauses, MR_PAUSE_HELD | MR_PAUSE_OUTPUT);
     for (size_t n = 0; n < 260011;) {
@@ -428,9 +430,239 @@ static void nothing_is_run_after_quit(void **state)
     stop();
 }
 
+/* ---- dedicated connections ---- */
+
+/* Accepts a leased connection and tells it its number at the server. */
+static int accept_lease(const char *id)
+{
+    turns(3);
+    const int fd = accept(server_listener, NULL, NULL);
+    assert_true(fd >= 0);
+    assert_int_equal(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
+    assert_string_equal(hear(fd), "*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n");
+    say(fd, id);
+    return fd;
+}
+
+/* Turns until the peer has sent something or closed. */
+static const char *await(int fd)
+{
+    const char *text = hear(fd);
+
+    for (int i = 0; i < 400 && *text == '\0'; i++) {
+        turns(1);
+        text = hear(fd);
+    }
+    return text;
+}
+
+static bool is_cut(int fd)
+{
+    char byte;
+
+    return read(fd, &byte, 1) == 0;
+}
+
+#define BLOCKS "*3\r\n$5\r\nBLPOP\r\n$1\r\nq\r\n$1\r\n0\r\n"
+
+/* A client may begin to block when the worker already drains. */
+static void draining_ends_what_blocks_later(void **state)
+{
+    (void)state;
+    start("");
+    say(client, "GET a\r\nBLPOP q 0\r\n");
+    accept_server();
+    (void)hear(server);
+    mr_service_begin_drain(&service);
+    turns(3);
+    say(server, "$-1\r\n");
+    const int lease = accept_lease(":77\r\n");
+    assert_string_equal(hear(lease), BLOCKS);
+    assert_string_equal(await(server), "*4\r\n$6\r\nCLIENT\r\n$7\r\nUNBLOCK\r\n$2\r\n77\r\n$5\r\n"
+                                       "ERROR\r\n");
+    say(lease, "-UNBLOCKED x\r\n");
+    assert_string_equal(hear(client), "$-1\r\n-UNBLOCKED x\r\n");
+    close(lease);
+    stop();
+}
+
+static void watched_keys_that_are_lost_can_be_forgotten(void **state)
+{
+    (void)state;
+    start("");
+    server = -1;
+    say(client, "WATCH k\r\n");
+    const int lease = accept_lease(":1\r\n");
+    say(lease, "+OK\r\n");
+    close(lease);
+    turns(3);
+    say(client, "UNWATCH\r\n");
+    assert_string_equal(hear(client), "+OK\r\n+OK\r\n");
+    assert_null(first_client()->pin);
+    stop();
+}
+
+/* Another client must not be hit by an unblock that the server executes late. */
+static void an_unblocked_connection_gets_no_other_client(void **state)
+{
+    (void)state;
+    start("");
+    const int other = connect_client();
+    say(client, "BLPOP q 0\r\n");
+    const int lease = accept_lease(":7\r\n");
+    assert_string_equal(hear(lease), BLOCKS);
+    say(other, "CLIENT UNBLOCK 1\r\n");
+    assert_string_equal(hear(other), ":1\r\n");
+    accept_server();
+    say(lease, "*-1\r\n"); /* meanwhile it is over anyway */
+    assert_string_equal(hear(client), "*-1\r\n");
+    say(other, "BLPOP q 0\r\n");
+    assert_string_equal(hear(lease), "");
+    assert_true(is_cut(lease));
+    const int second = accept_lease(":8\r\n");
+    assert_string_equal(hear(second), BLOCKS);
+    close(second);
+    close(lease);
+    close(other);
+    stop();
+}
+
+/* It could take data that nobody would get. */
+static void a_client_that_leaves_the_queue_does_not_block(void **state)
+{
+    (void)state;
+    start("  server_leases: 1\n");
+    server = -1;
+    const int other = connect_client();
+    say(client, "BLPOP q 0\r\n");
+    const int lease = accept_lease(":7\r\n");
+    assert_string_equal(hear(lease), BLOCKS);
+    say(other, "BLPOP q 0\r\n");
+    close(other);
+    turns(3);
+    say(lease, "*-1\r\n");
+    turns(5);
+    assert_string_equal(hear(client), "*-1\r\n");
+    assert_string_equal(hear(lease), "");
+    assert_int_equal(budget.n, 1);
+    close(lease);
+    stop();
+}
+
+/* After a pause the proxy must notice again that a client leaves which blocks. */
+static void a_client_that_blocks_is_read_after_a_hold(void **state)
+{
+    (void)state;
+    start("");
+    server = -1;
+    say(client, "BLPOP q 0\r\n");
+    const int lease = accept_lease("-ERR unknown command\r\n"); /* it cannot be unblocked */
+    assert_string_equal(hear(lease), BLOCKS);
+    mr_service_hold(&service, true);
+    say(client, "PING\r\n");
+    assert_true(mr_stream_is_paused(&first_client()->stream));
+    mr_service_release(&service);
+    turns(3);
+    close(client);
+    turns(5);
+    assert_int_equal(budget.n, 0);
+    assert_true(is_cut(lease));
+    close(lease);
+    client = connect_client();
+    stop();
+}
+
+/* Half a request cannot become whole, so nothing would ever close the connection. */
+static void a_client_that_leaves_half_a_request_in_the_queue_is_closed(void **state)
+{
+    char got;
+
+    (void)state;
+    start("  server_leases: 1\n  lease_timeout: 30ms\n");
+    server = -1;
+    const int other = connect_client();
+    say(client, "BLPOP q 0\r\n");
+    const int lease = accept_lease(":7\r\n");
+    say(other, "WATCH k\r\n*2\r\n$3\r\n");
+    assert_int_equal(shutdown(other, SHUT_WR), 0);
+    turns(5);
+    assert_memory_equal(await(other), "-ERR no dedicated server connection is free\r\n", 45);
+    for (int i = 0; i < 20 && budget.n > 1; i++)
+        turns(1);
+    turns(2); /* io_uring closes with its next call */
+    assert_int_equal(read(other, &got, 1), 0);
+    assert_int_equal(budget.n, 1);
+    close(lease);
+    close(other);
+    stop();
+}
+
+/* ---- moving ---- */
+
+static int adopt(const char *in, uint32_t n_queued)
+{
+    const struct mr_session session = {.id = 9};
+    const struct mr_pin_luggage luggage = {.n_queued = n_queued};
+    int ends[2];
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
+    mr_service_adopt(&service, ends[0], &session, &luggage, 0, mr_slice_of(in), mr_slice_of(""));
+    turns(3);
+    return ends[1];
+}
+
+/* What another process has answered is neither answered again nor executed. */
+static void a_transaction_ends_with_the_right_to_it(void **state)
+{
+    (void)state;
+    start("  redis_auth: secret\n");
+    server = -1;
+    const int moved = adopt("MULTI\r\nSET k v\r\nSET k w\r\n", 3);
+    assert_string_equal(hear(moved), "");
+    say(moved, "PING\r\n");
+    assert_string_equal(hear(moved), "-NOAUTH Authentication required.\r\n");
+    say(moved, "AUTH secret\r\nEXEC\r\n");
+    assert_string_equal(hear(moved), "+OK\r\n-ERR EXEC without MULTI\r\n");
+    assert_int_equal(metrics.servers[0].requests, 0);
+    close(moved);
+    stop();
+}
+
+/* The client waits to hear which protocol servers speak, and that is known while it is being sent.
+ */
+static void a_client_that_is_taken_back_asks_again(void **state)
+{
+    struct mr_handover_sender sender = {0};
+    struct mr_error err;
+    int ends[2];
+
+    (void)state;
+    start("");
+    say(client, "HELLO 3\r\n");
+    accept_server();
+    assert_string_equal(hear(client), "");
+    assert_int_equal(first_client()->pauses, MR_PAUSE_LANE);
+    mr_service_hold(&service, true);
+    assert_int_equal(mr_handover_open(ends, &err), MR_OK);
+    while (write(ends[0], "full", 4) == 4)
+        ;
+    for (int i = 0; i < 20 && mr_list_empty(&service.travelling); i++) {
+        assert_int_equal(mr_handover_clients(&sender, &service, 1, ends[0], &err), MR_OK);
+        turns(1);
+    }
+    assert_false(mr_list_empty(&service.travelling));
+    say(server, "%1\r\n+proto\r\n:3\r\n");
+    mr_service_release(&service);
+    turns(3);
+    assert_memory_equal(hear(client), "%7\r\n", 4);
+    close(ends[0]);
+    close(ends[1]);
+    stop();
+}
+
 /* ---- ends ---- */
 
-/* What a slow reader has asked before is answered, however long that takes. */
+/* Requests of a slow reader are answered, however long that takes. */
 static void draining_waits_for_a_paused_client(void **state)
 {
     static char flood[20000 * 6 + 1];
@@ -464,7 +696,7 @@ static void draining_waits_for_a_paused_client(void **state)
     stop();
 }
 
-/* Pieces of a large value are activity, though no request is complete. */
+/* Pieces of a large value are activity, although no request is complete. */
 static void a_client_that_sends_a_large_value_is_not_idle(void **state)
 {
     static char piece[50000];
@@ -481,7 +713,7 @@ static void a_client_that_sends_a_large_value_is_not_idle(void **state)
         assert_int_equal(write(client, piece, sizeof(piece)), sizeof(piece));
         turns(3);
         service.idle_timer.fire(&service.idle_timer);
-        mr_service_drain(&service); /* it has the same clock */
+        mr_service_drain(&service); /* uses the same clock */
         turns(2);
         assert_int_equal(budget.n, 1);
         assert_false(c->lingering);
@@ -493,10 +725,15 @@ static void a_client_that_sends_a_large_value_is_not_idle(void **state)
     stop();
 }
 
-RUN(T(a_pause_for_local_replies_ends), T(a_pause_for_large_replies_ends),
-    T(every_pause_has_its_end), T(nothing_is_run_after_quit), T(draining_waits_for_a_paused_client),
-    T(a_client_that_sends_a_large_value_is_not_idle), T(half_a_reply_cuts_its_client_only),
-    T(local_replies_wait_for_their_turn), T(a_client_that_leaves_takes_its_replies_along),
-    T(reading_pauses_at_the_pipeline_limit), T(quit_ends_after_earlier_replies),
-    T(draining_waits_for_replies_only), T(over_the_budget_clients_are_told),
-    T(a_dead_server_answers_with_the_reason))
+RUN(T(draining_ends_what_blocks_later), T(watched_keys_that_are_lost_can_be_forgotten),
+    T(an_unblocked_connection_gets_no_other_client),
+    T(a_client_that_leaves_the_queue_does_not_block),
+    T(a_client_that_leaves_half_a_request_in_the_queue_is_closed),
+    T(a_transaction_ends_with_the_right_to_it), T(a_client_that_is_taken_back_asks_again),
+    T(a_client_that_blocks_is_read_after_a_hold), T(a_pause_for_local_replies_ends),
+    T(a_pause_for_large_replies_ends), T(every_pause_has_its_end), T(nothing_is_run_after_quit),
+    T(draining_waits_for_a_paused_client), T(a_client_that_sends_a_large_value_is_not_idle),
+    T(half_a_reply_cuts_its_client_only), T(local_replies_wait_for_their_turn),
+    T(a_client_that_leaves_takes_its_replies_along), T(reading_pauses_at_the_pipeline_limit),
+    T(quit_ends_after_earlier_replies), T(draining_waits_for_replies_only),
+    T(over_the_budget_clients_are_told), T(a_dead_server_answers_with_the_reason))

@@ -1,5 +1,4 @@
-/* test_parse.c - requests of the three dialects: what is forwarded, where to, and what is refused.
- */
+/* test_parse.c - requests in three dialects: what is forwarded, where to, and what is refused. */
 #include "proto/memcache/binary.h"
 #include "proto/memcache/internal.h"
 #include "proto/memcache/memcache.h"
@@ -12,12 +11,20 @@ static const struct mr_proto_ctx CTX = {&OPTIONS, &session, &slab, &scratch, NUL
 static struct mr_msg msg;
 static char text[8192];
 
+static struct mr_verdict verdict;
+
+static enum mr_meaning judge(unsigned possible, struct mr_slice reply)
+{
+    MR_PROTO_MEMCACHE.server.judge(possible, msg.ticket, reply, &verdict);
+    return verdict.meaning;
+}
+
 static enum mr_result parse_bytes(const char *wire, size_t len)
 {
     struct mr_parse_state state = {0};
 
     session = (struct mr_session){0};
-    return MR_PROTO_MEMCACHE.parse(&CTX, &state, wire, len, &msg);
+    return MR_PROTO_MEMCACHE.client.parse(&CTX, &state, wire, len, &msg);
 }
 
 static enum mr_result parse(const char *wire)
@@ -81,7 +88,7 @@ static void what_must_change_is_copied(void **state)
     forwards("incr k 1 noreply\n", "k", "incr k 1\r\n");
     forwards("set k 0 0 2 what\r\nhi\r\n", "k", "set k 0 0 2\r\nhi\r\n");
     forwards("cas k 0 0 2 7 what\r\nhi\r\n", "k", "cas k 0 0 2 7\r\nhi\r\n");
-    forwards("delete noreply\r\n", "noreply", "delete noreply\r\n"); /* a key */
+    forwards("delete noreply\r\n", "noreply", "delete noreply\r\n"); /* here it is a key */
     assert_false(msg.edits);
 }
 
@@ -94,13 +101,10 @@ static void classes(void **state)
     assert_int_equal(msg.class, MR_CLASS_WRITE);
     forwards("mg k v\r\n", "k", "mg k v\r\n");
     assert_int_equal(msg.class, MR_CLASS_READ);
-    char head[MR_HEAD_BYTES];
-    size_t len = 0;
-    assert_int_equal(
-        MR_PROTO_MEMCACHE.present(msg.ticket, mr_slice_of("VA 1\r\nx\r\n"), head, &len), 0);
-    assert_int_equal(MR_PROTO_MEMCACHE.present(msg.ticket, mr_slice_of("ERROR\r\n"), head, &len),
-                     7);
-    assert_memory_equal(head, "SERVER_ERROR server does not know meta", 38);
+    assert_int_equal(judge(MR_REPLY_EDITS, mr_slice_of("VA 1\r\nx\r\n")), MR_REPLY_PASS);
+    assert_int_equal(judge(MR_REPLY_EDITS, mr_slice_of("ERROR\r\n")), MR_REPLY_REWRITE);
+    assert_int_equal(verdict.rewrite.cut, 7);
+    assert_memory_equal(verdict.rewrite.head, "SERVER_ERROR server does not know meta", 38);
     forwards("md k\r\n", "k", "md k\r\n");
     assert_int_equal(msg.class, MR_CLASS_WRITE);
 }
@@ -116,10 +120,10 @@ static void several_keys_are_walked(void **state)
     assert_true(msg.splittable);
     assert_int_equal(msg.n_keys, 3);
     for (const char *const *want = (const char *const[]){"a", "bb", "a", NULL}; *want; want++) {
-        assert_true(MR_PROTO_MEMCACHE.next_key(&msg, &walk, &key));
+        assert_true(MR_PROTO_MEMCACHE.keys.next(&msg, &walk, &key));
         assert_string_equal(as_text(key), *want);
     }
-    assert_false(MR_PROTO_MEMCACHE.next_key(&msg, &walk, &key));
+    assert_false(MR_PROTO_MEMCACHE.keys.next(&msg, &walk, &key));
 }
 
 static void meta(void **state)
@@ -141,7 +145,7 @@ static void meta(void **state)
     refuses("mx k\r\n", "ERROR\r\n");
 }
 
-/* `me` knows the flag as the third word only. */
+/* `me` knows the flag only as the third word. */
 static void me_is_routed_as_servers_read_its_key(void **state)
 {
     (void)state;
@@ -153,10 +157,10 @@ static void me_is_routed_as_servers_read_its_key(void **state)
     refuses("me eA0KVkFMVUU= b\r\n", "CLIENT_ERROR the key cannot be shown in a line\r\n");
 }
 
-/* What is forwarded of a storage command, and what goes over what is refused, see line.c. */
+/* What is forwarded of storage commands, and what is skipped with a refused one, see line.c. */
 static void nothing_doubtful_reaches_a_server(void **state)
 {
-    /* the value is left where it is, as memcached does: nobody has read a length */
+    /* no version reads a length, so the value is not skipped, as in memcached */
     static const char *const LEFT[] = {
         "set k 0 0 -1\r\n",         "set k 0 0 1x\r\n",
         "set k 0 0 x1\r\n",         "set k 0 0 1.5\r\n",
@@ -164,14 +168,14 @@ static void nothing_doubtful_reaches_a_server(void **state)
         "set k 0 0 2147483646\r\n", "set k 0 0 2147483647\r\n",
         "set k 0 0 4294967295\r\n", "set k 0 0 9223372036854775808\r\n",
         "set k 0 0 -\r\n",          "set k 0 0 99999999999999999999999\r\n"};
-    /* some memcacheds would take the value, and some not */
+    /* versions disagree about the value */
     static const char *const LOST[] = {"set k 0 0 +1\r\n",          "set k 0 0 1\t\r\n",
                                        "set k 0 0 \t1\r\n",         "set k 0 0 4294967298\r\n",
                                        "set k 0 0 00000000001\r\n", "set k 0 0 -0\r\n",
                                        "set k 0 0 -4294967294\r\n", "set k 0 0 1\r\r\n",
                                        "ms k 8589934592\r\n",       "ms k 2\v\r\n",
                                        "cas k 0 0 -+5 5\r\n"};
-    /* the length is known, so the value goes with the line */
+    /* the length is known, so the value is skipped with the line */
     static const char *const OVER[] = {"set k 0x1 0 2\r\n",
                                        "set k -1 0 2\r\n",
                                        "set k 4294967296 0 2\r\n",
@@ -296,7 +300,7 @@ static void lines_are_as_short_as_servers_take_them(void **state)
 
 static bool in_step(const char *reply)
 {
-    return MR_PROTO_MEMCACHE.in_step(msg.ticket, mr_slice_of(reply));
+    return judge(MR_REPLY_OUT_OF_STEP, mr_slice_of(reply)) == MR_REPLY_PASS;
 }
 
 static void replies_that_are_known(void **state)
@@ -343,12 +347,12 @@ static void replies_that_are_known(void **state)
     assert_false(in_step("STORED\r\n"));
 }
 
-/* The key is "x\r\nVALUE"; a server that has got it in binary shows it as it is. */
+/* The key is "x\r\nVALUE"; a server that got it in binary shows it as it is. */
 static void a_key_that_ends_a_line(void **state)
 {
     (void)state;
     forwards("mg eA0KVkFMVUU= b v\r\n", "x\r\nVALUE", "mg eA0KVkFMVUU= b v\r\n");
-    assert_false(msg.guarded); /* nothing shows it */
+    assert_false(msg.guarded); /* no reply shows it */
     for (const char *verb = "gda"; *verb; verb++) {
         char wire[100];
         snprintf(wire, sizeof(wire), "m%c eA0KVkFMVUU= b k O1\r\n", *verb);
@@ -396,10 +400,10 @@ static void who_knows_the_meta_set(void **state)
 
     (void)state;
     for (size_t i = 0; i < MR_COUNT(TABLE); i++) {
-        uint8_t able = 0;
-        assert_null(MR_PROTO_MEMCACHE.check_hello(&OPTIONS, MR_MC_TEXT_LANE, 0,
-                                                  mr_slice_of(TABLE[i].reply), &able));
-        assert_int_equal(able, TABLE[i].able);
+        struct mr_greeting greeting = {0};
+        assert_null(MR_PROTO_MEMCACHE.server.check_hello(&OPTIONS, MR_MC_TEXT_LANE, 0,
+                                                         mr_slice_of(TABLE[i].reply), &greeting));
+        assert_int_equal(greeting.able, TABLE[i].able);
     }
 }
 
@@ -409,7 +413,7 @@ static const char *answer(void)
     struct mr_buf out = {0};
 
     assert_int_equal(msg.action, MR_MSG_LOCAL);
-    (void)MR_PROTO_MEMCACHE.answer(&CTX, &msg, &out);
+    (void)MR_PROTO_MEMCACHE.client.answer(&CTX, &msg, &out);
     memcpy(bytes, mr_buf_slice(&out).at, mr_buf_len(&out));
     bytes[mr_buf_len(&out)] = '\0';
     mr_buf_clear(&out, &slab);
@@ -441,7 +445,7 @@ static void what_concerns_one_server(void **state)
         struct mr_buf out = {0};
         assert_int_equal(parse(HTTP[i]), MR_OK);
         assert_int_equal(msg.action, MR_MSG_LOCAL);
-        assert_int_equal(MR_PROTO_MEMCACHE.answer(&CTX, &msg, &out), MR_CLOSE_CLIENT);
+        assert_int_equal(MR_PROTO_MEMCACHE.client.answer(&CTX, &msg, &out), MR_CLOSE_CLIENT);
         assert_true(mr_buf_empty(&out));
     }
     refuses("GET / HTTP\r\n", "ERROR\r\n");
@@ -487,12 +491,12 @@ static void a_large_value_is_passed_over(void **state)
     assert_int_equal(msg.consumed, 16);
     assert_int_equal(session.skip, 1003);
     memset(rest, 'g', sizeof(rest));
-    assert_int_equal(MR_PROTO_MEMCACHE.parse(&CTX, &st, rest, 1000, &msg), MR_OK);
+    assert_int_equal(MR_PROTO_MEMCACHE.client.parse(&CTX, &st, rest, 1000, &msg), MR_OK);
     assert_int_equal(msg.action, MR_MSG_SKIP);
     assert_int_equal(msg.consumed, 1000);
-    assert_int_equal(MR_PROTO_MEMCACHE.parse(&CTX, &st, "x\r\nget k\r\n", 10, &msg), MR_OK);
+    assert_int_equal(MR_PROTO_MEMCACHE.client.parse(&CTX, &st, "x\r\nget k\r\n", 10, &msg), MR_OK);
     assert_int_equal(msg.consumed, 3);
-    assert_int_equal(MR_PROTO_MEMCACHE.parse(&CTX, &st, "get k\r\n", 7, &msg), MR_OK);
+    assert_int_equal(MR_PROTO_MEMCACHE.client.parse(&CTX, &st, "get k\r\n", 7, &msg), MR_OK);
     assert_int_equal(msg.action, MR_MSG_BY_KEY);
     assert_int_equal(parse("set k 0 0 1001 noreply\r\n"), MR_OK);
     assert_int_equal(msg.action, MR_MSG_SKIP);
@@ -552,8 +556,7 @@ static void quiet_ones_are_asked_aloud(void **state)
                  {MR_MC_SETQ, MR_MC_SET, 8},    {MR_MC_DELETEQ, MR_MC_DELETE, 0},
                  {MR_MC_INCRQ, MR_MC_INCR, 20}, {MR_MC_APPENDQ, MR_MC_APPEND, 0},
                  {MR_MC_GATQ, MR_MC_GAT, 4},    {MR_MC_GATKQ, MR_MC_GATK, 4}};
-    char wire[200], head[MR_HEAD_BYTES], reply[24] = {(char)0x81};
-    size_t head_len;
+    char wire[200], reply[24] = {(char)0x81};
 
     (void)state;
     for (size_t i = 0; i < MR_COUNT(PAIRS); i++) {
@@ -566,16 +569,16 @@ static void quiet_ones_are_asked_aloud(void **state)
         reply[1] = (char)PAIRS[i].aloud;
         for (int status = 0; status < 3; status++) {
             reply[7] = (char)status;
-            head_len = 0;
-            const size_t cut = MR_PROTO_MEMCACHE.present(
-                msg.ticket, (struct mr_slice){reply, sizeof(reply)}, head, &head_len);
+            const enum mr_meaning meaning =
+                judge(MR_REPLY_EDITS, (struct mr_slice){reply, sizeof(reply)});
             if (status == (finds ? 1 : 0)) {
-                assert_int_equal(cut, MR_HIDDEN);
+                assert_int_equal(meaning, MR_REPLY_HIDE);
                 continue;
             }
-            assert_int_equal(cut, 24);
-            assert_int_equal(head_len, 24);
-            assert_int_equal((uint8_t)head[1], PAIRS[i].quiet);
+            assert_int_equal(meaning, MR_REPLY_REWRITE);
+            assert_int_equal(verdict.rewrite.cut, 24);
+            assert_int_equal(verdict.rewrite.head_len, 24);
+            assert_int_equal((uint8_t)verdict.rewrite.head[1], PAIRS[i].quiet);
         }
     }
 }
@@ -607,12 +610,12 @@ static void binary_replies_name_their_request(void **state)
     assert_true(msg.guarded);
     const struct mr_slice r = {reply, sizeof(reply)};
     memcpy(reply + 12, "opaq", 4);
-    assert_true(MR_PROTO_MEMCACHE.in_step(msg.ticket, r));
+    assert_int_equal(judge(MR_REPLY_OUT_OF_STEP, r), MR_REPLY_PASS);
     reply[1] = MR_MC_GET;
-    assert_false(MR_PROTO_MEMCACHE.in_step(msg.ticket, r));
+    assert_int_equal(judge(MR_REPLY_OUT_OF_STEP, r), MR_REPLY_OUT_OF_STEP);
     reply[1] = MR_MC_SET;
     reply[15] = 'x';
-    assert_false(MR_PROTO_MEMCACHE.in_step(msg.ticket, r));
+    assert_int_equal(judge(MR_REPLY_OUT_OF_STEP, r), MR_REPLY_OUT_OF_STEP);
 }
 
 static void binary_details(void **state)
@@ -642,7 +645,7 @@ static void binary_framing(void **state)
     assert_int_equal(parse_bytes(wire, n), MR_EPROTO);
     n = packet(wire, MR_MC_SET, 4, "key", "value");
     assert_int_equal(parse_bytes(wire, n), MR_EPROTO);
-    n = packet(wire, 0x55, 0, "key", "value"); /* unknown: its body is passed over */
+    n = packet(wire, 0x55, 0, "key", "value"); /* unknown: its body is skipped */
     assert_int_equal(parse_bytes(wire, n), MR_OK);
     assert_int_equal(session.skip, 8);
     n = packet(wire, MR_MC_SET, 8, "key", "");

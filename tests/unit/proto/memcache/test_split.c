@@ -1,4 +1,4 @@
-/* test_split.c - retrievals and statistics of several servers; where replies end. */
+/* test_split.c - retrievals and statistics from several servers; ends of replies. */
 #include "proto/memcache/internal.h"
 #include "proto/memcache/memcache.h"
 
@@ -16,8 +16,7 @@ static void values_in_the_order_of_the_keys(void **state)
     split("gets a b c a d\r\n", "01001", 2);
     assert_string_equal(part_request(0), "gets a c a\r\n");
     assert_string_equal(part_request(1), "gets b d\r\n");
-    answer(0,
-           "VALUE a 0 5 7\r\nEND\r\n\r\nVALUE a 0 5 7\r\nEND\r\n\r\nEND\r\n"); /* c is not there */
+    answer(0, "VALUE a 0 5 7\r\nEND\r\n\r\nVALUE a 0 5 7\r\nEND\r\n\r\nEND\r\n"); /* c is missing */
     answer(1, "VALUE b 1 0 8\r\n\r\nVALUE d 2 1 9\r\nx\r\nEND\r\n");
     assert_string_equal(joined(), "VALUE a 0 5 7\r\nEND\r\n\r\nVALUE b 1 0 8\r\n\r\n"
                                   "VALUE a 0 5 7\r\nEND\r\n\r\nVALUE d 2 1 9\r\nx\r\nEND\r\n");
@@ -65,7 +64,7 @@ static void a_value_of_another_key_is_not_taken(void **state)
     assert_string_equal(joined(), "VALUE b 0 1\r\ny\r\nEND\r\n");
 }
 
-/* What no server says to a retrieval must not become lines of the reply. */
+/* Replies that no server gives to a retrieval must not become part of the reply. */
 static void a_reply_of_another_kind_is_not_shown(void **state)
 {
     static const char *const REPLIES[] = {"VA 2\r\n\r\n\r\n", "VA 9\r\nERROR\r\nHD\r\n",
@@ -80,7 +79,7 @@ static void a_reply_of_another_kind_is_not_shown(void **state)
     }
 }
 
-/* A list ends where the scan has found its end, whatever the last packet is. */
+/* A list ends where the scan found its end, whatever the last packet is. */
 static void statistics_end_where_they_end(void **state)
 {
     static const char ASK[24] = "\x80\x10";
@@ -95,20 +94,19 @@ static void statistics_end_where_they_end(void **state)
 
     (void)state;
     session = (struct mr_session){.authed = true};
-    assert_int_equal(PROTO.parse(&CTX, &ps, ASK, sizeof(ASK), &msg), MR_OK);
+    assert_int_equal(PROTO.client.parse(&CTX, &ps, ASK, sizeof(ASK), &msg), MR_OK);
     assert_int_equal(msg.action, MR_MSG_EVERYWHERE);
     memset(parts, 0, sizeof(parts));
     plan =
         (struct mr_plan){.options = &OPTIONS, .ticket = msg.ticket, .n_parts = 1, .parts = parts};
-    assert_int_equal(PROTO.scan_reply(msg.lane, &rs, LIST, sizeof(LIST) - 1, &len), MR_OK);
+    assert_int_equal(PROTO.server.scan_reply(msg.lane, &rs, LIST, sizeof(LIST) - 1, &len), MR_OK);
     assert_int_equal(len, sizeof(LIST) - 1);
-    assert_true(mr_buf_append(&parts[0].reply, &slab, LIST, len));
-    PROTO.join(&plan, &slab, &out);
+    parts[0].reply = (struct mr_slice){LIST, len};
+    PROTO.keys.join(&plan, &slab, &out);
     assert_int_equal(mr_buf_len(&out), 28 + sizeof(END));
     assert_memory_equal(mr_buf_slice(&out).at, LIST, 28);
     assert_memory_equal(mr_buf_slice(&out).at + 28, END, sizeof(END));
     mr_buf_clear(&out, &slab);
-    mr_buf_clear(&parts[0].reply, &slab);
 }
 
 static void statistics_are_merged(void **state)
@@ -137,31 +135,30 @@ static void statistics_are_merged(void **state)
     assert_string_equal(joined(), "SERVER_ERROR Connection refused\r\n");
 }
 
-/* Servers with many statistics of different names must not stop the worker. */
+/* Servers with many different statistics must not stall the worker. */
 static void statistics_cost_linear_time(void **state)
 {
-    static char list[1 << 20];
+    static char lists[2][1 << 20];
     struct mr_buf out = {0};
 
     (void)state;
     split("stats sizes\r\n", "", 2);
     for (unsigned i = 0; i < 2; i++) {
+        char *list = lists[i];
         size_t n = 0;
         for (unsigned row = 0; row < 30000; row++)
-            n += (size_t)snprintf(list + n, sizeof(list) - n, "STAT %u 1\r\n", 32 * (2 * row + i));
+            n += (size_t)snprintf(list + n, sizeof(lists[0]) - n, "STAT %u 1\r\n",
+                                  32 * (2 * row + i));
         strcpy(list + n, "END\r\n");
         answer(i, list);
     }
     const clock_t from = clock();
-    PROTO.join(&plan, &slab, &out);
+    PROTO.keys.join(&plan, &slab, &out);
     assert_true(clock() - from < 3 * CLOCKS_PER_SEC / 2);
-    assert_int_equal(mr_buf_len(&out),
-                     mr_buf_len(&parts[0].reply) + mr_buf_len(&parts[1].reply) - 5);
+    assert_int_equal(mr_buf_len(&out), parts[0].reply.len + parts[1].reply.len - 5);
     mr_buf_clear(&out, &slab);
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < 2; i++)
         mr_buf_clear(&parts[i].request, &slab);
-        mr_buf_clear(&parts[i].reply, &slab);
-    }
 }
 
 static void a_flush_is_of_all(void **state)
@@ -178,7 +175,7 @@ static void a_flush_is_of_all(void **state)
     assert_string_equal(joined(), "SERVER_ERROR Connection timed out\r\n");
 }
 
-/* Every prefix of a reply is unfinished, and behind it nothing is looked at. */
+/* Every prefix of a reply is incomplete, and bytes after it are not read. */
 static void replies_end_where_they_end(void **state)
 {
     static const char *const REPLIES[] = {"STORED\r\n",
@@ -200,7 +197,7 @@ static void replies_end_where_they_end(void **state)
         for (size_t n = 0; n <= len + 4; n++) {
             struct mr_reply_state st = {0};
             size_t end = 0;
-            assert_int_equal(MR_PROTO_MEMCACHE.scan_reply(0, &st, bytes, n, &end),
+            assert_int_equal(MR_PROTO_MEMCACHE.server.scan_reply(0, &st, bytes, n, &end),
                              n < len ? MR_AGAIN : MR_OK);
             assert_int_equal(end, n < len ? 0 : len);
         }
@@ -222,11 +219,11 @@ static void what_is_no_reply(void **state)
     (void)state;
     for (size_t i = 0; i < MR_COUNT(BAD); i++) {
         struct mr_reply_state st = {0};
-        assert_int_equal(MR_PROTO_MEMCACHE.scan_reply(0, &st, BAD[i], strlen(BAD[i]), &end),
+        assert_int_equal(MR_PROTO_MEMCACHE.server.scan_reply(0, &st, BAD[i], strlen(BAD[i]), &end),
                          MR_EPROTO);
     }
     struct mr_reply_state st = {0};
-    assert_int_equal(MR_PROTO_MEMCACHE.scan_reply(1, &st, "ERROR\r\n", 7, &end), MR_EPROTO);
+    assert_int_equal(MR_PROTO_MEMCACHE.server.scan_reply(1, &st, "ERROR\r\n", 7, &end), MR_EPROTO);
 }
 
 RUN(cmocka_unit_test_setup_teardown(values_in_the_order_of_the_keys, setup, teardown),

@@ -1,4 +1,5 @@
-/* test_parse.c - RESP requests: verdicts at every split, keys, refusals. */
+/* test_parse.c - RESP requests: results at every split, keys, refusals. */
+#include "proto/resp/command.h"
 #include "proto/resp/resp.h"
 #include "unit/proto/fixture.h"
 
@@ -43,7 +44,7 @@ static void record(struct outcome *o, enum mr_result rc, const struct mr_msg *ms
         memcpy(o->wire, msg->wire.at, msg->wire.len);
 }
 
-/* Parses with the bytes coming in two pieces, in a fresh exact allocation each time. */
+/* Parses the bytes in two pieces, each time in a new allocation of the exact size. */
 static void parse_cut(struct outcome *o, const char *bytes, size_t n, size_t cut)
 {
     struct mr_parse_state state = {0};
@@ -53,17 +54,17 @@ static void parse_cut(struct outcome *o, const char *bytes, size_t n, size_t cut
 
     memcpy(first, bytes, cut);
     memcpy(whole, bytes, n);
-    rc = MR_PROTO_RESP.parse(&CTX, &state, first, cut, &msg);
+    rc = MR_PROTO_RESP.client.parse(&CTX, &state, first, cut, &msg);
     if (rc == MR_AGAIN && cut < n) {
         assert_true(state.want <= n || state.want > cut);
-        rc = MR_PROTO_RESP.parse(&CTX, &state, whole, n, &msg);
+        rc = MR_PROTO_RESP.client.parse(&CTX, &state, whole, n, &msg);
     }
     record(o, rc, &msg);
     free(first);
     free(whole);
 }
 
-/* The house rule: the same verdict however the bytes were cut. Also byte by byte. */
+/* The result must be the same however the bytes are cut, even byte by byte. */
 static void parse(struct outcome *o, const char *bytes, size_t n)
 {
     struct outcome at_cut;
@@ -80,7 +81,7 @@ static void parse(struct outcome *o, const char *bytes, size_t n)
         struct mr_msg msg = {0};
         char *piece = malloc(len);
         memcpy(piece, bytes, len);
-        const enum mr_result rc = MR_PROTO_RESP.parse(&CTX, &state, piece, len, &msg);
+        const enum mr_result rc = MR_PROTO_RESP.client.parse(&CTX, &state, piece, len, &msg);
         if (rc != MR_AGAIN || len == n) {
             record(&at_cut, rc, &msg);
             assert_int_equal(at_cut.rc, o->rc);
@@ -207,11 +208,11 @@ static void an_endless_line_is_cut(void **state)
 
     (void)state;
     memset(line, 'a', 70000);
-    assert_int_equal(MR_PROTO_RESP.parse(&CTX, &ps, line, 65535, &msg), MR_AGAIN);
-    assert_int_equal(MR_PROTO_RESP.parse(&CTX, &ps, line, 65536, &msg), MR_EPROTO);
+    assert_int_equal(MR_PROTO_RESP.client.parse(&CTX, &ps, line, 65535, &msg), MR_AGAIN);
+    assert_int_equal(MR_PROTO_RESP.client.parse(&CTX, &ps, line, 65536, &msg), MR_EPROTO);
     ps = (struct mr_parse_state){0};
     line[69999] = '\n';
-    assert_int_equal(MR_PROTO_RESP.parse(&CTX, &ps, line, 70000, &msg), MR_EPROTO);
+    assert_int_equal(MR_PROTO_RESP.client.parse(&CTX, &ps, line, 70000, &msg), MR_EPROTO);
     free(line);
 }
 
@@ -268,6 +269,16 @@ static void routes(void **state)
         {"object encoding k", MR_MSG_BY_KEY, "k", 0, false},
         {"object help", MR_MSG_ANYWHERE, "", 0, false},
         {"xgroup CREATE k g 0", MR_MSG_BY_KEY, "k", 0, false},
+        {"memory help", MR_MSG_ANYWHERE, "", 0, false},
+        {"eval s x k", MR_MSG_ANYWHERE, "", 0, false}, /* the server knows what is wrong */
+        {"eval s 3 k", MR_MSG_ANYWHERE, "", 0, false},
+        {"eval s -1 k", MR_MSG_ANYWHERE, "", 0, false},
+        {"zunionstore d 3 a", MR_MSG_ANYWHERE, "", 0, false},
+        {"xread STREAMS a b 0", MR_MSG_ANYWHERE, "", 0, false},
+        {"xread COUNT 2 COUNT", MR_MSG_ANYWHERE, "", 0, false},
+        {"copy a b DB x", MR_MSG_BY_KEYS, "a", 2, false},
+        {"copy a b DB 0", MR_MSG_BY_KEYS, "a", 2, false},
+        {"move a 0", MR_MSG_BY_KEY, "a", 0, false},
         {"command", MR_MSG_ANYWHERE, "", 0, false},
         {"command count", MR_MSG_ANYWHERE, "", 0, false},
         {"lolwut", MR_MSG_ANYWHERE, "", 0, false},
@@ -299,21 +310,23 @@ static void refuses(void **state)
         {"get", "-ERR wrong number of arguments for 'get' command\r\n"},
         {"GET a b", "-ERR wrong number of arguments for 'get' command\r\n"},
         {"mset a 1 b", "-ERR wrong number of arguments for 'mset' command\r\n"},
-        {"eval s x k", "-ERR value is not an integer or out of range\r\n"},
-        {"eval s 3 k", "-ERR Number of keys can't be greater than number of args\r\n"},
-        {"eval s -1 k", "-ERR Number of keys can't be negative\r\n"},
-        {"xread STREAMS a b 0",
-         "-ERR Unbalanced 'xread' list of streams: for each stream key an ID or '$' must be "
-         "specified.\r\n"},
-        {"xread COUNT 1 2", "-ERR syntax error\r\n"},
-        {"copy a b DB 2", "-ERR DB is not supported by this proxy\r\n"},
-        {"copy a b replace db 2", "-ERR DB is not supported by this proxy\r\n"},
+        {"copy a b DB 2", "-ERR DB index is out of range\r\n"},
+        {"copy a b replace db 0 db 2", "-ERR DB index is out of range\r\n"},
+        {"move a 2", "-ERR DB index is out of range\r\n"},
         {"memory purge", "-ERR command 'memory' is not supported by this proxy: it administers "
                          "one server\r\n"},
         {"memory doctor k", "-ERR command 'memory' is not supported by this proxy: it administers "
                             "one server\r\n"},
-        {"flushall", "-ERR command 'flushall' is not supported by this proxy: it concerns all "
-                     "keys of all servers\r\n"},
+        {"flushall", "-ERR 'flushall' is not allowed by this proxy (allow_flush_all)\r\n"},
+        {"swapdb 1 2", "-ERR command 'swapdb' is not supported by this proxy: it concerns all "
+                       "keys of all servers\r\n"},
+        {"scan x", "-ERR invalid cursor\r\n"},
+        {"scan -1", "-ERR invalid cursor\r\n"},
+        {"scan 18446744073709551616", "-ERR invalid cursor\r\n"},
+        {"script load", "-ERR wrong number of arguments for 'script|load' command\r\n"},
+        {"script exists", "-ERR wrong number of arguments for 'script|exists' command\r\n"},
+        {"script what x", "-ERR unknown subcommand 'what'. Try SCRIPT HELP.\r\n"},
+        {"function what", "-ERR unknown subcommand 'what'. Try FUNCTION HELP.\r\n"},
         {"get aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
          "-ERR key of 51 bytes is longer than the limit of 50\r\n"},
         {"mget a aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
@@ -329,7 +342,7 @@ static void refuses(void **state)
     }
     assert_int_equal(request("get aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa").action,
                      MR_MSG_BY_KEY); /* exactly at the limit */
-    /* what a client sends cannot forge a second reply line */
+    /* clients cannot forge a second reply line */
     assert_string_equal(parsed("*2\r\n$5\r\na\r\n+b\r\n$3\r\n\r\nx\r\n").reply,
                         "-ERR unknown command 'a  +b', with args beginning with: '  x' \r\n");
 }
@@ -384,11 +397,11 @@ static void nothing_passes_before_auth(void **state)
                                           "rename a b", "bitop NOT a b", "msetnx a 1", "time",
                                           "client id",  "mget a b",      "eval s 0"};
     for (size_t i = 0; i < MR_COUNT(REFUSED); i++)
-        assert_string_equal(request(REFUSED[i]).reply, "-NOAUTH Authentication required\r\n");
+        assert_string_equal(request(REFUSED[i]).reply, "-NOAUTH Authentication required.\r\n");
     session.authed = true;
 }
 
-/* Whoever has not given the password cannot make the proxy keep much. */
+/* Clients that have not authenticated cannot make the proxy buffer much. */
 static void strangers_say_little(void **state)
 {
     static const struct {
@@ -428,15 +441,15 @@ static void walks_all_keys(void **state)
     struct mr_msg msg;
 
     (void)state;
-    assert_int_equal(MR_PROTO_RESP.parse(&CTX, &ps, WIRE, sizeof(WIRE) - 1, &msg), MR_OK);
+    assert_int_equal(MR_PROTO_RESP.client.parse(&CTX, &ps, WIRE, sizeof(WIRE) - 1, &msg), MR_OK);
     for (size_t i = 0; i < MR_COUNT(WANT); i++) {
-        assert_true(MR_PROTO_RESP.next_key(&msg, &walk, &key));
+        assert_true(MR_PROTO_RESP.keys.next(&msg, &walk, &key));
         assert_true(mr_slice_eq(key, mr_slice_of(WANT[i])));
     }
-    assert_false(MR_PROTO_RESP.next_key(&msg, &walk, &key));
+    assert_false(MR_PROTO_RESP.keys.next(&msg, &walk, &key));
 }
 
-/* Of several STOREs the last one counts, as it does for Redis. */
+/* Of several STOREs the last one counts, as in Redis. */
 static void the_last_store_is_a_key(void **state)
 {
     static const char *const LINES[] = {
@@ -451,17 +464,18 @@ static void the_last_store_is_a_key(void **state)
         struct mr_key_walk walk = {0};
         struct mr_slice key;
         struct mr_msg msg;
-        assert_int_equal(MR_PROTO_RESP.parse(&CTX, &ps, LINES[i], strlen(LINES[i]), &msg), MR_OK);
+        assert_int_equal(MR_PROTO_RESP.client.parse(&CTX, &ps, LINES[i], strlen(LINES[i]), &msg),
+                         MR_OK);
         assert_int_equal(msg.n_keys, 2);
-        assert_true(MR_PROTO_RESP.next_key(&msg, &walk, &key));
+        assert_true(MR_PROTO_RESP.keys.next(&msg, &walk, &key));
         assert_true(mr_slice_eq(key, mr_slice_of("k")));
-        assert_true(MR_PROTO_RESP.next_key(&msg, &walk, &key));
+        assert_true(MR_PROTO_RESP.keys.next(&msg, &walk, &key));
         assert_true(mr_slice_eq(key, mr_slice_of("b")));
-        assert_false(MR_PROTO_RESP.next_key(&msg, &walk, &key));
+        assert_false(MR_PROTO_RESP.keys.next(&msg, &walk, &key));
     }
 }
 
-/* A refusal goes no way but to its client, and what goes anywhere has no key of another message. */
+/* A refused message has no step, and one without keys does not keep another message's key. */
 static void a_refusal_has_no_step(void **state)
 {
     static const struct {
@@ -469,11 +483,11 @@ static void a_refusal_has_no_step(void **state)
         enum mr_msg_action action;
         enum mr_step step;
     } CASES[] = {
-        {"xread BLOCK 0 STREAMS a\r\n", MR_MSG_REFUSE, MR_STEP_NONE},
-        {"xread BLOCK 0 COUNT\r\n", MR_MSG_REFUSE, MR_STEP_NONE},
+        {"xread BLOCK 0 STREAMS a\r\n", MR_MSG_ANYWHERE, MR_STEP_BLOCK},
+        {"xread BLOCK 0 COUNT\r\n", MR_MSG_ANYWHERE, MR_STEP_BLOCK},
         {"xread BLOCK 0 STREAMS aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa 0\r\n",
          MR_MSG_REFUSE, MR_STEP_NONE},
-        {"blmpop 0 x a LEFT\r\n", MR_MSG_REFUSE, MR_STEP_NONE},
+        {"blmpop 0 x a LEFT\r\n", MR_MSG_ANYWHERE, MR_STEP_BLOCK},
         {"blmpop 0 0 LEFT COUNT\r\n", MR_MSG_ANYWHERE, MR_STEP_BLOCK},
         {"multi\r\n", MR_MSG_ANYWHERE, MR_STEP_BEGIN},
         {"reset\r\n", MR_MSG_LOCAL, MR_STEP_END},
@@ -484,13 +498,45 @@ static void a_refusal_has_no_step(void **state)
         struct mr_parse_state ps = {0};
         struct mr_msg msg;
         memset(&msg, 0xa5, sizeof(msg));
-        assert_int_equal(MR_PROTO_RESP.parse(&CTX, &ps, CASES[i].line, strlen(CASES[i].line), &msg),
-                         MR_OK);
+        assert_int_equal(
+            MR_PROTO_RESP.client.parse(&CTX, &ps, CASES[i].line, strlen(CASES[i].line), &msg),
+            MR_OK);
         assert_int_equal(msg.action, CASES[i].action);
         assert_int_equal(msg.step, CASES[i].step);
         if (msg.action == MR_MSG_ANYWHERE)
             assert_int_equal(msg.key.len, 0);
     }
+}
+
+/* Commands of modules, and of newer servers. */
+static void commands_beyond_the_table(void **state)
+{
+    static const struct mr_resp_command ROWS[] = {
+        {"my.get", 2, MR_CLASS_READ, 0, MR_RESP_ROUTE, MR_RESP_KEYS, 1, 1, 1},
+        {"my.stat", -1, MR_CLASS_READ, 0, MR_RESP_ROUTE, MR_RESP_NO_KEYS, 0, 0, 0},
+        {"get", 9, MR_CLASS_WRITE, 0, MR_RESP_ROUTE, MR_RESP_KEYS, 2, 2, 1},
+    };
+
+    (void)state;
+    options.unknown_by_key = true;
+    const struct outcome o = request("json.set doc $ 1");
+    assert_int_equal(o.action, MR_MSG_BY_KEY);
+    assert_string_equal(o.key, "doc");
+    assert_int_equal(request("json.debug").action, MR_MSG_REFUSE);
+    session.authed = false;
+    assert_string_equal(request("json.set doc $ 1").reply, "-NOAUTH Authentication required.\r\n");
+    session.authed = true;
+    options.unknown_by_key = false;
+    assert_int_equal(request("json.set doc $ 1").action, MR_MSG_REFUSE);
+    options.commands = ROWS;
+    options.n_commands = MR_COUNT(ROWS);
+    assert_string_equal(request("MY.GET k").key, "k");
+    assert_int_equal(request("my.stat x").action, MR_MSG_ANYWHERE);
+    assert_string_equal(request("my.get").reply,
+                        "-ERR wrong number of arguments for 'my.get' command\r\n");
+    assert_int_equal(request("my.set k").action, MR_MSG_REFUSE);
+    assert_string_equal(request("get k").key, "k");
+    options.n_commands = 0;
 }
 
 int main(void)
@@ -507,6 +553,7 @@ int main(void)
         T(the_last_store_is_a_key),
         T(strangers_say_little),
         T(a_refusal_has_no_step),
+        T(commands_beyond_the_table),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -5,9 +5,9 @@
 static enum mr_result scan(uint8_t lane, struct mr_reply_state *state, const char *bytes, size_t n,
                            size_t *len)
 {
-    char *copy = malloc(n + 1); /* exact, so that a sanitizer sees a read too far */
+    char *copy = malloc(n + 1); /* of the exact size, so that sanitizers notice overreads */
     memcpy(copy, bytes, n);
-    const enum mr_result rc = MR_PROTO_RESP.scan_reply(lane, state, copy, n, len);
+    const enum mr_result rc = MR_PROTO_RESP.server.scan_reply(lane, state, copy, n, len);
     free(copy);
     return rc;
 }
@@ -60,7 +60,7 @@ static void finds_ends_at_every_split(void **state)
         {"$99999999999999999999\r\n", MR_EPROTO, 0},
         {"*99999999999999\r\n", MR_EPROTO, 0},
         {"hello\r\n", MR_EPROTO, 0},
-        {"_\r\n", MR_EPROTO, 0}, /* RESP3 was not asked for */
+        {"_\r\n", MR_EPROTO, 0}, /* RESP3 not requested */
         {"%1\r\n", MR_EPROTO, 0},
         {"*2\r\n+a\r\nx", MR_EPROTO, 0},
     };
@@ -101,7 +101,7 @@ static void finds_ends_of_resp3(void **state)
     check_ends(1, CASES, MR_COUNT(CASES));
 }
 
-/* What is put aside in pieces does not become part of the reply behind it, nor does that of it. */
+/* A push in pieces does not mix with the reply after it. */
 static void a_push_can_come_in_pieces(void **state)
 {
     static const char PUSH[] = ">2\r\n+a\r\n$6\r\nxxxxxx\r\n";
@@ -109,17 +109,17 @@ static void a_push_can_come_in_pieces(void **state)
     size_t len = 0, at = 0;
 
     (void)state;
-    assert_int_equal(MR_PROTO_RESP.scan_reply(1, &st, PUSH, 14, &len), MR_AGAIN);
+    assert_int_equal(MR_PROTO_RESP.server.scan_reply(1, &st, PUSH, 14, &len), MR_AGAIN);
     assert_true(st.aside);
     at = st.offset < 14 ? (size_t)st.offset : 14;
     st.offset -= at;
-    assert_int_equal(MR_PROTO_RESP.scan_reply(1, &st, PUSH + at, sizeof(PUSH) - 1 - at, &len),
-                     MR_ASIDE);
+    assert_int_equal(
+        MR_PROTO_RESP.server.scan_reply(1, &st, PUSH + at, sizeof(PUSH) - 1 - at, &len), MR_ASIDE);
     assert_int_equal(at + len, sizeof(PUSH) - 1);
-    assert_int_equal(MR_PROTO_RESP.scan_reply(1, &st, "+OK\r\n", 5, &len), MR_OK);
+    assert_int_equal(MR_PROTO_RESP.server.scan_reply(1, &st, "+OK\r\n", 5, &len), MR_OK);
 }
 
-/* A caller may pass on what was scanned and keep the rest: the offset moves with it. */
+/* A caller may pass on what was scanned and keep the rest; the offset moves along. */
 static void a_large_bulk_can_be_passed_on(void **state)
 {
     static char body[100000];
@@ -133,7 +133,8 @@ static void a_large_bulk_can_be_passed_on(void **state)
     memcpy(body + head + 90000, "\r\n", 2);
     while (passed < total) {
         const size_t piece = total - passed < 16384 ? total - passed : 16384;
-        const enum mr_result rc = MR_PROTO_RESP.scan_reply(0, &st, body + passed, piece, &len);
+        const enum mr_result rc =
+            MR_PROTO_RESP.server.scan_reply(0, &st, body + passed, piece, &len);
         if (rc == MR_OK) {
             passed += len;
             break;
@@ -147,5 +148,125 @@ static void a_large_bulk_can_be_passed_on(void **state)
     assert_int_equal(passed, total);
 }
 
-RUN(T(finds_ends_at_every_split), T(finds_ends_of_resp3), T(a_push_can_come_in_pieces),
-    T(a_large_bulk_can_be_passed_on))
+/* A copy of the exact size, so that sanitizers notice overreads. */
+static enum mr_meaning judge(unsigned possible, const char *reply, size_t len, char **copy,
+                             struct mr_verdict *verdict)
+{
+    *copy = malloc(len + 1);
+    memcpy(*copy, reply, len);
+    MR_PROTO_RESP.server.judge(possible, 0, (struct mr_slice){*copy, len}, verdict);
+    return verdict->meaning;
+}
+
+static void knows_redirects(void **state)
+{
+    static const struct {
+        const char *reply;
+        enum mr_meaning meaning;
+        enum mr_redirect_kind kind;
+        uint32_t slot;
+        const char *host;
+        uint16_t port;
+    } CASES[] = {
+        {"-MOVED 3999 127.0.0.1:6381\r\n", MR_REPLY_REDIRECT, MR_REDIRECT_MOVED, 3999, "127.0.0.1",
+         6381},
+        {"-ASK 16383 ::1:6381\r\n", MR_REPLY_REDIRECT, MR_REDIRECT_ASK, 16383, "::1", 6381},
+        {"-MOVED 0 :1\r\n", MR_REPLY_REDIRECT, MR_REDIRECT_MOVED, 0, "", 1},
+        {"-TRYAGAIN Multiple keys\r\n", MR_REPLY_REDIRECT, MR_REDIRECT_LATER, 0, "", 0},
+        {"-READONLY You can't write\r\n", MR_REPLY_REDIRECT, MR_REDIRECT_LATER, 0, "", 0},
+        {"-LOADING Redis is loading\r\n", MR_REPLY_REDIRECT, MR_REDIRECT_OTHER, 0, "", 0},
+        {"-MASTERDOWN Link with MASTER\r\n", MR_REPLY_REDIRECT, MR_REDIRECT_OTHER, 0, "", 0},
+        {.reply = "-MOVED 16384 h:1\r\n"},
+        {.reply = "-MOVED 1 h:65536\r\n"},
+        {.reply = "-MOVED 1 h\r\n"},
+        {.reply = "-MOVED 1\r\n"},
+        {.reply = "-MOVED x h:1\r\n"},
+        {.reply = "-MOVED 1 h:1"},
+        {.reply = "-MOVED"},
+        {.reply = "-ERR no\r\n"},
+        {.reply = "+MOVED 1 h:1\r\n"},
+        {.reply = "$7\r\n-ASK 1 \r\n"},
+        {.reply = "-"},
+        {.reply = ""},
+    };
+    struct mr_verdict v;
+    char *copy;
+
+    (void)state;
+    for (size_t i = 0; i < MR_COUNT(CASES); i++) {
+        const size_t n = strlen(CASES[i].reply);
+        const unsigned all = MR_REPLY_REDIRECT | MR_REPLY_RETRY | MR_REPLY_PUSH;
+        if (judge(all, CASES[i].reply, n, &copy, &v) != CASES[i].meaning)
+            fail_msg("'%s' means %d", CASES[i].reply, v.meaning);
+        if (v.meaning == MR_REPLY_REDIRECT) {
+            assert_int_equal(v.redirect.kind, CASES[i].kind);
+            assert_int_equal(v.redirect.slot, CASES[i].slot);
+            assert_int_equal(v.redirect.port, CASES[i].port);
+            assert_int_equal(v.redirect.host.len, strlen(CASES[i].host));
+            if (v.redirect.host.len > 0)
+                assert_memory_equal(v.redirect.host.at, CASES[i].host, v.redirect.host.len);
+        }
+        free(copy);
+        assert_int_equal(judge(MR_REPLY_RETRY, CASES[i].reply, n, &copy, &v), MR_REPLY_PASS);
+        free(copy);
+    }
+}
+
+static void knows_an_ended_command(void **state)
+{
+    static const char TEXT[] = "-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n";
+    struct mr_verdict v;
+    char *copy;
+
+    (void)state;
+    assert_int_equal(judge(MR_REPLY_RETRY, TEXT, sizeof(TEXT) - 1, &copy, &v), MR_REPLY_RETRY);
+    free(copy);
+    assert_int_equal(judge(MR_REPLY_REDIRECT, TEXT, sizeof(TEXT) - 1, &copy, &v), MR_REPLY_PASS);
+    free(copy);
+    assert_int_equal(judge(MR_REPLY_RETRY, "-UNBLOCKED", 10, &copy, &v), MR_REPLY_PASS);
+    free(copy);
+}
+
+static void knows_pushes(void **state)
+{
+    static const struct {
+        const char *reply;
+        enum mr_meaning meaning;
+        bool ended;
+        enum mr_topic_kind kind;
+        const char *name;
+    } CASES[] = {
+        {"*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nx\r\n", MR_REPLY_PUSH, false, MR_TOPIC_CHANNEL,
+         "a"},
+        {"*4\r\n$8\r\npmessage\r\n$2\r\na*\r\n$1\r\na\r\n$1\r\nx\r\n", MR_REPLY_PUSH, false,
+         MR_TOPIC_PATTERN, "a*"},
+        {"*3\r\n$8\r\nsmessage\r\n$1\r\na\r\n$1\r\nx\r\n", MR_REPLY_PUSH, false, MR_TOPIC_SHARD,
+         "a"},
+        {"*3\r\n$12\r\nsunsubscribe\r\n$1\r\na\r\n:0\r\n", MR_REPLY_PUSH, true, MR_TOPIC_SHARD,
+         "a"},
+        {.reply = "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n"},
+        {.reply = "*2\r\n$7\r\nmessage\r\n$1\r\na\r\n"},
+        {.reply = "*3\r\n$7\r\nmessage\r\n:1\r\n:1\r\n"},
+        {.reply = "*3\r\n$7\r\nmessage\r\n$5\r\na"},
+        {.reply = "+PONG\r\n"},
+        {.reply = "*"},
+    };
+    struct mr_verdict v;
+    char *copy;
+
+    (void)state;
+    for (size_t i = 0; i < MR_COUNT(CASES); i++) {
+        const size_t n = strlen(CASES[i].reply);
+        if (judge(MR_REPLY_PUSH, CASES[i].reply, n, &copy, &v) != CASES[i].meaning)
+            fail_msg("'%s' means %d", CASES[i].reply, v.meaning);
+        if (v.meaning == MR_REPLY_PUSH) {
+            assert_int_equal(v.push.ended, CASES[i].ended);
+            assert_int_equal(v.push.kind, CASES[i].kind);
+            assert_true(mr_slice_eq(v.push.name, mr_slice_of(CASES[i].name)));
+        }
+        free(copy);
+    }
+}
+
+RUN(T(knows_redirects), T(knows_an_ended_command), T(knows_pushes), T(finds_ends_at_every_split),
+    T(finds_ends_of_resp3), T(a_push_can_come_in_pieces), T(a_large_bulk_can_be_passed_on))
