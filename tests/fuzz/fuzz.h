@@ -1,8 +1,8 @@
 /*
- * fuzz.h - what a fuzz target includes.
+ * fuzz.h - included by every fuzz target.
  *
- * A target is a LLVMFuzzerTestOneInput. Built with -Dfuzz=true (clang) it is a libFuzzer program;
- * else it is linked with replay.c and runs the files and folders it is given.
+ * A target is an LLVMFuzzerTestOneInput. With -Dfuzz=true (clang) it is a libFuzzer program;
+ * otherwise it is linked with replay.c and runs the files and folders it is given.
  */
 #pragma once
 

@@ -1,8 +1,8 @@
 /*
- * fuzz_answer.c - what a client of FUZZ_PROTO is shown of replies that servers may make up.
+ * fuzz_answer.c - what clients of FUZZ_PROTO see of arbitrary server replies.
  *
- * The first byte holds options, the second the length of the request behind it; the rest is what
- * servers say. Whatever that is, the client gets exactly one reply to one request.
+ * The first byte has options, the second the length of the request that follows; the rest is what
+ * servers send. Whatever that is, the client must get exactly one reply per request.
  */
 #include "fuzz/fuzz.h"
 #include "proto/proto.h"
@@ -33,26 +33,68 @@ static bool no_counter(const struct mr_proto_facts *facts, uint32_t *index, cons
     return false;
 }
 
-static const struct mr_proto_facts FACTS = {.next = no_counter, .lane = any_lane};
+static bool may_log_in(const struct mr_proto_facts *facts, const struct mr_session *session,
+                       struct mr_slice name)
+{
+    (void)facts;
+    (void)session;
+    return name.len % 2 == 0;
+}
 
-/* The next reply of `from`; false when there is none. */
+static void login_failed(const struct mr_proto_facts *facts, const struct mr_session *session,
+                         struct mr_slice name)
+{
+    (void)facts;
+    (void)session;
+    (void)name;
+}
+
+static const struct mr_session *next_client(const struct mr_proto_facts *facts,
+                                            const struct mr_session *session)
+{
+    (void)facts;
+    (void)session;
+    return NULL;
+}
+
+static void describe_client(const struct mr_session *session, struct mr_client_facts *facts)
+{
+    (void)session;
+    *facts = (struct mr_client_facts){.peer = "?:0", .local = "?:0", .queued = -1};
+}
+
+static const struct mr_proto_facts FACTS = {.next = no_counter,
+                                            .next_client = next_client,
+                                            .describe_client = describe_client,
+                                            .lane = any_lane,
+                                            .any_lane = any_lane,
+                                            .version = "",
+                                            .may_log_in = may_log_in,
+                                            .login_failed = login_failed};
+
+/* The next reply in `from`; false if there is none. */
 static bool next_reply(uint8_t lane, struct mr_slice *from, struct mr_slice *reply)
 {
     struct mr_reply_state state = {0};
     size_t n = 0;
 
-    if (proto->scan_reply(lane, &state, from->at, from->len, &n) != MR_OK)
+    if (proto->server.scan_reply(lane, &state, from->at, from->len, &n) != MR_OK)
         return false;
     *reply = (struct mr_slice){from->at, n};
     *from = (struct mr_slice){from->at + n, from->len - n};
     return true;
 }
 
-/* What servers say to this message, as far as it is believed. */
+/* The servers' reply to this message, unless it is rejected. */
 static bool believed(const struct mr_msg *msg, struct mr_slice *from, struct mr_slice *reply)
 {
-    return next_reply(msg->lane, from, reply) &&
-           (!msg->guarded || proto->in_step(msg->ticket, *reply));
+    struct mr_verdict verdict = {.meaning = MR_REPLY_PASS};
+
+    if (!next_reply(msg->lane, from, reply))
+        return false;
+    if (msg->guarded)
+        proto->server.judge(MR_REPLY_OUT_OF_STEP, msg->ticket, *reply, &verdict);
+    return verdict.meaning == MR_REPLY_PASS;
 }
 
 static void check_one_reply(uint8_t lane, struct mr_slice shown)
@@ -66,27 +108,27 @@ static void check_failure(const struct mr_msg *msg)
 {
     struct mr_buf out = {0};
 
-    proto->fail(&options, msg->ticket, "Connection timed out", &slab, &out);
+    proto->client.fail(&options, msg->ticket, "Connection timed out", &slab, &out);
     check_one_reply(msg->lane, mr_buf_slice(&out));
     mr_buf_clear(&out, &slab);
 }
 
 static void one_server(const struct mr_msg *msg, struct mr_slice from)
 {
-    char head[MR_HEAD_BYTES];
+    struct mr_verdict verdict = {.meaning = MR_REPLY_PASS};
+    const struct mr_rewrite *rewrite = &verdict.rewrite;
     struct mr_buf shown = {0};
     struct mr_slice reply;
-    size_t head_len = 0, cut = 0;
 
     if (!believed(msg, &from, &reply))
         return;
     if (msg->edits)
-        cut = proto->present(msg->ticket, reply, head, &head_len);
-    if (cut == MR_HIDDEN)
+        proto->server.judge(MR_REPLY_EDITS, msg->ticket, reply, &verdict);
+    if (verdict.meaning == MR_REPLY_HIDE)
         return;
-    FUZZ_CHECK(cut <= reply.len && head_len <= sizeof(head));
-    FUZZ_CHECK(mr_buf_append(&shown, &slab, head, head_len) &&
-               mr_buf_append(&shown, &slab, reply.at + cut, reply.len - cut));
+    FUZZ_CHECK(rewrite->cut <= reply.len && rewrite->head_len <= sizeof(rewrite->head));
+    FUZZ_CHECK(mr_buf_append(&shown, &slab, rewrite->head, rewrite->head_len) &&
+               mr_buf_append(&shown, &slab, reply.at + rewrite->cut, reply.len - rewrite->cut));
     check_one_reply(msg->lane, mr_buf_slice(&shown));
     mr_buf_clear(&shown, &slab);
 }
@@ -98,11 +140,14 @@ static bool assign_keys(const struct mr_msg *msg, struct mr_plan *plan)
 
     if (msg->n_keys > KEYS)
         return false;
-    while (proto->next_key(msg, &walk, &key)) {
-        const uint32_t part = (uint32_t)(key.len + plan->n_keys / 2) % PARTS;
-        plan->parts[part].n_keys++;
+    while (proto->keys.next(msg, &walk, &key)) {
+        const uint32_t n = plan->n_keys, /* every part has a key */
+            part = n < PARTS ? n : (uint32_t)(key.len + n / 2) % PARTS;
+        mr_part_add(&proto->keys, msg, &slab, &plan->parts[part], walk.bytes, 1);
         plan->part_of_key[plan->n_keys++] = part;
     }
+    if (plan->n_keys < PARTS)
+        plan->n_parts = plan->n_keys;
     return true;
 }
 
@@ -114,7 +159,9 @@ static void several_servers(const struct mr_msg *msg, struct mr_slice from)
                            .command = msg->command,
                            .ticket = msg->ticket,
                            .class = msg->class,
-                           .n_parts = PARTS,
+                           .n_parts = msg->action == MR_MSG_IN_TURN ? 1 : PARTS,
+                           .place = msg->place,
+                           .progress = msg->progress,
                            .part_of_key = part_of_key,
                            .parts = parts};
     struct mr_buf out = {0};
@@ -122,32 +169,33 @@ static void several_servers(const struct mr_msg *msg, struct mr_slice from)
 
     if (msg->action == MR_MSG_BY_KEYS && !assign_keys(msg, &plan))
         return;
-    proto->split(msg, &plan, &slab);
-    for (uint32_t i = 0; i < PARTS; i++)
+    if (msg->action == MR_MSG_BY_KEYS)
+        proto->keys.end_parts(msg, &plan, &slab);
+    else
+        proto->keys.copy(msg, &plan, &slab);
+    for (uint32_t i = 0; i < plan.n_parts; i++)
         if (!believed(msg, &from, &reply))
             parts[i].failure = "Connection refused";
         else
-            FUZZ_CHECK(mr_buf_append(&parts[i].reply, &slab, reply.at, reply.len));
-    proto->join(&plan, &slab, &out);
+            parts[i].reply = reply;
+    proto->keys.join(&plan, &slab, &out);
     check_one_reply(msg->lane, mr_buf_slice(&out));
-    for (uint32_t i = 0; i < PARTS; i++) {
+    for (uint32_t i = 0; i < PARTS; i++)
         mr_buf_clear(&parts[i].request, &slab);
-        mr_buf_clear(&parts[i].reply, &slab);
-    }
     mr_buf_clear(&plan.notes, &slab);
     mr_buf_clear(&out, &slab);
 }
 
-/* What a new connection and a probe make of the same replies. */
+/* Feeds the same replies to a new connection and to a probe. */
 static void greet(uint8_t lane, struct mr_slice from)
 {
     struct mr_probe found;
     struct mr_slice reply;
-    uint8_t able = 0;
+    struct mr_greeting greeting = {0};
 
     for (uint32_t i = 0; i < 3 && next_reply(lane, &from, &reply); i++) {
-        (void)proto->check_hello(&options, lane, i, reply, &able);
-        (void)proto->check_probe(reply, &found);
+        (void)proto->server.check_hello(&options, lane, i, reply, &greeting);
+        (void)proto->server.check_probe(reply, &found);
     }
 }
 
@@ -163,12 +211,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     proto = mr_proto_by_name(mr_slice_of(FUZZ_PROTO));
     options.failure_is_miss = data[0] & 1;
     const size_t request = data[1], len = size - 2 - request;
-    char *bytes = malloc(len + 1); /* exact, so that a read too far is seen */
+    char *bytes = malloc(len + 1); /* of the exact size, so that overreads are detected */
     memcpy(bytes, data + 2 + request, len);
     const struct mr_slice from = {bytes, len};
-    greet(data[0] / 2 % proto->lanes, from);
-    if (proto->parse(&ctx, &state, (const char *)data + 2, request, &msg) == MR_OK) {
-        if (msg.action == MR_MSG_EVERYWHERE || (msg.action == MR_MSG_BY_KEYS && msg.splittable))
+    greet(data[0] / 2 % proto->server.lanes, from);
+    if (proto->client.parse(&ctx, &state, (const char *)data + 2, request, &msg) == MR_OK) {
+        if (msg.action == MR_MSG_EVERYWHERE || msg.action == MR_MSG_IN_TURN ||
+            (msg.action == MR_MSG_BY_KEYS && msg.splittable))
             several_servers(&msg, from);
         else if (msg.action == MR_MSG_BY_KEY || msg.action == MR_MSG_BY_KEYS)
             one_server(&msg, from);

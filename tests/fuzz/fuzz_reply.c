@@ -1,6 +1,6 @@
 /*
- * fuzz_reply.c - replies of the protocol FUZZ_PROTO from arbitrary bytes: the same end wherever
- * they are cut, on every lane.
+ * fuzz_reply.c - replies of FUZZ_PROTO from arbitrary bytes: the same end however they are cut, on
+ * every lane.
  */
 #include "fuzz/fuzz.h"
 #include "proto/proto.h"
@@ -10,9 +10,9 @@ static enum mr_result scan(uint8_t lane, const char *bytes, size_t cut, size_t l
     const struct mr_proto *proto = mr_proto_by_name(mr_slice_of(FUZZ_PROTO));
     struct mr_reply_state state = {0};
 
-    enum mr_result rc = proto->scan_reply(lane, &state, bytes, cut, end);
+    enum mr_result rc = proto->server.scan_reply(lane, &state, bytes, cut, end);
     if (rc == MR_AGAIN && cut < len)
-        rc = proto->scan_reply(lane, &state, bytes, len, end);
+        rc = proto->server.scan_reply(lane, &state, bytes, len, end);
     return rc;
 }
 
@@ -24,7 +24,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memcpy(bytes, data + 1, size - 1);
     const size_t len = size - 1, cut = data[0] % (len + 1);
     const struct mr_proto *proto = mr_proto_by_name(mr_slice_of(FUZZ_PROTO));
-    for (uint8_t lane = 0; lane < proto->lanes; lane++) {
+    for (uint8_t lane = 0; lane < proto->server.lanes; lane++) {
         size_t whole_end = 0, cut_end = 0;
         const enum mr_result whole = scan(lane, bytes, len, len, &whole_end);
         FUZZ_CHECK(scan(lane, bytes, cut, len, &cut_end) == whole && whole_end == cut_end);

@@ -1,9 +1,9 @@
 /*
- * fuzz_request.c - requests of the protocol FUZZ_PROTO from arbitrary bytes.
+ * fuzz_request.c - requests of FUZZ_PROTO from arbitrary bytes.
  *
- * The first byte chooses where the rest is cut; whole and cut must give the same verdict, the
- * walked keys must lie inside the message, local answers must be written, and what a request is
- * split into must be requests again.
+ * The first byte determines where the rest is cut. Whole and cut input must give the same result,
+ * keys must lie inside the message, local commands must be answered, and the parts of a split
+ * request must be valid requests.
  */
 #include "fuzz/fuzz.h"
 #include "proto/proto.h"
@@ -40,18 +40,60 @@ static bool no_counter(const struct mr_proto_facts *facts, uint32_t *index, cons
     return false;
 }
 
-static const struct mr_proto_facts FACTS = {.next = no_counter, .lane = any_lane};
+static bool may_log_in(const struct mr_proto_facts *facts, const struct mr_session *session,
+                       struct mr_slice name)
+{
+    (void)facts;
+    (void)session;
+    return name.len % 2 == 0;
+}
 
-static uint32_t walk_keys(const struct mr_msg *msg, uint32_t *part_of_key)
+static void login_failed(const struct mr_proto_facts *facts, const struct mr_session *session,
+                         struct mr_slice name)
+{
+    (void)facts;
+    (void)session;
+    (void)name;
+}
+
+static const struct mr_session *next_client(const struct mr_proto_facts *facts,
+                                            const struct mr_session *session)
+{
+    (void)facts;
+    (void)session;
+    return NULL;
+}
+
+static void describe_client(const struct mr_session *session, struct mr_client_facts *facts)
+{
+    (void)session;
+    *facts = (struct mr_client_facts){.peer = "?:0", .local = "?:0", .queued = -1};
+}
+
+static const struct mr_proto_facts FACTS = {.next = no_counter,
+                                            .next_client = next_client,
+                                            .describe_client = describe_client,
+                                            .lane = any_lane,
+                                            .any_lane = any_lane,
+                                            .version = "",
+                                            .may_log_in = may_log_in,
+                                            .login_failed = login_failed};
+
+static uint32_t walk_keys(const struct mr_msg *msg, struct mr_part *parts, uint32_t *part_of_key)
 {
     struct mr_key_walk walk = {0};
     struct mr_slice key;
     uint32_t n = 0;
 
-    while (proto->next_key(msg, &walk, &key)) {
+    while (proto->keys.next(msg, &walk, &key)) {
+        const struct mr_slice b = walk.bytes;
+        FUZZ_CHECK(!msg->splittable ||
+                   (b.at >= msg->wire.at && b.at + b.len <= msg->wire.at + msg->wire.len));
         FUZZ_CHECK(key.at >= msg->wire.at && key.at + key.len <= msg->wire.at + msg->wire.len);
         FUZZ_CHECK(n < msg->n_keys);
         part_of_key[n] = n % PARTS;
+        if (msg->splittable)
+            mr_part_add(&proto->keys, msg, &slab, &parts[n % PARTS], b, 1);
         n++;
     }
     FUZZ_CHECK(n == msg->n_keys);
@@ -67,7 +109,7 @@ static void check_part(const struct mr_buf *request)
     struct mr_msg msg = {0};
     const struct mr_slice bytes = mr_buf_slice(request);
 
-    FUZZ_CHECK(proto->parse(&ctx, &state, bytes.at, bytes.len, &msg) == MR_OK);
+    FUZZ_CHECK(proto->client.parse(&ctx, &state, bytes.at, bytes.len, &msg) == MR_OK);
     FUZZ_CHECK(msg.consumed == bytes.len && msg.n_keys < 4096);
     mr_buf_clear(&other, &slab);
 }
@@ -84,19 +126,17 @@ static void split(const struct mr_msg *msg)
                            .parts = parts};
     struct mr_buf out = {0};
 
-    plan.n_keys = walk_keys(msg, part_of_key);
-    plan.n_parts = plan.n_keys < PARTS ? plan.n_keys : PARTS;
     memset(parts, 0, sizeof(parts));
-    for (uint32_t k = 0; k < plan.n_keys; k++)
-        parts[part_of_key[k]].n_keys++;
+    plan.n_keys = walk_keys(msg, parts, part_of_key);
+    plan.n_parts = plan.n_keys < PARTS ? plan.n_keys : PARTS;
     if (!msg->splittable)
         return;
-    proto->split(msg, &plan, &slab);
+    proto->keys.end_parts(msg, &plan, &slab);
     for (uint32_t i = 0; i < plan.n_parts; i++) {
         check_part(&parts[i].request);
         parts[i].failure = "failed";
     }
-    proto->join(&plan, &slab, &out);
+    proto->keys.join(&plan, &slab, &out);
     FUZZ_CHECK(mr_buf_len(&out) > 0);
     for (uint32_t i = 0; i < plan.n_parts; i++)
         mr_buf_clear(&parts[i].request, &slab);
@@ -104,27 +144,31 @@ static void split(const struct mr_msg *msg)
     mr_buf_clear(&out, &slab);
 }
 
+static char *prefixes[] = {"k", "{"};
+static struct mr_user limited = {.name = "limited", .prefixes = prefixes, .n_prefixes = 2};
+
 static struct verdict parse(const char *bytes, size_t cut, size_t len)
 {
-    struct mr_session session = {.authed = true};
+    struct mr_session session = {.authed = true, .user = len % 4 == 0 ? &limited : NULL};
     const struct mr_proto_ctx ctx = {&OPTIONS, &session, &slab, &scratch, &FACTS};
     struct mr_parse_state state = {0};
     struct mr_buf out = {0};
     struct mr_msg msg;
 
-    memset(&msg, 0xa5, sizeof(msg)); /* as what was left of another message */
-    enum mr_result rc = proto->parse(&ctx, &state, bytes, cut, &msg);
+    memset(&msg, 0xa5, sizeof(msg)); /* leftovers of another message */
+    enum mr_result rc = proto->client.parse(&ctx, &state, bytes, cut, &msg);
     if (rc == MR_AGAIN && cut < len)
-        rc = proto->parse(&ctx, &state, bytes, len, &msg);
+        rc = proto->client.parse(&ctx, &state, bytes, len, &msg);
     struct verdict v = {.rc = rc};
     if (rc == MR_OK) {
         v.action = msg.action;
         v.consumed = msg.consumed;
-        FUZZ_CHECK(msg.consumed > 0 && msg.consumed <= len && msg.lane < proto->lanes);
+        FUZZ_CHECK(msg.consumed > 0 && msg.consumed <= len && msg.lane < proto->server.lanes);
         if (msg.action == MR_MSG_BY_KEYS)
             split(&msg);
         if (msg.action == MR_MSG_LOCAL)
-            FUZZ_CHECK(proto->answer(&ctx, &msg, &out) == MR_CLOSE_CLIENT || mr_buf_len(&out) > 0);
+            FUZZ_CHECK(proto->client.answer(&ctx, &msg, &out) == MR_CLOSE_CLIENT ||
+                       mr_buf_len(&out) > 0);
         if (msg.action == MR_MSG_REFUSE)
             FUZZ_CHECK(msg.reply.len > 2 && msg.step == MR_STEP_NONE);
         if (msg.step != MR_STEP_NONE && msg.action != MR_MSG_LOCAL)
@@ -135,7 +179,7 @@ static struct verdict parse(const char *bytes, size_t cut, size_t len)
     }
     mr_buf_clear(&out, &slab);
     mr_buf_clear(&scratch, &slab);
-    free(session.name);
+    free(session.labels);
     return v;
 }
 
@@ -144,7 +188,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 2 || size > 4096)
         return 0;
     proto = mr_proto_by_name(mr_slice_of(FUZZ_PROTO));
-    char *bytes = malloc(size - 1); /* exact, so that a read too far is seen */
+    memset(limited.permits, data[0] % 8 == 0 ? 0 : 0xb7, sizeof(limited.permits));
+    char *bytes = malloc(size - 1); /* of the exact size, so that overreads are detected */
     memcpy(bytes, data + 1, size - 1);
     const size_t len = size - 1, cut = data[0] % (len + 1);
     const struct verdict whole = parse(bytes, len, len);

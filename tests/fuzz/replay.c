@@ -1,11 +1,11 @@
-/* replay.c - runs a fuzz target over a corpus, and over mutations of it made with a fixed seed. */
+/* replay.c - runs a fuzz target over a corpus, and over mutations of it from a fixed seed. */
 #include "fuzz/fuzz.h"
 
 #include <dirent.h>
 #include <sys/stat.h>
 
 #define INPUT_MAX 65536
-#define MUTATIONS 300 /* of each input */
+#define MUTATIONS 300 /* per input */
 
 static unsigned seed = 1, runs;
 

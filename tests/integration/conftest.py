@@ -1,4 +1,4 @@
-"""Fixtures: everything that a test starts is stopped when it ends."""
+"""Fixtures. Everything a test starts is stopped when it ends."""
 
 import pathlib
 import sys
@@ -63,7 +63,7 @@ def start():
                 thing.close()
             elif thing.alive():
                 thing.kill()
-        except Exception as e:  # the others have to end all the same
+        except Exception as e:  # the others must end anyway
             trouble.append(e)
     if trouble:
         raise trouble[0]

@@ -1,9 +1,10 @@
-"""What the integration tests run: millrace, real servers, scripted servers, raw clients."""
+"""Programs for the integration tests: millrace, real servers, scripted servers, raw clients."""
 
 import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -11,20 +12,21 @@ import subprocess
 import tempfile
 import threading
 import time
+import urllib.request
 
 BINARY = os.environ.get("MILLRACE", str(pathlib.Path(__file__).parents[2] / "build" / "millrace"))
 WRAPPER = os.environ.get("MILLRACE_WRAPPER", "").split()  # e.g. valgrind
-ENGINE = os.environ.get("MILLRACE_ENGINE")  # what the proxies run with, else `auto`
-SLOW = float(os.environ.get("MILLRACE_SLOW", "1"))  # factor on waits
+ENGINE = os.environ.get("MILLRACE_ENGINE")  # for the proxies; `auto` if unset
+SLOW = float(os.environ.get("MILLRACE_SLOW", "1"))  # multiplies all waits
 # Under a sanitizer or valgrind, memory and CPU are not comparable, and the tool reports crashes.
 INSTRUMENTED = bool(WRAPPER) or b"__asan_init" in pathlib.Path(BINARY).read_bytes()
 
 
-PORTS = 1000  # for each process of pytest, below the ports that the kernel gives to connections
+PORTS = 1000  # per pytest process, below the kernel's ephemeral ports
 
 
 def _ports():
-    """Cycles through this process's ports; an abstract socket reserves the range."""
+    """Cycles through the ports of this process. An abstract socket reserves the range."""
     lock = socket.socket(socket.AF_UNIX)
     for first in range(10000, 32000, PORTS):
         with contextlib.suppress(OSError):
@@ -40,7 +42,7 @@ _run = _ports()
 
 
 def free_port():
-    """A loopback port that nobody has now, and that nobody is given soon."""
+    """A loopback port that is free now and will not be used again soon."""
     for port in _run:
         with contextlib.suppress(OSError), socket.socket() as s:
             s.bind(("127.0.0.1", port))
@@ -48,7 +50,7 @@ def free_port():
 
 
 def wait_for(condition, seconds=5.0, what="condition"):
-    """Polls until condition() is true; its value is returned."""
+    """Polls until condition() is true, and returns its value."""
     end = time.monotonic() + seconds * SLOW
     while True:
         value = condition()
@@ -114,7 +116,7 @@ class Raw:
         return data[:n]
 
     def reply(self):
-        """One reply: bytes, int, None, list; errors and statuses with their first byte."""
+        """Reads one reply: bytes, int, None, list; errors and statuses with their first byte."""
         line = self.line()
         kind, rest = line[:1], line[1:]
         if kind in b"+-":
@@ -123,15 +125,25 @@ class Raw:
             return int(rest)
         if kind == b"$":
             return None if rest == b"-1" else self.exactly(int(rest) + 2)[:-2]
-        if kind == b"*":
+        if kind in b"*~>":
             return None if rest == b"-1" else [self.reply() for _ in range(int(rest))]
+        if kind == b"%":
+            return {key: self.reply() for key in (self.reply() for _ in range(int(rest)))}
+        if kind == b"_":
+            return None
+        if kind == b"=":
+            return self.exactly(int(rest) + 2)[4:-2]
+        if kind in b",(":
+            return float(rest) if kind == b"," else int(rest)
+        if kind == b"#":
+            return rest == b"t"
         raise AssertionError(f"not a reply: {line!r}")
 
     def ask(self, *args):
         return self.send(command(*args)).reply()
 
     def rest(self):
-        """Everything until the other side closes."""
+        """Reads until the other side closes."""
         data = self.buffer
         self.buffer = b""
         with contextlib.suppress(ConnectionResetError):
@@ -150,7 +162,7 @@ class Raw:
 
 
 class Process:
-    """A child process that is stopped by pid."""
+    """A child process, stopped by pid."""
 
     def __init__(self, args, ready, **kwargs):
         self.popen = subprocess.Popen(args, stdin=subprocess.DEVNULL, **kwargs)
@@ -181,7 +193,7 @@ class Redis(Process):
     def __init__(self, *args, port=None, path=None):
         self.port = port or free_port()
         self.path = path
-        self.dir = tempfile.TemporaryDirectory(prefix="millrace-redis-")  # of a replica's dumps
+        self.dir = tempfile.TemporaryDirectory(prefix="millrace-redis-")  # for dumps during replication
         listen = ["--port", "0", "--unixsocket", path] if path else ["--port", str(self.port)]
         ready = (lambda: os.path.exists(path)) if path else (lambda: can_connect(self.port))
         super().__init__(
@@ -197,7 +209,7 @@ class Redis(Process):
 
 
 class Scripted:
-    """A server that answers each connection with a function of (connection, server)."""
+    """A server that handles each connection with a function of (connection, server)."""
 
     def __init__(self, serve, port=None):
         self.listener = socket.socket()
@@ -241,7 +253,7 @@ class Scripted:
 
 
 class Gated(Scripted):
-    """Answers a GET of `slow` when the gate is opened, everything else at once."""
+    """Delays its reply to a GET of `slow` until the gate is opened; answers everything else at once."""
 
     def __init__(self, reply=b"$4\r\nslow\r\n"):
         self.gate, self.waiting, self.reply = threading.Event(), 0, reply
@@ -266,7 +278,7 @@ def silent(conn, server):
 
 
 def always(reply):
-    """Answers every request (counted by its `*`) with the same bytes."""
+    """Answers every request (counting `*`) with the same bytes."""
 
     def serve(conn, server):
         while data := server.read(conn):
@@ -277,7 +289,7 @@ def always(reply):
 
 
 def pool_yaml(name, listen, servers, **keys):
-    # murmur spreads k1, k2, k3 over all servers; fnv1a_64 may well put a hundred of them on one
+    # murmur spreads k1, k2, k3 over all servers; fnv1a_64 may put a hundred of them on one
     keys = {"redis": "true", "hash": "murmur", "distribution": "ketama", **keys}
     lines = [f"{name}:", f"  listen: {listen}"]
     lines += [f"  {k}: {v}" for k, v in keys.items() if v is not None]
@@ -347,7 +359,7 @@ class Millrace(Process):
         return wait_for(lambda: self.child_pids("admin"), what="admin process")[0]
 
     def stop(self, signo=signal.SIGTERM):
-        """Stops in order; a sanitizer or a broken invariant that spoke fails the test."""
+        """Stops everything in order. Fails the test if a sanitizer or an invariant reported anything."""
         if not self.dir.exists():
             return self.popen.returncode
         status = self.kill(signo) if self.alive() else self.popen.returncode
@@ -378,7 +390,7 @@ def cpu_seconds(pid):
 
 
 class Names:
-    """A resolver of our own: all names of `.test` have one address, or looking them up hangs."""
+    """Our own name server: all names in `.test` have one address, or lookups hang."""
 
     SOURCE = r"""
         #define _GNU_SOURCE
@@ -424,14 +436,14 @@ class Names:
         return pathlib.Path(self.env["FAKE_HANGS"]).exists()
 
     def are(self, address):
-        """From now on; "" for no such name, "hang" for an answer that never comes."""
+        """From now on; "" for a name that does not exist, "hang" for a lookup without an answer."""
         new = self.file.with_suffix(".new")
         new.write_text(address)
         new.rename(self.file)
 
 
 class Nutcracker(Process):
-    """The predecessor, with the configuration of a millrace but a port of its own."""
+    """The predecessor, with the configuration of a millrace on a separate port."""
 
     def __init__(self, m):
         self.port = free_port()
@@ -439,3 +451,18 @@ class Nutcracker(Process):
         conf.write_text(m.conf.read_text().replace(str(m.port), str(self.port)))
         super().__init__(["nutcracker", "-c", conf, "-s", str(free_port()), "-a", "127.0.0.1",
                           "-o", m.dir / "nutcracker.log"], lambda: can_connect(self.port))
+
+
+class Observed(Millrace):
+    """The proxy with an administration address, for its metrics."""
+
+    def __init__(self, servers, workers=1, **keys):
+        self.admin_port = free_port()
+        conf = f"global:\n  admin: '127.0.0.1:{self.admin_port}'\n" + pool_yaml(
+            "alpha", "127.0.0.1:@PORT@", [f"127.0.0.1:{s}:1" for s in servers], **keys)
+        super().__init__(conf=conf, workers=workers)
+
+    def metric(self, name):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics") as page:
+            found = re.findall(rf"^millrace_{name}{{.*}} (\d+)$", page.read().decode(), re.M)
+        return sum(map(int, found))

@@ -1,4 +1,4 @@
-"""What tests of memcached pools share: a real memcached, and the words of the binary dialect."""
+"""Shared by tests of memcached pools: a real memcached, and the binary protocol."""
 
 import struct
 
@@ -32,7 +32,7 @@ def counted(delta, initial=0, exptime=0):
 
 
 def read_packet(client):
-    """(opcode, status, opaque, cas, extras, key, value) of one reply."""
+    """Reads one reply: (opcode, status, opaque, cas, extras, key, value)."""
     head = client.exactly(24)
     magic, opcode, key, extras, _, status, body, opaque, cas = HEADER.unpack(head)
     assert magic == 0x81, head

@@ -1,4 +1,4 @@
-"""How new connections are shared among the workers."""
+"""How workers share new connections."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from harness import Millrace, Raw, command, pool_yaml, process_state, wait_for
 
 
 def connections_by_worker(m):
-    """From the other end: how many established sockets each worker holds on the listening port."""
+    """Counts the established sockets on the listening port per worker."""
     inodes = {}
     for line in open("/proc/net/tcp").read().splitlines()[1:]:
         fields = line.split()
@@ -42,7 +42,7 @@ def spread(counts):
 @pytest.mark.parametrize("pace", ["burst", "trickle"])
 @pytest.mark.parametrize("balance", ["true", "false"])
 def test_connections_are_spread_evenly(start, redis1, mode, target, pace, balance):
-    """At most 5 % between the fullest and the emptiest worker; without balance: what comes."""
+    """The fullest and emptiest worker differ by at most 5 %; without balance, anything goes."""
     conf = f"global: {{accept: {mode}, accept_balance: {balance}}}\n" + pool_yaml(
         "alpha", "['127.0.0.1:@PORT@', '@DIR@/s.sock']", [f"127.0.0.1:{redis1.port}:1"],
         backlog=1024)
@@ -77,7 +77,7 @@ def test_connections_are_spread_evenly(start, redis1, mode, target, pace, balanc
 
 
 def test_a_connection_on_its_way_survives_its_worker(start, redis1):
-    """Handed to a worker that is stopped and then killed: its successor takes it in."""
+    """Passed to a worker that is stopped and then killed: its successor takes it."""
     m = start(Millrace, [redis1.port], workers=2)
     first, second = m.child_pids()
     with m.raw() as c:
@@ -114,7 +114,7 @@ def test_exclusive_sockets_survive_reloads_and_resizes(start, redis1):
 
 
 def test_the_mutex_survives_its_holder(start, redis1):
-    """Whoever accepts is killed again and again; somebody else, or the successor, accepts on."""
+    """The worker that accepts is killed repeatedly; another one, or its successor, continues."""
     m = start(Millrace, conf="global: {accept: mutex}\n" + pool_yaml(
         "alpha", "127.0.0.1:@PORT@", [f"127.0.0.1:{redis1.port}:1"]), workers=3)
     for _ in range(10):
@@ -124,7 +124,7 @@ def test_the_mutex_survives_its_holder(start, redis1):
             try:
                 assert c.ask("PING") == b"+PONG"
             except (EOFError, ConnectionError):
-                pass  # it was with one that was killed
+                pass  # it belonged to a killed worker
         wait_for(lambda: len(m.child_pids()) == 3, 15)
     with m.raw(timeout=20) as c:
         assert c.ask("PING") == b"+PONG"
@@ -145,7 +145,7 @@ def test_a_worker_over_the_threshold_leaves_accepting_to_others(start, redis1):
 
 
 def test_workers_that_are_added_again_get_connections_of_their_own(start, redis1):
-    """After 4 -> 1 -> 4 the kernel spreads over all four again, without balancing."""
+    """After 4 -> 1 -> 4 the kernel uses all four again, even without balancing."""
     text = pool_yaml("alpha", "127.0.0.1:@PORT@", [f"127.0.0.1:{redis1.port}:1"])
     m = start(Millrace, workers=None,
               conf="global: {worker_processes: 4, accept_balance: false}\n" + text)

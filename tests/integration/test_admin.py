@@ -1,4 +1,4 @@
-"""The admin interface: HTTP, Prometheus, health, reloads; and what the latencies say."""
+"""The admin interface: HTTP, Prometheus, health, reloads, and what the latencies show."""
 
 import http.client
 import json
@@ -31,7 +31,7 @@ class Unix(http.client.HTTPConnection):
 
 
 class Admin(Millrace):
-    """A proxy with an admin address on TCP and one on a unix socket."""
+    """A proxy with admin addresses on TCP and on a unix socket."""
 
     def __init__(self, servers=(), workers=2, extra="", **keys):
         self.admin_port = free_port()
@@ -217,7 +217,7 @@ def test_readiness_and_the_states_of_workers(start, redis1):
         redis1.ask("CLIENT", "PAUSE", 3000)
         c.send(b"GET a\r\n")
         time.sleep(0.1)
-        os.kill(m.pid, signal.SIGTERM)  # one request is in flight: the workers drain
+        os.kill(m.pid, signal.SIGTERM)  # one request is in flight, so the workers drain
         wait_for(lambda: m.http("GET", "/readyz")[0] == 503)
         wait_for(lambda: "draining" in {w["state"] for w in m.own()["workers"]})
         assert m.http("GET", "/healthz")[0] == 200
@@ -233,6 +233,17 @@ def test_the_admin_process_can_die(start, redis1):
         wait_for(lambda: m.child_pids("admin"))
         assert wait_for(lambda: m.http("GET", "/healthz")) == (200, "ok\n")
         assert m.latency()["count"] == 2
+
+
+def test_a_reason_that_is_cut_inside_a_letter_is_shown(start, redis1):
+    m = start(Admin, [redis1.port])
+    conf = m.conf.read_text()
+    for before in ("", "a"):  # one of them is cut there
+        m.conf.write_text(conf.replace("murmur", before + "\N{LATIN SMALL LETTER E WITH ACUTE}" * 600))
+        failed = m.log_text().count("reload_failed")
+        os.kill(m.pid, signal.SIGHUP)
+        wait_for(lambda: m.log_text().count("reload_failed") > failed)
+        assert 'directive "hash"' in m.own()["last_reload_failure"]
 
 
 def test_slow_and_odd_readers_do_not_hold_it_up(start, redis1):
@@ -252,7 +263,7 @@ def test_slow_and_odd_readers_do_not_hold_it_up(start, redis1):
 
 
 def slow_reader(port, request=b""):
-    """A client with room for little that reads nothing."""
+    """A client with a small receive buffer that never reads."""
     s = socket.socket()
     s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     s.connect(("127.0.0.1", port))
@@ -262,7 +273,7 @@ def slow_reader(port, request=b""):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_slow_readers_keep_nobody_out(start, workers):
-    """Hundreds that say nothing, half of a request, or do not read megabytes: others are answered."""
+    """Hundreds of clients that send nothing, or half a request, or do not read: others are served."""
     m = start(Admin, [f"127.0.0.1:{free_port()}:1 server-{i}" for i in range(300)], workers=workers)
     slow = []
     for i in range(200):
@@ -279,7 +290,7 @@ def test_slow_readers_keep_nobody_out(start, workers):
 
 
 def test_a_slow_request_has_an_end(start, redis1):
-    """It goes on all the time and is over all the same; as is a reader that does not close."""
+    """A request that keeps trickling is ended anyway, and so is a reader that does not close."""
     m = start(Admin, [redis1.port])
     fds = pathlib.Path(f"/proc/{m.admin_pid()}/fd")
     before = len(list(fds.iterdir()))
@@ -302,7 +313,7 @@ def test_a_slow_request_has_an_end(start, redis1):
     mute.close()
 
 
-# ---- latencies: the right one moves, and the others do not ----
+# ---- latencies: only the right one changes ----
 
 
 def after(seconds):
@@ -326,12 +337,12 @@ def test_a_slow_server_shows_in_both(start):
         assert got["count"] == 5 and got["p50_us"] >= 150000
         assert 5 * 150000 <= got["sum_us"] <= 5 * got["max_us"]
         assert m.latency(what, "read")["count"] == 0
-    # the next class is fast, and is not mixed with the slow one
+    # the next class is fast, and not mixed with the slow one
     assert m.latency("pool", "other")["max_us"] < 140000 * SLOW
 
 
 def test_a_slow_network_shows_in_both(start, redis1):
-    """A relay between proxy and server holds every byte back for a while, in both directions."""
+    """A relay between proxy and server delays every byte in both directions."""
 
     def relay(conn, server):
         with socket.create_connection(("127.0.0.1", redis1.port)) as up:
@@ -364,7 +375,7 @@ def test_a_slow_client_shows_in_the_pool_alone(start, redis1):
         wait_for(lambda: m.latency("pool", "read")["count"] == 4)
     assert m.latency("pool", "read")["p50_us"] >= 300000
     assert m.latency("server", "read")["p50_us"] < m.latency("pool", "read")["p50_us"]
-    with m.raw() as c:  # who reads at once is not mixed up with it
+    with m.raw() as c:  # a client that reads at once is not mixed with it
         for _ in range(50):
             c.ask("SET", "small", 1)
     assert m.latency("pool", "write")["p50_us"] < 100000 * SLOW

@@ -1,7 +1,5 @@
-"""
-What the predecessors get wrong, shown not to happen here. The numbers are those of docs/defects.md,
-which also names the tests that live elsewhere.
-"""
+"""Defects of the predecessors, shown not to occur here. Numbers refer to docs/defects.md, which also lists
+the tests that are elsewhere."""
 
 import os
 import shutil
@@ -53,7 +51,7 @@ def test_d4_an_endless_command_name_is_refused_at_once(start, redis1):
 @pytest.mark.alone
 @plain_build
 def test_d7_a_client_that_does_not_read_is_paused(start, redis1):
-    """What it has not been sent yet is not fetched: 2000 x 100 KB cost only what was in flight."""
+    """Replies it has not read are not fetched: 2000 x 100 KB cost only what was in flight."""
     m = start(Millrace, [redis1.port], max_pipeline=100)
     pid = m.child_pids()[0]
     with m.raw() as c:
@@ -67,7 +65,7 @@ def test_d7_a_client_that_does_not_read_is_paused(start, redis1):
         assert peak < 40000
         with m.raw() as other:
             assert other.ask("PING") == b"+PONG"
-        for _ in range(2000):  # and in the end it gets everything
+        for _ in range(2000):  # finally it gets everything
             assert len(c.reply()) == 100000
 
 
@@ -95,7 +93,7 @@ def test_d7_beyond_the_limit_it_is_cut(start, redis1):
 
 
 def test_a_client_that_reads_is_not_cut(start, redis1):
-    """A deep pipeline of large values, read slower than the server answers: nothing is lost."""
+    """A deep pipeline of large values, read more slowly than the server sends: nothing is lost."""
     m = start(Millrace, [redis1.port], client_output_limit="8mb")
     with m.raw(timeout=20) as c:
         assert c.ask("SET", "big", b"x" * 20000) == b"+OK"
@@ -136,7 +134,7 @@ def test_d16_an_idle_close_by_a_server_is_no_failure(start):
 @pytest.mark.alone
 @pytest.mark.parametrize("workers", [0, 1])
 def test_d17_d18_out_of_descriptors(start, redis1, workers):
-    """Clients over the limit of the process are told; the listener lives; nobody spins or hangs."""
+    """Clients beyond the process's limit get an error; the listener survives; nothing spins or hangs."""
     m = start(Millrace, [redis1.port], workers=workers, ulimit=60,
               conf="global: {max_openfiles: 64}\n" + pool_yaml(
                   "alpha", "127.0.0.1:@PORT@", [f"127.0.0.1:{redis1.port}:1"]))
@@ -163,7 +161,7 @@ def test_d17_d18_out_of_descriptors(start, redis1, workers):
 
 @pytest.mark.alone
 def test_d18_accept_fails_and_recovers(start, redis1):
-    """The descriptors are really gone (prlimit takes them away): queued clients are served later."""
+    """The descriptors are really gone (taken away by prlimit): queued clients are served later."""
     m = start(Millrace, [redis1.port], workers=1)
     pid = m.child_pids()[0]
     with m.raw() as first:
@@ -172,7 +170,7 @@ def test_d18_accept_fails_and_recovers(start, redis1):
         waiting = [m.raw() for _ in range(5)]
         for c in waiting:
             c.send(command("GET", "a"))
-        if m.engine() != "io_uring":  # which took its limit along when it began to accept
+        if m.engine() != "io_uring":  # io_uring uses the limit from when it started to accept
             wait_for(lambda: "accept_failed" in m.log_text())
         before = cpu_seconds(pid)
         time.sleep(0.5)
@@ -223,7 +221,7 @@ def test_d20_a_zero_interval_does_not_spin(start, redis1, workers):
 
 @pytest.mark.alone
 def test_d21_a_slow_request_does_not_take_its_neighbours_along(start):
-    """The slow one times out alone; later ones on the same connection get their own replies."""
+    """The slow request times out alone; later ones on the connection get their own replies."""
 
     def serve(conn, server):
         while data := server.read(conn):
@@ -267,7 +265,7 @@ def test_d24_client_connections_is_a_limit(start, redis1):
 @pytest.mark.alone
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 def test_d25_system_calls_per_request(start, redis1, tmp_path):
-    """One by one, a request costs two receives, two sends and two waits, and nothing else."""
+    """One at a time, a request costs two receives, two sends and two waits, and nothing else."""
     m = start(Millrace, [redis1.port], workers=1)
     with m.raw() as c:
         assert c.ask("SET", "a", 1) == b"+OK"
@@ -288,12 +286,12 @@ def test_d25_system_calls_per_request(start, redis1, tmp_path):
         if len(fields) >= 5 and fields[3].isdigit():
             calls[fields[-1]] = int(fields[3])
     calls.pop("total", None)
-    # a new worker looks for what was announced to a dead one, and answers its master's pings
+    # a new worker looks for connections announced to a dead one, and answers pings
     assert sum(calls.pop(name, 0) for name in ("accept4", "recvmsg", "sendmsg")) <= 20
-    if INSTRUMENTED:  # a sanitizer's own
+    if INSTRUMENTED:  # the sanitizer's own
         for name in ("mmap", "munmap", "brk", "madvise"):
             calls.pop(name, None)
-    if m.engine() == "io_uring":  # one for each turn of the loop
+    if m.engine() == "io_uring":  # one per turn of the loop
         assert sum(calls.values()) <= 200 * 2 + 30, calls
         assert set(calls) <= {"io_uring_enter", "restart_syscall"}, calls
     else:
@@ -308,7 +306,7 @@ def test_d26_d27_a_deep_pipeline_costs_little_and_goes_back(start, redis1):
     pid = m.child_pids()[0]
     with m.raw() as c:
         assert c.ask("SET", "a", 1) == b"+OK"
-        if m.engine() == "io_uring":  # every receive buffer of its ring has been used once
+        if m.engine() == "io_uring":  # every receive buffer of the ring was used once
             c.send(command("SET", "b", "x" * 20000000))
             assert c.reply() == b"+OK"
             time.sleep(3)
@@ -359,7 +357,7 @@ def test_d28_statistics(start, redis1):
     with m.raw() as c:
         for i in range(1, 6):
             assert c.ask("SET", "a", i) == b"+OK"
-            assert m.pool()[name]["requests"] == i  # current, not as of the last poll
+            assert m.pool()[name]["requests"] == i  # current, not from the last poll
     # readers that do not read block nobody
     idle = [socket.create_connection(("127.0.0.1", m.stats_port)) for _ in range(30)]
     assert m.stats()["service"] == "nutcracker"
@@ -368,7 +366,7 @@ def test_d28_statistics(start, redis1):
 
 
 def test_d29_d30_d31_d32_are_tested_elsewhere():
-    """Start, stop, pid file and -t: test_processes.py; numbers and addresses: tests/unit/config."""
+    """Start, stop, pid file and -t are in test_processes.py; numbers and addresses in tests/unit/config."""
     here = os.path.dirname(__file__)
     text = open(os.path.join(here, "test_processes.py")).read()
     for name in ("test_term_finishes_what_clients_have_sent", "test_command_line",

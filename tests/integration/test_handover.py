@@ -1,4 +1,4 @@
-"""Clients on their way from worker to worker, when a worker stands still, dies, or has no room."""
+"""Clients moving between workers while a worker stalls, dies, or has no room."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ import threading
 import pytest
 from harness import Millrace, Scripted, command, pool_yaml, process_state, wait_for
 
-BIG = 30 << 20  # more than a socket takes at once
+BIG = 30 << 20  # more than a socket buffers
 
 
 def workers_but(m, old):
@@ -16,7 +16,7 @@ def workers_but(m, old):
 
 
 def begin_reload(m, old):
-    """HUP, with the old workers stopped: returns the new ones, which are up and stopped as well."""
+    """HUP while the old workers are stopped. Returns the new ones, which are up and stopped, too."""
     for pid in old:
         os.kill(pid, signal.SIGSTOP)
     n = len(old)
@@ -29,14 +29,14 @@ def begin_reload(m, old):
 
 
 def send_half(c, key):
-    """Most of a large request."""
+    """Sends most of a large request."""
     wire = command("ECHO", key * (BIG // len(key)))
     c.send(wire[:-1000])
     return wire[-1000:]
 
 
 def test_a_new_worker_that_stands_still(start):
-    """A large client stops half way; the old worker serves on, then the rest follows."""
+    """A large client gets stuck midway; the old worker keeps serving, then the rest follows."""
     answer = threading.Event()
 
     def serve(conn, server):
@@ -57,7 +57,7 @@ def test_a_new_worker_that_stands_still(start):
         wait_for(lambda: "handover_delayed" in m.log_text(), 10)
         answer.set()
         slow.sock.settimeout(0.9)
-        assert slow.reply() == b"A"  # by the old worker, although it cannot get rid of `big`
+        assert slow.reply() == b"A"  # by the old worker, although it cannot send `big` yet
         os.kill(new[0], signal.SIGCONT)
         assert big.send(rest).reply() == b"v" * BIG
         assert idle.ask("PING") == b"+PONG"
@@ -66,7 +66,7 @@ def test_a_new_worker_that_stands_still(start):
 
 
 def test_a_new_worker_that_dies_before_it_has_taken_anything(start, redis1):
-    """What waits in its socket is its successor's."""
+    """Its successor takes what waits in its socket."""
     m = start(Millrace, [redis1.port], workers=1)
     old = m.child_pids()
     with m.raw(timeout=20) as big, m.raw(timeout=20) as idle:
@@ -99,7 +99,7 @@ def test_an_old_worker_that_dies_half_way(start, redis1):
 
 
 def test_more_clients_than_fewer_workers_can_have(start, redis1):
-    """What the descriptors allow is served on, the others get the error of the limit."""
+    """As many as descriptors allow are kept; the others get the limit's error."""
     conf = "global: {worker_processes: %d, max_openfiles: 150}\n"
     pool = pool_yaml("alpha", "127.0.0.1:@PORT@", [f"127.0.0.1:{redis1.port}:1"])
     m = start(Millrace, workers=None, ulimit=150, conf=conf % 4 + pool)

@@ -1,7 +1,5 @@
-"""
-A worker's whole life: clients, split requests, failures, then a stop. Under valgrind (see ./dev) a
-leak or an invalid access makes the exit status 99.
-"""
+"""The whole life of a worker: clients, split requests, failures, then a stop. Under valgrind (see ./dev) a
+leak or invalid access gives exit status 99."""
 
 import signal
 

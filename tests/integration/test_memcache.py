@@ -1,4 +1,4 @@
-"""Memcached pools on real servers: splitting, failures, limits, statistics, real clients."""
+"""Memcached pools on real servers: splitting, failures, limits, statistics, client libraries."""
 
 import os
 import pathlib
@@ -68,7 +68,7 @@ def test_values_come_in_the_order_of_the_keys_with_one_end(start, mc4):
             keys = [b"key:%d" % rng.randrange(330) for _ in range(n)]
             c.send(b"get " + b" ".join(keys) + b"\r\n")
             assert values(c) == [have[k] for k in keys if k in have]
-        # the same key twice, many blanks, unique numbers, and another command behind it
+        # repeated keys, many blanks, unique numbers, and another command after it
         c.send(b"  get  key:1  key:1   nope key:2 \r\nversion\r\n")
         assert values(c) == [have[b"key:1"]] * 2 + [have[b"key:2"]]
         assert c.line().startswith(b"VERSION 1.6")
@@ -107,7 +107,7 @@ def test_a_pipeline_of_all_dialects_on_their_own_connections(start, mc4):
             assert text.line() == b"VA %d kk%d O%d" % (len(str(i)) + 1, i, i)
             assert text.line() == b"v%d" % i
         assert text.line() == b"MN"
-    # each dialect has server connections of its own
+    # each dialect has separate server connections
     assert sum(s["server_connections"] for s in m.pool().values() if isinstance(s, dict)) <= 8
 
 
@@ -169,11 +169,11 @@ def test_a_long_key_is_refused_however_it_comes(start, mc4):
 
 
 def test_a_server_that_loses_its_place_loses_its_connection(start):
-    """Whatever a server does with a value it did not want, no other client gets to see it."""
+    """Whatever a server does with a value it rejected, no other client gets to see it."""
 
     def serve(conn, server):
         while data := server.read(conn):
-            # refuses the line of a storage command, and takes its value for a command
+            # rejects the line of a storage command, and executes its value
             conn.sendall(b"CLIENT_ERROR bad command line format\r\nERROR\r\n"
                          if data.startswith(b"set") else b"END\r\n")
 
@@ -197,7 +197,7 @@ def test_max_item_size(start, mc4):
         big = b"y" * 102401
         for part in (1 << 20, 999, 1):
             data = b"set big 0 0 %d\r\n%s\r\nget big\r\n" % (len(big), big)
-            end = len(data) if part > 1 else 300  # torn to pieces at the beginning
+            end = len(data) if part > 1 else 300  # the beginning in tiny pieces
             for at in range(0, end, part):
                 c.send(data[at:at + part])
             c.send(data[end:])
@@ -215,7 +215,7 @@ def test_max_item_size(start, mc4):
 
 @pytest.mark.alone
 def test_a_refused_value_is_passed_over_however_far_it_reaches(start, mc4):
-    """The rest of the value is not held in memory and never read as commands."""
+    """The rest of the value is not held in memory, and never executed."""
     m = pool(start, mc4, max_item_size="1kb")
     size = 200 << 20
     with m.raw(timeout=60) as c:
@@ -256,7 +256,7 @@ def test_a_failed_part_is_an_error(start, mc4):
         assert c.send(b"get " + dead[0] + b"\r\n").line() == error
         assert c.send(b"mg " + dead[0] + b" v q\r\nmn\r\n").line() == error
         assert c.line() == b"MN"
-        # noreply: silence, and the connection goes on
+        # noreply: silence, and the connection stays open
         c.send(b"set %s 0 0 1 noreply\r\nx\r\ndelete %s noreply\r\nget %s\r\n" %
                (dead[0], dead[0], alive[0]))
         assert values(c) == [(alive[0], 0, b"v")]
@@ -337,7 +337,7 @@ def test_probes_keep_to_the_dialect_of_their_connection(start):
 
     m = start(Millrace, [start(Scripted, serve).port], redis=None, health_checks="always",
               health_check_interval="50ms")
-    wait_for(lambda: len(probes) >= 2)  # the prober has its connection, in text
+    wait_for(lambda: len(probes) >= 2)  # the prober has a text connection
     with m.raw() as b:
         b.send(packet(0x0b, opaque=0))
         assert b.exactly(24)[0] == 0x81
@@ -348,14 +348,14 @@ def test_probes_keep_to_the_dialect_of_their_connection(start):
 
 def test_a_dialect_that_a_server_does_not_speak(start):
     text_only, binary_only = start(Memcached, "-B", "ascii"), start(Memcached, "-B", "binary")
-    one = start(Millrace, [text_only.port], redis=None)  # no timeout: nothing may hang
+    one = start(Millrace, [text_only.port], redis=None)  # without a timeout: nothing may hang
     other = start(Millrace, [binary_only.port], redis=None)
     with one.raw() as b, one.raw() as c:
         b.send(packet(0x00, b"k", opaque=9))
         got = read_packet(b)
         assert got[1:3] == (0x86, 9)
         assert got[6] == b"server does not speak the protocol of the request"
-        for _ in range(20):  # those who speak it are not disturbed
+        for _ in range(20):  # clients of its dialect are not disturbed
             assert c.send(b"get k\r\n").line() == b"END"
             b.send(packet(0x00, b"k", opaque=9))
             assert read_packet(b)[6] == b"server does not speak the protocol of the request"
@@ -399,7 +399,7 @@ def test_a_dead_server_is_ejected_and_its_keys_move(start, mc4):
 
 
 def test_an_end_mark_waits_for_the_quiet_commands_before_it(start):
-    """The server answers late: MN and NOOP come behind, and nothing is missing or doubled."""
+    """The server is slow: MN and NOOP come last, and nothing is missing or duplicated."""
     import time
 
     def slow(conn, server):
@@ -499,7 +499,7 @@ def test_statistics_go_on_without_a_dead_server(start, mc4):
         assert d.send(b"stats\r\n").line() == b"SERVER_ERROR Connection refused"
 
 
-# ---- clients ----
+# ---- client libraries ----
 
 
 def test_unix_sockets_and_ipv6(start):

@@ -1,4 +1,5 @@
-"""What one client sends is no command of another, and no reply is another's; see docs/memcached.md."""
+"""Input of one client is never executed as another's command, and replies never reach another client; see
+docs/memcached.md."""
 
 import base64
 import contextlib
@@ -34,7 +35,7 @@ def set_text(c, key, value):
 
 
 class Canary(threading.Thread):
-    """A client that only reads what it has written, all the time."""
+    """A client that continually checks that it reads what it wrote."""
 
     KEYS = 50
 
@@ -65,7 +66,7 @@ class Canary(threading.Thread):
                 self.checked += 1
 
     def stop(self):
-        """Called when all is over: a few more rounds have to go well."""
+        """Call it at the end: a few more rounds must succeed."""
         before = self.checked
         wait_for(lambda: self.checked > before + 10 * self.KEYS, 20)
         self.stopping = True
@@ -92,7 +93,7 @@ def canary():
 
 
 def test_no_value_of_a_meta_set_is_run(start, mc, canary):
-    """A server that counts too many words refuses the line and takes the value for commands."""
+    """A server that counts too many words rejects the line and executes the value."""
     m = start(Millrace, [mc[0].port], redis=None)
     watch = canary(m.port)
     with m.raw() as a:
@@ -110,7 +111,7 @@ def test_no_value_of_a_meta_set_is_run(start, mc, canary):
 
 
 def test_a_reply_that_no_server_gives_is_not_passed_on(start, canary):
-    """Whatever the server answers to the value of a refused line, nobody gets to see it."""
+    """Whatever the server replies to the value of a rejected line, nobody gets to see it."""
 
     def serve(conn, server):
         data = b""
@@ -142,7 +143,7 @@ def test_a_reply_that_no_server_gives_is_not_passed_on(start, canary):
 
 @pytest.mark.parametrize("refused", [b"CLIENT_ERROR bad command line format\r\n", b"ERROR\r\n"])
 def test_a_late_refusal_is_noticed(start, refused):
-    """The reply to a request that has timed out is judged before it is thrown away."""
+    """The reply to a timed-out request is checked before it is discarded."""
     go = threading.Event()
     closed = []
 
@@ -173,7 +174,7 @@ def test_a_late_refusal_is_noticed(start, refused):
 
 
 def test_a_late_answer_costs_nothing(start):
-    """The same with a reply that belongs to it: the connection goes on."""
+    """The same with a valid reply: the connection stays open."""
     go = threading.Event()
 
     def serve(conn, server):
@@ -200,7 +201,7 @@ def test_a_late_answer_costs_nothing(start):
 
 
 def speaks(version, known=(b"get", b"set")):
-    """A server that runs every line that it does not know as the next command."""
+    """A server that executes every line it does not know as the next command."""
 
     def serve(conn, server):
         data = b""
@@ -250,7 +251,7 @@ def test_a_server_without_the_meta_set_never_sees_one(start, version):
 
 
 def test_what_a_server_knows_is_learnt_with_each_connection(start):
-    """One of several servers is older, and another comes back as an older one."""
+    """One of several servers is older, and another comes back as an older version."""
     old, new = start(Speaker, b"1.5.22"), start(Speaker, b"1.6.18")
     m = start(Millrace, [old.port, new.port], redis=None, timeout=5000)
     with m.raw() as c:
@@ -283,7 +284,7 @@ def test_a_key_that_ends_a_line_splits_no_reply(start, mc, canary):
                           stored() if opcode in (1, 2, 0x11) else b"", opaque=opcode))
             assert read_packet(b)[:3] == (opcode, 0x04, opcode)
         coded = base64.b64encode(EVIL)
-        # where it has come to a server all the same
+        # when such a key exists on a server anyway
         direct.send(packet(0x01, EVIL, b"v", stored()))
         assert read_packet(direct)[1] == 0
         for _ in range(10):
@@ -292,7 +293,7 @@ def test_a_key_that_ends_a_line_splits_no_reply(start, mc, canary):
             assert a.send(b"mg %s b k\r\n" % coded).line().startswith(b"SERVER_ERROR ")
             assert a.send(b"mg %s b k v\r\n" % coded).line().startswith(b"SERVER_ERROR ")
         wait_for(lambda: a.send(b"get nothing\r\n").line() == b"END")
-        # and where it is known to be base64
+        # and when the key is known to be base64
         assert a.send(b"ms %s 2 b k\r\nmn\r\n" % coded).line() == b"HD k%s b" % coded
         assert a.send(b"mg %s b k v\r\n" % coded).line() == b"VA 2 k%s b" % coded
         assert a.line() == b"mn"
@@ -349,7 +350,7 @@ def test_no_line_makes_a_server_hang_up(start, mc, canary):
                        b"\r\nget b\r\n")
                 got = [c.line() for _ in range(22)]
                 assert got[:20] == [b"END"] * 20 and got[21] == b"END", (line, got[20:])
-        # the line of a storage command may be long for its blanks, and no longer when it goes on
+        # a storage line may be long because of blanks, which are dropped when it is forwarded
         c.send(b"set k%s0 0 5\r\nhello\r\nget k\r\n" % (b" " * 5000))
         assert [c.line() for _ in range(4)] == [b"STORED", b"VALUE k 0 5", b"hello", b"END"]
     assert watch.stop() == []

@@ -1,4 +1,4 @@
-"""Memcached pools while workers stop, die, are reloaded and upgraded: the same promises as for Redis."""
+"""Memcached pools while workers stop, die, are reloaded and upgraded: the same guarantees as for Redis."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ S = stored()
 
 
 class Rounds:
-    """One round in the client's dialect: tagged values are written and read back in one batch."""
+    """A round in the client's dialect: tagged values are written and read back in one batch."""
 
     def one_round(self, c, n):
         keys = [b"c%d-%d" % (self.index, (n + i) % 7) for i in range(4)]
@@ -112,7 +112,7 @@ def test_upgrades_under_load(start, mc4):
         time.sleep(0.05)
     finish(writers, "upgrades", UPGRADES)
     assert [w.dropped for w in writers if w.dropped] == []
-    with m.raw() as c:  # no server has changed: what was acknowledged is there
+    with m.raw() as c:  # no server has changed, so acknowledged values are there
         for w in writers:
             for k, v in w.acked.items():
                 assert c.send(b"get " + k + b"\r\n").line().startswith(b"VALUE")

@@ -1,11 +1,11 @@
-"""Requests of each dialect, sent directly and through the proxy: the same bytes come back."""
+"""Requests in each dialect, sent directly and through the proxy: the replies have the same bytes."""
 
 import pytest
 from harness import Millrace, Raw
 from memcached import Memcached, counted, packet, stored
 
 LONG = b"k" * 251
-# what shows that all before it has been answered
+# shows that everything before it was answered
 MARK = b"set end-of-case 0 0 4 noreply\r\nMARK\r\nget end-of-case\r\n"
 MARK_REPLY = b"VALUE end-of-case 0 4\r\nMARK\r\nEND\r\n"
 NOOP = packet(0x0A, opaque=0xFEEDBEEF)
@@ -13,7 +13,7 @@ NOOP_REPLY = packet(0x0A, opaque=0xFEEDBEEF, magic=0x81)
 
 
 def converse(port, data, mark, mark_reply):
-    """What comes back for data and a mark, up to the reply to the mark; or until it is closed."""
+    """The replies to data and a mark, up to the mark's reply, or until the connection closes."""
     with Raw(port, timeout=5) as c:
         c.send(data + mark)
         got = b""
@@ -41,7 +41,7 @@ def pair():
 
 @pytest.fixture(scope="module")
 def alone():
-    """A proxy whose server is compared with no other one."""
+    """A proxy whose server is not compared with another."""
     server = Memcached()
     m = Millrace([server.port], redis=None, allow_flush_all="true")
     yield m.port
@@ -84,7 +84,7 @@ b"set a 4294967295 0 1\r\nx\r\nget a\r\n",
     b"cas nope 0 0 1 5 noreply\r\nx\r\n", b"cas nope 0 0 1 5 what\r\nx\r\n",
     b"set zero 0 0 5\r\n\x00\r\n\x00z\r\nget zero\r\n",
     b"set bytes\xff\xfe 0 0 1\r\nx\r\nget bytes\xff\xfe\r\n",
-    # retrieval with time to live
+    # retrieval with expiry time
     b"gat 0\r\n", b"gat\r\n", b"set g 5 0 1\r\ng\r\ngat 0 g nope g\r\n", b"gat x g\r\n",
     b"gat 100 " + LONG + b"\r\n", b"gat -1 g\r\nget g\r\n", b"gats 0 nope\r\n", b"gats\r\n",
     # the others
@@ -181,7 +181,7 @@ BINARY = [
 
 
 BAD = b"CLIENT_ERROR bad command line format\r\n"
-# where memcacheds differ: the value is passed over, as the newest ones do, and silence stays
+# versions differ: like the newest, the proxy skips the value, and stays silent
 OVER = [
     (b"set a x 0 1\r\nx\r\n", BAD), (b"set a 0 x 1\r\nx\r\n", BAD), (b"set a -1 0 1\r\nx\r\n", BAD),
     (b"set a 0 99999999999 1\r\nx\r\n", BAD), (b"set a 4294967296 0 1\r\nx\r\n", BAD),
@@ -193,7 +193,7 @@ OVER = [
     (b"ms m 2" + b" I" * 17 + b"\r\nmn\r\n", b"CLIENT_ERROR options flags too long\r\n"),
     (b"ms m 2 !\r\nmn\r\n", b"CLIENT_ERROR invalid flag\r\n"),
 ]
-# where memcacheds read different lengths, nobody knows what follows: the client is closed
+# versions read different lengths, so it is unclear what follows: the client is closed
 LOST = [b"set a 0 0 4294967298\r\nmn\r\n", b"set a 0 0 +2\r\nmn\r\n", b"set a 0 0 2\t\r\nmn\r\n",
         b"set a 0 0 -4294967294\r\nmn\r\n", b"set a 0 0 " + b"0" * 100 + b"2\r\nmn\r\n",
         b"ms m +2\r\nmn\r\n", b"set a 0 0 +2 noreply\r\nmn\r\n"]

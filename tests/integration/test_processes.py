@@ -25,7 +25,7 @@ def run(*args, timeout=30):
 
 
 def running(pid):
-    """False for a zombie too: nobody may be there to reap it."""
+    """False for zombies too: there may be nobody to reap them."""
     try:
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
@@ -37,7 +37,7 @@ def children_of(pid):
 
 
 def listening_pids(port):
-    """Processes that have a listening socket on the port open."""
+    """Processes that have a listening socket on the port."""
     inodes = set()
     for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]:
         f = line.split()
@@ -108,7 +108,7 @@ def test_ipv6_server(start):
 
 @pytest.mark.alone
 def test_killed_worker_is_replaced(start, redis1):
-    """Only its own clients are cut; the slot serves again within 100 ms; counters go on."""
+    """Only its own clients are cut; the slot serves again within 100 ms; counters continue."""
     m = start(Millrace, [redis1.port], workers=2)
     clients = [m.raw() for _ in range(40)]
     for c in clients:
@@ -133,7 +133,7 @@ def test_killed_worker_is_replaced(start, redis1):
                     cut += 1
             by_slot = [sum(c.slot == s for c in clients) for s in (0, 1)]
             assert sorted([cut, alive]) == sorted(by_slot)
-    print("respawn seconds", took)  # some milliseconds; bench/respawn measures it under load
+    print("respawn seconds", took)  # a few milliseconds; bench/respawn measures it under load
     for _ in range(50):
         with m.raw() as c:
             assert c.ask("GET", "k") == b"1"
@@ -146,7 +146,7 @@ def test_killed_worker_is_replaced(start, redis1):
 
 @pytest.mark.alone
 def test_the_master_leaks_nothing_over_many_deaths(start, redis1):
-    """Descriptors and memory of the master are the same after many workers have died."""
+    """The master's descriptors and memory are unchanged after many workers have died."""
     m = start(Millrace, [redis1.port], workers=4)
 
     def descriptors():
@@ -179,7 +179,7 @@ def test_a_crash_leaves_a_trace_and_is_replaced(start, redis1):
     assert "crash signal=11" in m.log_text() and f"pid={pid} signal=11" in m.log_text()
     with m.raw() as c:
         assert c.ask("PING") == b"+PONG"
-    m.log.write_text("")  # seen: stop() must not complain about it
+    m.log.write_text("")  # expected, so stop() must not complain
 
 
 def test_connections_in_the_queue_are_served_by_the_successor(start, redis1):
@@ -240,7 +240,7 @@ def test_workers_die_with_their_master(start, redis1):
 
 
 def test_a_new_start_right_after_a_kill(start, redis1):
-    """io_uring lets go of a killed process's sockets a moment after its end."""
+    """io_uring releases a killed process's sockets a moment after its end."""
     m = start(Millrace, [redis1.port], workers=2)
     for _ in range(3):
         os.kill(m.pid, signal.SIGKILL)
@@ -255,7 +255,7 @@ def test_a_child_holds_only_its_own_listeners(start, redis1):
     m = start(Millrace, [redis1.port], workers=3)
     for pid in m.child_pids():
         sockets = [os.readlink(f) for f in pathlib.Path(f"/proc/{pid}/fd").iterdir()]
-        # channel, one listener, a way from the other workers and the ways to all three
+        # channel, a listener, a socket from the other workers, and those to all three
         assert sum(s.startswith("socket:") for s in sockets) == 1 + 1 + 1 + 3, sockets
     assert m.admin_pid() not in listening_pids(m.port)
 
@@ -311,7 +311,7 @@ def test_term_waits_for_slow_servers_but_not_for_ever(start):
 
 
 def test_term_to_the_whole_group(start, redis1):
-    """As systemd's default sends it: no child is replaced, everything that was sent is answered."""
+    """As systemd does by default: no child is replaced, everything that was sent is answered."""
     m = start(Millrace, [redis1.port], workers=2)
     with m.raw() as c:
         c.send(command("SET", "g", 1) * 100)
@@ -321,6 +321,20 @@ def test_term_to_the_whole_group(start, redis1):
         assert c.rest() == b"+OK\r\n" * 100
     assert m.popen.wait(10 * SLOW) == 0
     assert m.log_text().count("spawned child=worker") == 2
+
+
+def test_children_are_watched_however_it_was_started(start, redis1, monkeypatch):
+    """For example with SIGCHLD ignored: the kernel does not report ended children then."""
+    import harness
+    monkeypatch.setattr(harness, "WRAPPER", ["env", "--ignore-signal=CHLD", *WRAPPER])
+    m = start(Millrace, [redis1.port], workers=2)
+    monkeypatch.undo()
+    killed = m.child_pids()[0]
+    os.kill(killed, signal.SIGKILL)
+    wait_for(lambda: "child_died child=worker" in m.log_text() and len(m.child_pids()) == 2)
+    assert killed not in m.child_pids()
+    os.kill(m.pid, signal.SIGTERM)
+    assert m.popen.wait(10 * SLOW) == 0
 
 
 def test_interrupt_stops_at_once(start):
@@ -346,7 +360,7 @@ def test_log_signals(start, redis1):
         wait_for(m.log.exists)
         wait_for(lambda: word in m.log_text() + moved.read_text(), what=word)
         moved.unlink()
-        # the workers write to the new file as well
+        # the workers write to the new file, too
         m.stats()
         pid = m.child_pids()[0]
         os.kill(pid, signal.SIGTERM)
@@ -363,7 +377,7 @@ def test_log_signals(start, redis1):
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("sink", ["fifo", "pipe", "socket", "closed"])
 def test_a_log_that_nobody_reads_stops_nobody(start, redis1, tmp_path, sink, workers):
-    """The reader of a named pipe or of standard error stands still, then goes away."""
+    """The reader of a named pipe, or of standard error, stalls and then goes away."""
     port, stats, pid_file = free_port(), free_port(), tmp_path / "pid"
     conf, fifo = tmp_path / "conf.yml", tmp_path / "fifo"
     conf.write_text(pool_yaml("alpha", f"127.0.0.1:{port}", [f"127.0.0.1:{redis1.port}:1"]))
@@ -374,7 +388,7 @@ def test_a_log_that_nobody_reads_stops_nobody(start, redis1, tmp_path, sink, wor
         fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, 4096)
     if sink == "fifo":
         args += ["-o", fifo]
-        assert "No such device" in run(*args).stderr  # it needs a reader, and does not wait for one
+        assert "No such device" in run(*args).stderr  # it needs a reader, and does not wait
         os.close(ends[0])
         ends = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK), ends[1]
     proxy = start(Process, [BINARY, *map(str, args)], lambda: pid_file.exists() and can_connect(port),
@@ -382,7 +396,7 @@ def test_a_log_that_nobody_reads_stops_nobody(start, redis1, tmp_path, sink, wor
     os.close(ends[1])
     with contextlib.ExitStack() as clients:
         c = clients.enter_context(Raw(port))
-        for n in range(2):  # with a reader that reads nothing, and without one
+        for n in range(2):  # with a reader that does not read, and without one
             for _ in range(1500):
                 os.kill(proxy.pid, signal.SIGUSR1)
                 assert c.ask("PING") == b"+PONG"
@@ -405,7 +419,7 @@ def test_a_log_that_nobody_reads_stops_nobody(start, redis1, tmp_path, sink, wor
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_signal_at_the_start_is_waited_for(start, redis1, tmp_path, workers):
-    """As soon as the pid file names the process, a signal for it ends nobody."""
+    """Once the pid file names the process, a signal never kills it outright."""
     conf = tmp_path / "conf.yml"
     for n in range(20):
         port, pid_file = free_port(), tmp_path / f"pid{n}"
@@ -475,6 +489,23 @@ def test_pid_file_of_somebody_else_is_left_alone(start, redis1, tmp_path):
     assert pathlib.Path("/dev/null").exists()
 
 
+def test_a_unix_socket_of_somebody_else_is_left_alone(start, redis1, tmp_path):
+    """Its path was freed by hand and is another instance's now."""
+    path, admin = tmp_path / "s.sock", tmp_path / "admin.sock"
+    conf = f"global: {{admin: '{admin}'}}\n" + pool_yaml("alpha", str(path),
+                                                       [f"127.0.0.1:{redis1.port}:1"])
+    first = start(Millrace, conf=conf)
+    path.unlink()
+    admin.unlink()
+    second = start(Millrace, conf=conf)
+    assert first.stop() == 0
+    with Raw(str(path)) as c:
+        assert c.ask("PING") == b"+PONG"
+    Raw(str(admin)).close()
+    assert second.stop() == 0
+    assert not path.exists() and not admin.exists()
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_second_instance_on_the_same_port_harms_nothing(start, redis1, workers):
     m = start(Millrace, [redis1.port], workers=workers)
@@ -497,10 +528,10 @@ def test_daemonize(redis1, tmp_path, workers):
     assert first.returncode == 0, first.stderr
     pid = int(pid_file.read_text())
     try:
-        with Raw(port) as c:  # it serves when the command returns
+        with Raw(port) as c:  # it serves once the command returns
             assert c.ask("PING") == b"+PONG"
         assert os.getsid(pid) != os.getsid(0)
-        # errors are told on the terminal, with status 1
+        # errors appear on the terminal, with status 1
         again = run(*args)
         assert again.returncode == 1 and "is held by process" in again.stderr
         taken = run("-d", "-c", conf, "-o", tmp_path / "log2", "-s", free_port(), "-a", "127.0.0.1")
@@ -521,7 +552,7 @@ def test_version():
     assert re.search(r"^  epoll +available$", text, re.M)
     assert re.search(r"^  io_uring +(available|not available: .+)$", text, re.M)
     assert re.search(r"^compiled with (gcc|clang) \d+\.", text, re.M)
-    for library in ("libyaml", "jansson", "libmicrohttpd"):
+    for library in ("libyaml", "jansson", "libmicrohttpd", "nettle"):
         assert re.search(rf"^  {library} +\d+\.\d+", text, re.M), text
 
 
@@ -548,6 +579,13 @@ def test_command_line(tmp_path, redis1):
     assert bad.returncode == 1
     assert f'{conf}:4:3: directive "hsah" is unknown; did you mean "hash"?' in bad.stderr
     assert bad.stderr.endswith(f"millrace: configuration file '{conf}' syntax is invalid\n")
+    conf.write_text(conf.read_text() + "beta: {listen: 127.0.0.1:2}\n")
+    for args in (["-t"], []):  # all errors, each with its place
+        bad = run(*args, "-c", conf)
+        assert bad.returncode == 1
+        lines = [line.removeprefix(f"millrace: {conf}:") for line in bad.stderr.splitlines()]
+        assert lines[0].startswith('4:3: directive "hsah"'), lines
+        assert lines[1].endswith("pool 'beta': directive \"servers:\" is missing"), lines
     missing = run("-t", "-c", tmp_path / "none.yml")
     assert missing.returncode == 1 and "No such file" in missing.stderr
     assert run("-c", tmp_path / "none.yml").returncode == 1
@@ -562,7 +600,7 @@ def test_command_line(tmp_path, redis1):
 
 @pytest.mark.alone
 def test_dev_run_cleans_up():
-    """The README's first command: it serves, and leaves nothing behind when it is stopped."""
+    """The README's first command: it serves, and leaves nothing behind when stopped."""
     if INSTRUMENTED:
         pytest.skip("it builds and runs the release build")
     root = pathlib.Path(__file__).parents[2]
@@ -590,7 +628,7 @@ def test_warnings_are_shown(tmp_path):
     conf.write_text(pool_yaml("alpha", "127.0.0.1:1", ["127.0.0.1:1:1", "127.0.0.1:2:1"],
                               hash="crc32"))
     out = run("-t", "-c", conf)
-    assert out.returncode == 0 and "warning: pool 'alpha': hash crc32" in out.stderr
+    assert out.returncode == 0 and f"warning: {conf}:4:9: pool 'alpha': hash crc32" in out.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to change the user")
@@ -602,7 +640,7 @@ def test_workers_run_as_another_user(start, redis1):
     import pwd
     for pid in m.child_pids():
         assert os.stat(f"/proc/{pid}").st_uid == pwd.getpwnam("nobody").pw_uid
-    moved = m.dir / "log.1"  # root's log is reopened for them
+    moved = m.dir / "log.1"  # the master reopens root's log for them
     m.log.rename(moved)
     os.kill(m.pid, signal.SIGUSR1)
     wait_for(m.log.exists)
@@ -620,8 +658,28 @@ def test_single_process_resolves_and_serves_statistics(start, redis1):
     assert m.stop() == 0
 
 
+def test_the_resolver_of_a_single_process_is_replaced(start, names, redis1):
+    names.are("127.0.0.9")
+    m = start(Millrace, conf="global: {worker_processes: 0, resolve_interval: 100ms}\n" + pool_yaml(
+        "alpha", "127.0.0.1:@PORT@", [f"name.test:{redis1.port}:1"]), workers=None, env=names.env)
+    wait_for(lambda: "new=127.0.0.9:" in m.log_text())
+    resolver = m.child_pids("millrace")[0]
+    os.kill(resolver, signal.SIGKILL)
+    names.are("127.0.0.1")
+    wait_for(lambda: "new=127.0.0.1:" in m.log_text())
+    assert resolver not in m.child_pids("millrace")  # nor is it left unreaped
+    with m.raw() as c:
+        assert c.ask("PING") == b"+PONG"
+        wait_for(lambda: c.ask("SET", "a", 1) == b"+OK")
+    m.log.rename(m.dir / "old")
+    os.kill(m.pid, signal.SIGUSR1)
+    log = str(m.log.resolve())
+    wait_for(lambda: all(log in [os.readlink(f) for f in pathlib.Path(f"/proc/{p}/fd").iterdir()]
+                         for p in [m.pid, *m.child_pids("millrace")]))
+
+
 def test_hot_restart_keeps_the_port_free(start, redis1):
-    """Stopped and started again at once on the same port, as an init script does."""
+    """Stopped and restarted at once on the same port, like an init script does."""
     m = start(Millrace, [redis1.port], workers=2)
     c = m.raw()
     assert c.ask("PING") == b"+PONG"
@@ -676,7 +734,7 @@ def test_load_through_worker_kills(start, redis4):
 
 @pytest.mark.alone
 def test_a_worker_that_hangs_is_replaced(start, redis1):
-    """Stopped, it answers no ping; the others serve on, and its queue goes to the successor."""
+    """Stopped, it answers no pings; the others keep serving, and its successor gets its queue."""
     conf = ("global: {worker_hang_timeout: %dms}\n" % int(400 * SLOW)) + pool_yaml(
         "alpha", "127.0.0.1:@PORT@", [f"127.0.0.1:{redis1.port}:1"])
     m = start(Millrace, conf=conf, workers=2)
@@ -697,7 +755,7 @@ def test_a_worker_that_hangs_is_replaced(start, redis1):
 
 
 def test_a_worker_that_has_died_is_not_taken_for_one_that_does_not_listen(start, redis1):
-    """The master was busy, or stood still, when it died: it is buried, not killed again."""
+    """The master was busy or stopped when the worker died: it is reaped, not killed for silence."""
     m = start(Millrace, workers=2, conf=f"""
 global: {{worker_hang_timeout: 400ms}}
 {pool_yaml("alpha", "127.0.0.1:@PORT@", [f"127.0.0.1:{redis1.port}:1"])}""")
@@ -713,7 +771,7 @@ global: {{worker_hang_timeout: 400ms}}
 
 
 def test_a_worker_that_stood_still_learns_every_address(start, names):
-    """More of them than its channel holds."""
+    """There are more addresses than its channel holds."""
     n = 400
     names.are("127.0.0.2")
     servers = "".join(f"   - s{i}.test:1:1 s{i}\n" for i in range(n))
@@ -755,7 +813,7 @@ global: {{worker_hang_timeout: 0s}}
     def logs_of(pid):
         links = []
         for fd in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError):  # closed meanwhile
+            with contextlib.suppress(OSError):  # may be closed already
                 links.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
         return [link for link in links if link.startswith((str(m.log), str(m.dir / "rotated")))]
 
@@ -795,7 +853,7 @@ def test_a_bad_affinity_is_refused(redis1, tmp_path, value):
 
 
 def test_the_supervisor_is_told(start, redis1, tmp_path):
-    """As systemd's Type=notify hears it: readiness, reload, watchdog, stop."""
+    """As systemd sees it with Type=notify: readiness, reload, watchdog, stop."""
     import socket
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
@@ -820,6 +878,7 @@ def test_the_supervisor_is_told(start, redis1, tmp_path):
         told.clear()
         os.kill(m.pid, signal.SIGHUP)
         until("the last reload failed")
+        assert any("RELOADING=1" in t for t in told)
         os.kill(m.pid, signal.SIGTERM)
         until("STOPPING=1")
         environment = pathlib.Path(f"/proc/{m.pid}/environ")
@@ -835,17 +894,17 @@ def test_the_difference_of_two_files_is_told(redis1, tmp_path):
     out = run("-t", "-c", b, "--diff", a)
     assert out.returncode == 0
     share = float(re.search(r"pool one: ([\d.]+) % of the keys move", out.stdout)[1])
-    assert 10 < share < 45  # a quarter of the ring, as ketama spreads it
+    assert 10 < share < 45  # ketama moves about a quarter of the ring
     for line in ("pool one: server removed: 10.0.0.4:6379:1", "pool added: new",
                  "pool removed: old", "listener added: 127.0.0.1:3", "listener removed: 127.0.0.1:2"):
         assert line in out.stdout
     same = run("-t", "-c", a, "--diff", a)
-    assert same.stdout == "nothing changes for keys, pools and listeners\n"
+    assert same.stdout == "no changes to keys, pools or listeners\n"
     assert run("-t", "-c", a, "--diff", tmp_path / "none").returncode == 1
 
 
 def without_io_uring():
-    """In a child: a seccomp filter as containers have it; io_uring_setup fails with EPERM."""
+    """In a child: a seccomp filter like that of containers; io_uring_setup fails with EPERM."""
     import ctypes
     import struct
     libc = ctypes.CDLL(None, use_errno=True)
@@ -858,7 +917,7 @@ def without_io_uring():
 
 
 def test_auto_falls_back_to_epoll_where_io_uring_is_forbidden(redis1, tmp_path):
-    """One log line says why; asked for by name, it is an error."""
+    """One log line says why; if requested by name, it is an error."""
     port, log, conf = free_port(), tmp_path / "log", tmp_path / "c.yml"
     conf.write_text(pool_yaml("alpha", f"127.0.0.1:{port}", [f"127.0.0.1:{redis1.port}:1"]))
     arguments = [BINARY, "-c", conf, "-o", log, "--workers", "2", "-a", "127.0.0.1"]

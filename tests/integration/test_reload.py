@@ -1,7 +1,5 @@
-"""A reload: no client is dropped, no reply is wrong, no key is written through two maps at once.
-
-The quick version runs with the other tests; MILLRACE_RELOADS, MILLRACE_CLIENTS set the full one.
-"""
+"""A reload drops no client, gives no wrong reply, and never writes a key through two maps at once. A short
+version runs with the other tests; MILLRACE_RELOADS and MILLRACE_CLIENTS set the full one."""
 
 import contextlib
 import os
@@ -24,14 +22,14 @@ KILLS = int(os.environ.get("MILLRACE_KILLS", "6"))
 
 
 def reload(m, seconds=10):
-    """HUP, and wait until the new configuration is in force."""
+    """Sends HUP and waits until the new configuration is in force."""
     before = m.log_text().count(" reloaded ")
     os.kill(m.pid, signal.SIGHUP)
     wait_for(lambda: m.log_text().count(" reloaded ") > before, seconds, "reload")
 
 
 def refused(m, seconds=10):
-    """HUP on a file that cannot be; returns the reason."""
+    """Sends HUP for a file that must be refused; returns the reason."""
     before = m.log_text().count("reload_failed")
     os.kill(m.pid, signal.SIGHUP)
     wait_for(lambda: m.log_text().count("reload_failed") > before, seconds, "refusal")
@@ -39,13 +37,13 @@ def refused(m, seconds=10):
 
 
 def settled(m):
-    """The processes of earlier configurations are gone."""
+    """Processes of earlier configurations are gone."""
     wait_for(lambda: "generation_gone" in m.log_text().rsplit(" reloaded ", 1)[1], 10,
              "end of the old workers")
 
 
 class Writer(threading.Thread):
-    """Writes tagged values with pipelines and checks every reply against what it wrote."""
+    """Pipelines writes of tagged values and checks every reply against what it wrote."""
 
     def __init__(self, port, index):
         super().__init__(daemon=True)
@@ -56,7 +54,7 @@ class Writer(threading.Thread):
         self.longest = 0.0
 
     def run(self):
-        """On one connection, until it is told to stop or the connection is cut."""
+        """Runs on one connection until told to stop, or until it is cut."""
         try:
             with Raw(self.port, timeout=20) as c:
                 n = 0
@@ -88,7 +86,7 @@ class Writer(threading.Thread):
 
 
 class Survivor(Writer):
-    """A writer that connects again when its worker was killed; counts how often."""
+    """A writer that reconnects when its worker was killed, and counts how often."""
 
     def run(self):
         while not self.stop:
@@ -96,7 +94,7 @@ class Survivor(Writer):
 
 
 def finish(writers, what, n):
-    """Stops them, tells how it went; no reply was wrong, and they were not idle."""
+    """Stops them and checks that no reply was wrong and that they were busy."""
     for w in writers:
         w.stop = True
     for w in writers:
@@ -109,7 +107,7 @@ def finish(writers, what, n):
 
 
 class Monitor(threading.Thread):
-    """What a server was told to write, with its clock: (time, server, key, value)."""
+    """Writes that a server received, with its clock: (time, server, key, value)."""
 
     def __init__(self, port, seen):
         super().__init__(daemon=True)
@@ -126,7 +124,7 @@ class Monitor(threading.Thread):
 
 
 def test_log_and_pid_file_follow_the_configuration(start, redis1):
-    """Master, workers and helpers write to the new file at the new level; what fails stays as it was."""
+    """All processes write to the new file at the new level; on failure the old one stays."""
     pool = pool_yaml("alpha", "127.0.0.1:@PORT@", ["localhost:%d:1" % redis1.port])
     m = start(Millrace, workers=2, log_args=[], conf="global:\n  log_file: '@DIR@/log'\n"
               "  log_level: 5\n  pid_file: '@DIR@/one.pid'\n" + pool)
@@ -140,13 +138,13 @@ def test_log_and_pid_file_follow_the_configuration(start, redis1):
     wait_for(lambda: "generation_gone" in m.log_text(), 10, "end of the old workers")
     assert two.read_text() == str(m.pid) and not one.exists()
     before = first.read_text()
-    # old workers that end and new ones write to the new file, as does whoever takes their place
+    # old workers that end, new ones and their replacements write to the new file
     assert m.log_text().count("child_exited child=worker/") == 2
     for pid in m.child_pids():
         os.kill(pid, signal.SIGTERM)
         wait_for(lambda pid=pid: f"[{pid}] worker_draining" in m.log_text())
     wait_for(lambda: len(m.child_pids()) == 2)
-    # neither file can be had: said, and the old ones stay
+    # neither file can be opened: logged, and the old ones stay
     m.conf.write_text(m.conf.read_text().replace(f"{second}", f"{m.dir}")
                       .replace("two.pid", "none/two.pid"))
     reload(m)
@@ -160,7 +158,7 @@ def test_log_and_pid_file_follow_the_configuration(start, redis1):
 
 
 def test_reloads_under_load_drop_nothing_and_mix_nothing(start, redis4):
-    """Servers come and go; connections, replies and acknowledged writes stay."""
+    """Servers come and go; connections, replies and acknowledged writes are kept."""
     ports = [s.port for s in redis4]
     m = start(Millrace, ports[:3], workers=2)
     conf = m.conf.read_text()
@@ -193,7 +191,7 @@ def test_reloads_under_load_drop_nothing_and_mix_nothing(start, redis4):
             got = c.ask("GET", k)
             if k in held and redis4[2].ask("EXISTS", k) == 0 and redis4[3].ask("EXISTS", k) == 0:
                 assert got == v, (k, got, v)
-    # a key changes its server at most once in a reload: old and new map never overlap
+    # a reload moves a key at most once: old and new map never overlap
     time.sleep(0.2)
     for key in {k for _, _, k in seen}:
         servers = [p for _, p, k in sorted(seen) if k == key]
@@ -204,7 +202,7 @@ def test_reloads_under_load_drop_nothing_and_mix_nothing(start, redis4):
 
 @pytest.mark.alone
 def test_workers_killed_under_load_cost_their_own_clients_only(start, redis1):
-    """SIGKILL and SIGSEGV by turns: no wrong reply, the others' clients stay, counters go on."""
+    """SIGKILL and SIGSEGV in turn: no wrong reply, other workers' clients stay, counters continue."""
     workers = 4
     m = start(Millrace, [redis1.port], workers=workers)
     writers = [Survivor(m.port, i) for i in range(CLIENTS)]
@@ -215,14 +213,14 @@ def test_workers_killed_under_load_cost_their_own_clients_only(start, redis1):
     before = 0
     for i in range(KILLS):
         victims = m.child_pids()
-        # a sanitizer would take the second one for its own
+        # a sanitizer would handle SIGSEGV itself
         os.kill(victims[i % len(victims)], signal.SIGKILL if i % 2 == 0 or INSTRUMENTED else signal.SIGSEGV)
         wait_for(lambda v=victims: len(m.child_pids()) == workers and m.child_pids() != v, 15)
         wait_for(lambda: m.pool()["client_connections"] == CLIENTS, 20)
         requests = m.pool()[name]["requests"]
         assert requests >= before
         before = requests
-        time.sleep(1.05)  # dying faster than once a second slows the restarts down
+        time.sleep(1.05)  # dying more than once a second slows the restarts down
     for w in writers:
         w.stop = True
     for w in writers:
@@ -234,11 +232,11 @@ def test_workers_killed_under_load_cost_their_own_clients_only(start, redis1):
     assert dropped <= KILLS * (CLIENTS / workers + 2)
     assert len(os.listdir(f"/proc/{m.pid}/fd")) == fds
     assert INSTRUMENTED or "crash signal=11" in m.log_text()  # with a backtrace
-    m.log.write_text("")  # which the end of the test would take for a failure of its own
+    m.log.write_text("")  # otherwise the end of the test would report it
 
 
 def test_what_a_client_sent_before_a_reload_is_answered(start, redis1):
-    """A deep pipeline behind a slow server: requests in flight and those not yet read."""
+    """A deep pipeline behind a slow server: requests in flight, and some not yet read."""
     m = start(Millrace, [redis1.port], workers=2)
     with m.raw(timeout=30) as c:
         assert c.ask("SET", "a", 1) == b"+OK"
@@ -276,7 +274,7 @@ def test_a_slow_reader_gets_the_rest_from_the_next_worker(start, redis1):
     value = os.urandom(1000000)
     with m.raw(timeout=30) as c:
         assert c.ask("SET", "v", value) == b"+OK"
-        c.send(command("GET", "v") * 20)  # more than the kernel takes from a client that does not read
+        c.send(command("GET", "v") * 20)  # more than the kernel buffers for a client that does not read
         wait_for(lambda: m.pool()[f"127.0.0.1:{redis1.port}"]["responses"] > 12)
         time.sleep(0.3)
         reload(m)
@@ -306,7 +304,7 @@ def test_the_session_travels(start, redis1):
 
 
 def test_what_was_sent_is_never_read_as_another_protocol(start, redis1):
-    """A pool changes its protocol: half a request must not become commands of the new one."""
+    """A pool changes its protocol: half a request must not be parsed as the new one."""
     told = start(Scripted, silent)
     m = start(Millrace, [redis1.port], workers=2)
     wire = command("SET", "a", "x\r\nflush_all\r\n")
@@ -337,7 +335,7 @@ def test_bad_configurations_change_nothing(start, redis1):
         fds = len(os.listdir(f"/proc/{m.pid}/fd"))
         for text in bad * int(os.environ.get("MILLRACE_BAD", "1")):
             m.conf.write_text(text)
-            if "worker_processes" in text:  # --workers, which wins, has to be told otherwise
+            if "worker_processes" in text:  # --workers takes precedence, so it must be changed, too
                 continue
             assert refused(m), text
             assert c.ask("SET", "a", 1) == b"+OK"
@@ -347,6 +345,11 @@ def test_bad_configurations_change_nothing(start, redis1):
         wait_for(lambda: len(os.listdir(f"/proc/{m.pid}/fd")) == fds)
         m.conf.write_text(good.replace("ketama", "kettle"))
         assert "conf.yml:" in refused(m) and "kettle" in refused(m)
+        m.conf.write_text(good.replace("ketama", "kettle") + "lone: {listen: 127.0.0.1:1}\n")
+        reason = refused(m)
+        assert "kettle" in reason and "(and 1 more)" in reason
+        logged = [line for line in m.log_text().splitlines() if " conf_error " in line]
+        assert "kettle" in logged[-2] and "'lone'" in logged[-1], logged[-3:]
         m.conf.write_text(good)
         reload(m)
         assert c.ask("GET", "a") == b"1"
@@ -366,7 +369,7 @@ def test_pools_and_listeners_come_and_go(start, redis4):
         m.conf.write_text(second.replace("@DIR@", str(m.dir)))
         reload(m)
         assert one.ask("GET", "k") == b"1"
-        assert two.rest() == b""  # its pool is gone
+        assert two.rest() == b""  # its pool was removed
         with Raw(c_) as three, Raw(str(m.dir / "s.sock")) as local:
             assert three.ask("SET", "k", 3) == b"+OK"
             assert local.ask("GET", "k") == b"1"
@@ -383,8 +386,35 @@ def test_pools_and_listeners_come_and_go(start, redis4):
         assert one.ask("GET", "k") == b"1"
 
 
+def test_a_removed_address_refuses_connections_at_once(start, tmp_path):
+    """Though a request that is not answered yet keeps the old workers."""
+    refuses_removed_addresses(start(Gated), tmp_path, start, Millrace, signal.SIGHUP, " reloaded ", 1)
+
+
+def refuses_removed_addresses(server, tmp_path, start, kind, signo, word, times):
+    other, unix, admin = free_port(), tmp_path / "s.sock", free_port()
+    m = start(kind, conf=f"global: {{admin: '127.0.0.1:{admin}', worker_processes: 2}}\n" + pool_yaml(
+        "alpha", f"['127.0.0.1:@PORT@', '127.0.0.1:{other}', '{unix}']",
+        [f"127.0.0.1:{server.port}:1"], timeout=20000), workers=None)
+    with m.raw(timeout=20) as busy, Raw(other) as stays:
+        busy.send(command("GET", "slow"))
+        wait_for(lambda: server.waiting)
+        m.conf.write_text(m.conf.read_text().replace(f", '127.0.0.1:{other}', '{unix}'", "").replace(
+            f"admin: '127.0.0.1:{admin}', worker_processes: 2", "worker_processes: 1"))
+        os.kill(m.pid, signo)
+        wait_for(lambda: m.log_text().count(word) == times)
+        for target in (other, str(unix), admin):
+            with pytest.raises(OSError):
+                Raw(target)
+        assert stays.ask("GET", "x") == b"A"
+        server.gate.set()
+        assert busy.reply() == b"slow"
+        assert busy.ask("GET", "x") == b"A"
+    return m
+
+
 def test_a_pool_whose_keys_stay_does_not_wait(start, redis1):
-    """The other pool's slow server holds its own clients up, nobody else's."""
+    """The other pool's slow server delays only that pool's clients."""
     slow_done = threading.Event()
 
     def serve(conn, server):
@@ -406,11 +436,11 @@ def test_a_pool_whose_keys_stay_does_not_wait(start, redis1):
         wait_for(lambda: "reload_begins" in m.log_text())
         time.sleep(0.3)
         waiting.send(command("SET", "y", 2))
-        assert calm.ask("GET", "k") == b"1"  # already with the new workers
+        assert calm.ask("GET", "k") == b"1"  # already in the new workers
         with Raw(a, timeout=5) as fresh:
             assert fresh.ask("GET", "k") == b"1"
         assert " reloaded " not in m.log_text()
-        assert redis1.ask("EXISTS", "y") == 0  # the new map is not in force
+        assert redis1.ask("EXISTS", "y") == 0  # the new map is not in force yet
         slow_done.set()
         assert moving.reply() == b"+OK"
         assert waiting.reply() == b"+OK" and redis1.ask("GET", "y") == b"2"
@@ -433,18 +463,18 @@ def test_a_request_that_is_never_answered_does_not_hold_a_reload_for_ever(start,
 
 
 def test_a_worker_that_stands_still_costs_others_nothing(start):
-    """It is killed, since it holds the new map up; who has quiesced goes on with the last clients."""
+    """It is killed because it delays the new map; quiesced workers keep their last clients."""
     def values(conn, server):
         while data := server.read(conn):
             conn.sendall((b"$1000000\r\n" + b"v" * 1000000 + b"\r\n") * data.count(b"*2\r\n"))
 
     server = start(Scripted, values)
-    m = start(Millrace, [server.port], timeout=200, workers=2, client_output_limit="64mb")
+    m = start(Millrace, [server.port], timeout=2000, workers=2, client_output_limit="64mb")
     n, conf = 12, m.conf.read_text()
-    clients = [m.raw() for _ in range(8)]  # some on either worker
+    clients = [m.raw() for _ in range(8)]  # some on each worker
     for c in clients:
         c.send(command("GET", "a") * n)
-        c.sock.shutdown(socket.SHUT_WR)  # so it stays where it is until it has read everything
+        c.sock.shutdown(socket.SHUT_WR)  # so it stays here until it has read everything
     wait_for(lambda: server.received.count(b"GET") == n * len(clients), what="all requests")
     still, healthy = m.child_pids()
     os.kill(still, signal.SIGSTOP)
@@ -478,7 +508,7 @@ def test_counters_go_on(start, redis4):
 
 
 def test_counters_never_go_back(start, redis4):
-    """Not for a moment: who takes rates would see them start from zero."""
+    """Not even briefly: rates computed from them would show a restart from zero."""
     pools = "".join(pool_yaml(f"p{i}", free_port(), [f"127.0.0.1:{redis4[0].port}:1"])
                     .replace("listen: ", "listen: 127.0.0.1:") for i in range(60))
     m = start(Millrace, workers=2, conf=pool_yaml(
@@ -523,7 +553,7 @@ def storm_of_connects(port, stop, failures, done):
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:@PORT@", "'@DIR@/socket'"])
 def test_a_lone_client_that_connects_during_a_reload_is_served(start, redis1, listen):
-    """Nobody connects after it, so it must not wait in a queue of which only the old worker knows."""
+    """Nobody connects after it, so it must not wait in a queue that only the old worker knows."""
     m = start(Millrace, [redis1.port], workers=2, listen=listen)
     target = m.port if "PORT" in listen else str(m.dir / "socket")
     for _ in range(40):
@@ -537,7 +567,7 @@ def test_a_lone_client_that_connects_during_a_reload_is_served(start, redis1, li
 
 
 def test_more_workers_that_cannot_be_lose_no_connection(start, redis1):
-    """The sockets of workers that never came take no connection along when they are closed."""
+    """Sockets of workers that were never started lose no connection when they are closed."""
     m = start(Millrace, [redis1.port], workers=None, ulimit=1500)
     text = m.conf.read_text()
     m.conf.write_text("global: {worker_processes: 2, max_openfiles: 1500}\n" + text)
@@ -560,7 +590,7 @@ def test_more_workers_that_cannot_be_lose_no_connection(start, redis1):
 @pytest.mark.alone
 @pytest.mark.parametrize("path", [(3, 1, 3), (1, 4, 2)] if RESIZES < 10 else [(8, 1, 8)])
 def test_the_number_of_workers_changes_under_a_storm_of_connects(start, redis1, path):
-    """Nobody is refused, reset or left waiting; every connection gets its answer."""
+    """No connection is refused, reset or left waiting; each gets its reply."""
     m = start(Millrace, [redis1.port], workers=None)
     text = m.conf.read_text()
 
@@ -599,13 +629,13 @@ def test_many_reloads_cost_the_master_nothing(start, redis1):
             reload(m)
             settled(m)
         assert len(os.listdir(f"/proc/{m.pid}/fd")) == fds
-        assert INSTRUMENTED or rss_kb(m.pid) - rss < 2000  # a sanitizer keeps what was freed
+        assert INSTRUMENTED or rss_kb(m.pid) - rss < 2000  # sanitizers keep freed memory
         wait_for(lambda: len(m.child_pids()) == 2 and len(m.child_pids("admin")) == 1)
         assert c.ask("PING") == b"+PONG"
 
 
 def test_signals_during_a_reload(start, redis1):
-    """Hangups pile up into one more reload; TERM in the middle answers what was sent."""
+    """Several hang-ups lead to one more reload; TERM in the middle answers what was sent."""
     m = start(Millrace, [redis1.port], workers=2)
     with m.raw(timeout=20) as c:
         for _ in range(20):
@@ -628,7 +658,7 @@ def test_signals_during_a_reload(start, redis1):
 
 @pytest.mark.parametrize("workers", [2, 1])
 def test_term_right_after_a_reload_answers_everybody(start, workers):
-    """Old workers, those of slots that go too, finish and hand over; they are not released."""
+    """Old workers, including those of removed slots, finish and hand over."""
     server = start(Gated)
     text = pool_yaml("alpha", "127.0.0.1:@PORT@", [f"127.0.0.1:{server.port}:1"], timeout=20000)
     m = start(Millrace, conf="global: {worker_processes: 4}\n" + text, workers=None)
@@ -637,7 +667,7 @@ def test_term_right_after_a_reload_answers_everybody(start, workers):
         assert c.ask("GET", "x") == b"A"
     for c in clients:
         c.send(command("GET", "slow"))
-    wait_for(lambda: server.waiting)  # its requests come one after the other
+    wait_for(lambda: server.waiting)  # its requests come one at a time
     m.conf.write_text(m.conf.read_text().replace("processes: 4", "processes: %d" % workers))
     reload(m)
     os.kill(m.pid, signal.SIGTERM)
@@ -654,7 +684,7 @@ def test_term_right_after_a_reload_answers_everybody(start, workers):
 
 
 def test_term_in_a_reload_cuts_no_reply(start):
-    """A client travels with half of a large reply after TERM: the new worker waits for it."""
+    """After TERM a client moves with half a large reply: the new worker waits for it."""
     size = 8 << 20
     server = start(Gated, b"$%d\r\n%s\r\n" % (size, b"v" * size))
     m = start(Millrace, [server.port], workers=2, timeout=20000, client_output_limit=64 << 20)
@@ -676,7 +706,7 @@ def test_term_in_a_reload_cuts_no_reply(start):
 
 
 def test_term_while_keys_move_answers_both_sides(start):
-    """Requests through the old map, and those that wait for the new one: on each its own server."""
+    """Requests through the old map, and those waiting for the new one: each on its own server."""
     old, new = start(Gated), start(Gated)
     m = start(Millrace, [old.port], workers=2, timeout=20000)
     with m.raw(timeout=20) as busy, m.raw(timeout=20) as idle:
@@ -690,7 +720,7 @@ def test_term_while_keys_move_answers_both_sides(start):
         os.kill(m.pid, signal.SIGTERM)
         wait_for(lambda: "stopping" in m.log_text())
         busy.send(command("GET", "moved"))
-        assert b"moved" not in old.received + new.received  # the old map is not at rest
+        assert b"moved" not in old.received + new.received  # the old map is not idle yet
         old.gate.set()
         assert busy.reply() == b"slow" and busy.reply() == b"A"
         assert [idle.reply() for _ in range(3)] == [b"A"] * 3
@@ -713,7 +743,7 @@ def test_workers_that_die_during_a_reload(start, redis1):
 
 
 def test_a_lookup_that_hangs_holds_nothing_up(start, names, redis1):
-    """Neither the next reload nor the end: the helper has nothing to finish."""
+    """It delays neither the next reload nor the end: the resolver has nothing to finish."""
     names.are("127.0.0.1")
     m = start(Millrace, env=names.env, conf=f"""
 global: {{resolve_interval: 100ms, worker_shutdown_timeout: 0}}

@@ -1,4 +1,4 @@
-"""Replicated pools: who gets what, failures, roles, lag, and Meitu's rule. Health checks of any pool."""
+"""Replicated pools: routing, failures, roles, lag, and Meitu's rules. Health checks of any pool."""
 
 import contextlib
 import os
@@ -44,7 +44,7 @@ def pool(start, trio, kind=Admin, workers=1, **keys):
 
 
 def calls(server):
-    """How often each command ran there, without what replication and probes do."""
+    """How often each command was executed, excluding replication and probes."""
     got = {}
     for line in server.ask("INFO", "commandstats").decode().split("\r\n"):
         if line.startswith("cmdstat_"):
@@ -81,12 +81,12 @@ def test_writes_go_to_the_master_reads_to_replicas_by_redis_own_flags(start, tri
                 c.ask(*line.split())
             on = [count(s, line) for s in trio]
             assert on[0] == 0 and sum(on) == 10, (line, on)
-            assert on[1] == on[2] == 5, (line, on)  # by turns, as nobody is waiting
+            assert on[1] == on[2] == 5, (line, on)  # in turn, as no requests are waiting
         for line in WRITES:
             reset(trio)
             reply = c.ask(*line.split())
             if line.startswith("RENAME"):
-                continue  # reaches replicas by replication
+                continue  # replicas get it by replication
             assert count(trio[0], line) == 1, (line, reply)
             assert not (isinstance(reply, bytes) and b"READONLY" in reply), (line, reply)
     assert m.own()["pools"][0]["topology"] == "replicated"
@@ -137,7 +137,7 @@ def test_nearest_is_the_one_whose_probes_are_fast(start, trio):
 
 @pytest.mark.alone
 def test_load_decides_between_replicas(start, trio):
-    """One replica is slow: requests that wait there drive the others away."""
+    """One replica is slow: its waiting requests send further ones elsewhere."""
     slow = start(Scripted, relay(trio[1].port, 0.1))
     m = start(Admin, [f"127.0.0.1:{trio[0].port}:1 master", f"127.0.0.1:{slow.port}:1 slow",
                       f"127.0.0.1:{trio[2].port}:1 fast"], topology="replicated", workers=1)
@@ -213,7 +213,7 @@ def test_a_wrong_configuration_is_logged_and_visible(start, trio):
 
 
 def test_a_read_that_finds_a_replica_dead_goes_elsewhere(start, trio):
-    """Not one error, though nobody knew before that the replica had gone."""
+    """No read fails, although nobody knew that the replica was gone."""
     m = start(Admin, lines(trio), topology="replicated", health_checks="off", workers=4)
     with trio_of_clients(m) as clients:
         for c in clients:
@@ -224,7 +224,7 @@ def test_a_read_that_finds_a_replica_dead_goes_elsewhere(start, trio):
             for c in clients:
                 assert c.ask("GET", "a") == b"1"
         trio[2].kill()
-        # requests that were on their way to it may fail, later ones do not
+        # requests on their way to it may fail, later ones must not
         wait_for(lambda: all(c.ask("GET", "a") == b"1" for c in clients))
         for _ in range(50):
             for c in clients:
@@ -254,7 +254,7 @@ def test_roles_are_followed_within_a_second(start, trio, named):
         print(f"followed after {took * 1000:.0f} ms")
         assert trio[1].ask("GET", "a") == b"2"
     wait_for(lambda: m.log_text().count("master_changed") >= (2 if named else 4))  # in each worker
-    # new workers know at once what the old ones knew
+    # new workers know what the old ones knew
     for act in (lambda: os.kill(m.pid, signal.SIGHUP), lambda: os.kill(m.child_pids()[0], signal.SIGKILL)):
         settled, before = m.log_text().count(" reloaded "), m.child_pids()
         act()
@@ -266,7 +266,7 @@ def test_roles_are_followed_within_a_second(start, trio, named):
 
 
 def promote(trio, number):
-    """Makes this one the master of the others, by hand."""
+    """Makes this server the master of the others, manually."""
     assert trio[number].ask("REPLICAOF", "NO", "ONE") == b"+OK"
     for s in trio:
         if s is not trio[number]:
@@ -302,10 +302,10 @@ def test_stickiness_gives_a_client_its_own_writes(start, trio):
     plain = pool(start, trio)
     with sticky.raw() as c, sticky.raw() as other, plain.raw() as d:
         assert c.ask("SET", "a", "mine") == b"+OK" and c.ask("GET", "a") == b"mine"
-        assert other.ask("GET", "a") is None  # who has not written may read anywhere
+        assert other.ask("GET", "a") is None  # clients that have not written may read anywhere
         c.ask("DEL", "nothing")
         assert c.ask("MGET", "a", "b") == [b"mine", None]
-        wait_for(lambda: c.ask("GET", "a") is None)  # it is over
+        wait_for(lambda: c.ask("GET", "a") is None)  # the time is over
         assert d.ask("SET", "b", 1) == b"+OK" and d.ask("GET", "b") is None
 
 
@@ -315,14 +315,14 @@ def test_a_replica_that_lags_takes_no_reads(start, trio):
     with m.raw(timeout=20) as c:
         assert c.ask("SET", "a", 1) == b"+OK"
         wait_for(lambda: trio[1].ask("GET", "a") == trio[2].ask("GET", "a") == b"1")
-        # one replica stops, and its probes go on: it is asked through a relay that has the old offset
+        # replication to one stops, but probes succeed: through a relay that shows the old offset
         os.kill(trio[1].pid, signal.SIGSTOP)
         try:
             wait_for(lambda: health(m, "replica0")["state"] == "down", 10)
         finally:
             os.kill(trio[1].pid, signal.SIGCONT)
         wait_for(lambda: health(m, "replica0")["state"] == "up", 10)
-        # both lose their master: no link, so too far behind, and reads go to the master
+        # both lose their master: without a link they are too far behind, so the master takes reads
         for r in trio[1:]:
             r.ask("REPLICAOF", "127.0.0.1", free_port())
         assert c.ask("SET", "a", 2) == b"+OK"
@@ -330,7 +330,7 @@ def test_a_replica_that_lags_takes_no_reads(start, trio):
 
 
 def role(kind, offset):
-    """A server that answers ROLE with an offset that the test moves, and GET with its name."""
+    """A server that answers ROLE with an offset set by the test, and GET with its name."""
     def serve(conn, server):
         data = b""
         while got := server.read(conn):
@@ -404,7 +404,7 @@ def test_meitus_file_means_what_it_means_there(start, trio):
         wait_for(lambda: trio[2].ask("GET", "k39") == b"39" and trio[1].ask("GET", "k39") == b"39")
         reset(trio)
         first = None
-        for _ in range(3):  # a key is pinned to a replica
+        for _ in range(3):  # each key has its replica
             for i in range(40):
                 assert c.ask("GET", f"k{i}") == b"%d" % i
             on = [count(s, "GET") for s in trio]
@@ -437,7 +437,7 @@ def test_meitu_without_fallback(start, trio):
 
 
 def test_nothing_slips_past_authentication(start, trio):
-    """Defect D15: with a master, five commands ran for clients that had not given the password."""
+    """Defect D15: with a master, five commands were executed without the password."""
     for s in trio:
         s.ask("CONFIG", "SET", "requirepass", "secret")
         s.ask("CONFIG", "SET", "masterauth", "secret")
@@ -445,7 +445,7 @@ def test_nothing_slips_past_authentication(start, trio):
     with m.raw() as c:
         for line in ("SCAN 0", "RENAME a b", "RENAMENX a b", "BITOP NOT a b", "MSETNX a 1", "GET a",
                      "SET a 1", "DBSIZE", "KEYS *", "EVAL return(1) 0", "COMMAND"):
-            assert c.ask(*line.split()) == b"-NOAUTH Authentication required", line
+            assert c.ask(*line.split()) == b"-NOAUTH Authentication required.", line
         assert c.ask("AUTH", "secret") == b"+OK"
         assert wait_for(lambda: c.ask("SET", "a", 1)) == b"+OK"
         assert c.ask("SCAN", 0) == [b"0", [b"a"]]
@@ -464,7 +464,7 @@ def redis_at(start, port):
 
 @pytest.mark.parametrize("kind", ["redis", "memcache"])
 def test_an_ejected_server_returns_when_a_probe_succeeds(start, kind):
-    """And not by sacrificing requests: after the first ones none fails, though the time is over."""
+    """Without sacrificing requests: after the first ones none fails, although the time is over."""
     make = redis_at if kind == "redis" else memcached_at
     ask = (lambda c, k: c.ask("SET", k, 1)) if kind == "redis" else (
         lambda c, k: c.send(b"set %s 0 0 1\r\n1\r\n" % k.encode()).line())
@@ -489,7 +489,7 @@ def test_an_ejected_server_returns_when_a_probe_succeeds(start, kind):
 
 
 def on_each_worker(m):
-    """A client of each worker, as accept_balance spreads them."""
+    """A client on each worker, as accept_balance spreads them."""
     clients = [m.raw(timeout=20) for _ in range(4 * len(m.child_pids()))]
     wait_for(lambda: all(w["clients"] > 0 for w in m.own()["workers"]))
     return clients
@@ -497,7 +497,7 @@ def on_each_worker(m):
 
 @pytest.mark.parametrize("checks", ["auto", "off"])
 def test_what_one_worker_ejects_is_ejected_by_all(start, redis1, checks):
-    """One failure is enough for all workers, new ones and those after a reload included."""
+    """One failure is enough for all workers, including new ones and those after a reload."""
     port = free_port()
     m = start(Admin, [redis1.port, port], auto_eject_hosts="true", server_failure_limit=1,
               server_retry_timeout=60000, health_checks=checks, workers=4)
@@ -518,7 +518,7 @@ def test_what_one_worker_ejects_is_ejected_by_all(start, redis1, checks):
         wait_for(lambda: len(m.child_pids()) == 4 and not before & set(m.child_pids()), 10)
         assert failures(on_each_worker(m)) == 0
     assert health(m, name)["ejected"] == 1
-    # where the new configuration does not eject, nothing is ejected
+    # if the new configuration does not eject, nothing is ejected
     m.conf.write_text(m.conf.read_text().replace("auto_eject_hosts: true", "auto_eject_hosts: false"))
     os.kill(m.pid, signal.SIGHUP)
     wait_for(lambda: health(m, name)["ejected"] == 0)
@@ -533,7 +533,7 @@ def test_all_workers_take_an_ejected_server_back(start, redis1):
     keys = [f"k{i}" for i in range(20)]
     assert all(c.ask("SET", k, 1) == b"+OK" for c in clients for k in keys)
     server.kill()
-    # each worker's connection is cut and tried again: one event, whoever meets it first ejects
+    # each worker's connection is cut and retried: one event, and whoever sees it first ejects
     wait_for(lambda: all(c.ask("SET", k, 1) == b"+OK" for c in clients for k in keys))
     assert m.pool()["server_ejects"] == 1
     again = start(Redis, port=server.port)
@@ -546,7 +546,7 @@ def test_all_workers_take_an_ejected_server_back(start, redis1):
 
 
 def test_a_restart_of_a_server_is_one_failure(start):
-    """All connections of all workers are cut at once: below the limit nothing is ejected."""
+    """All connections of all workers are cut at once: below the limit, nothing is ejected."""
     cut = threading.Event()
 
     def serve(conn, server):
@@ -607,8 +607,8 @@ def test_probes_of_all_servers_come_from_one_worker(start):
     pings = calls(redis1).get("ping", 0)
     assert 2 <= pings <= (time.monotonic() - began) * 10 + 4  # four workers would make four times as many
     clients = redis1.ask("CLIENT", "LIST").decode().count("\n")
-    assert clients <= 2  # one probe, and we
-    # the worker that probes dies: another goes on
+    assert clients <= 2  # the probe's, and ours
+    # the worker that probes dies: another takes over
     before = redis1.ask("CLIENT", "LIST").decode()
     for pid in m.child_pids():
         os.kill(pid, signal.SIGKILL)
@@ -636,7 +636,7 @@ def test_a_server_that_hangs_is_down_after_the_timeout(start):
 
 @pytest.mark.alone
 def test_workers_back_off_together(start):
-    """A dead server is tried by one worker at a time, less and less often."""
+    """A dead server is tried by one worker at a time, at growing intervals."""
     dead = start(Scripted, lambda conn, server: conn.close())
     m = start(Admin, [dead.port], workers=4, health_checks="off")
     clients = [m.raw(timeout=20) for _ in range(16)]
@@ -646,13 +646,13 @@ def test_workers_back_off_together(start):
         for c in clients:
             assert c.ask("SET", "a", 1).startswith(b"-ERR ")
             asked += 1
-    # 10 + 20 + 40 ... + 640 ms: some eight tries, and those before the first had failed
+    # 10 + 20 + 40 ... + 640 ms: about eight tries, and those before the first failure
     print(f"{asked} requests, {dead.accepted} connections")
     assert dead.accepted <= 100 < asked
 
 
 def test_connections_that_break_are_made_again_at_once(start, redis1):
-    """All connections of all workers are cut while in use: each request after that is served."""
+    """All connections of all workers are cut while in use: every later request is served."""
     m = start(Admin, [redis1.port], workers=4, server_connections=4)
     clients = [m.raw(timeout=20) for _ in range(16)]
     for c in clients:
@@ -673,7 +673,7 @@ def test_connections_that_break_are_made_again_at_once(start, redis1):
 def test_replicated_pools_live_on(start, trio):
     """Reloads while a client writes and reads back what it wrote."""
     for r in trio[1:]:
-        r.ask("REPLICAOF", "127.0.0.1", free_port())  # replicas have nothing of it
+        r.ask("REPLICAOF", "127.0.0.1", free_port())  # replicas get nothing
     m = pool(start, trio, workers=2, stickiness="5s")
     known(m)
     with m.raw(timeout=20) as c:
@@ -683,7 +683,7 @@ def test_replicated_pools_live_on(start, trio):
                 reload(m)
                 assert c.ask("GET", "a") == b"%d" % i  # it knows that this client has written
     text = m.conf.read_text()
-    # another server becomes the master in the file: that moves every key, and is said
+    # the file makes another server the master: that moves every key, and is logged
     m.conf.write_text(text.replace(f":{trio[0].port}:1 master", f":{trio[1].port}:1 master", 1)
                       .replace(f":{trio[1].port}:1 replica0", f":{trio[0].port}:1 replica0", 1))
     os.kill(m.pid, signal.SIGHUP)

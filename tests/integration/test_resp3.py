@@ -1,4 +1,4 @@
-"""HELLO 3: clients of both versions at one port, as a server shows itself to them."""
+"""HELLO 3: clients of both versions on one port, which sees them as a server would."""
 
 import os
 import pathlib
@@ -14,11 +14,11 @@ BUILD = pathlib.Path(__file__).resolve().parents[2] / "build"
 MODULES = BUILD / "npm" / "node_modules"
 PYTHON = BUILD / "pip"
 
-PIECES = {b"*": 1, b"~": 1, b">": 1, b"%": 2, b"|": 2}  # elements for each one that is counted
+PIECES = {b"*": 1, b"~": 1, b">": 1, b"%": 2, b"|": 2}  # elements per counted item
 
 
 class Wire(Raw):
-    """A client that looks at the bytes of replies."""
+    """A client that keeps the raw bytes of replies."""
 
     def whole(self):
         line = self.line()
@@ -55,7 +55,7 @@ HELLO 1|HELLO x|HELLO 3 SETNAME "a b"|HELLO 3 NOSUCH|HELLO 3 AUTH|HELLO 3 AUTH b
 
 
 def words(line):
-    """A line of the list, with double quotes around what has blanks."""
+    """A line of the list, with double quotes around words that contain blanks."""
     parts = line.split('"')
     return [w for i, p in enumerate(parts) for w in ([p] if i % 2 else p.split())]
 
@@ -103,7 +103,7 @@ def test_versions_side_by_side(start, redis4):
 
 
 def test_a_change_of_version_keeps_the_order(start, redis1):
-    """What comes behind HELLO takes another connection, and still finds what was written."""
+    """Requests after HELLO use another connection, and still find what was written."""
     m = start(Millrace, [redis1.port])
     with Wire(m.port) as c:
         for i in range(50):
@@ -116,16 +116,18 @@ def test_a_change_of_version_keeps_the_order(start, redis1):
             assert c.whole() == (b"_\r\n" if version == 3 else b"$-1\r\n")
 
 
-def test_what_is_watched_in_another_version(start, redis1):
-    """The watch was on a connection of the other version: nothing is promised of the key."""
+@pytest.mark.parametrize("changed", [False, True])
+def test_what_is_watched_stays_watched_in_another_version(start, redis1, changed):
     m = start(Millrace, [redis1.port])
     with Wire(m.port) as c:
-        c.send(command("WATCH", "k") + command("HELLO", 3) + command("MULTI") +
-               command("HGETALL", "k") + command("EXEC"))
+        c.send(command("WATCH", "k") + command("HELLO", 3))
         assert c.whole() == b"+OK\r\n" and c.whole().startswith(b"%7")
-        assert [c.whole() for _ in range(3)] == [b"+OK\r\n", b"+QUEUED\r\n", b"_\r\n"]
+        if changed:
+            redis1.ask("HSET", "k", "f", "v")
         c.send(command("MULTI") + command("HGETALL", "k") + command("EXEC"))
-        assert [c.whole() for _ in range(3)] == [b"+OK\r\n", b"+QUEUED\r\n", b"*1\r\n%0\r\n"]
+        assert [c.whole() for _ in range(2)] == [b"+OK\r\n", b"+QUEUED\r\n"]
+        assert c.whole() == (b"_\r\n" if changed else b"*1\r\n%0\r\n")
+        assert c.tell("HGETALL", "none") == b"%0\r\n"
 
 
 def test_the_version_travels(start, redis1):
@@ -144,7 +146,7 @@ def test_the_version_travels(start, redis1):
 
 
 class Fake:
-    """A server that knows `hello` as the answer to HELLO, and says PONG to the rest."""
+    """A server that answers HELLO with `hello`, and everything else with PONG."""
 
     def __init__(self, hello, before=b""):
         self.hello, self.before = hello, before
@@ -215,7 +217,7 @@ def test_password_and_database(start):
         assert direct.ask("GET", "k") == b"v"
 
 
-# ---- clients as they come ----
+# ---- client libraries ----
 
 
 @pytest.mark.parametrize("version", [2, 3])
@@ -294,7 +296,7 @@ print("fine")
 
 
 def run_with_a_reload(start, servers, program, script, env):
-    """The script says when it works; then the workers are replaced, then it is told to end."""
+    """The script says when it is running; then workers are replaced, then it is told to end."""
     m = start(Millrace, ports(servers), hash_tag='"{}"')
     client = subprocess.Popen([*program, script.replace("PORT", str(m.port))],
                               stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -315,7 +317,7 @@ def run_with_a_reload(start, servers, program, script, env):
 @pytest.mark.parametrize("servers", [1, 4])
 @pytest.mark.parametrize("version", ["", "protocol=2", "protocol=3"])
 def test_redis_py(start, redis4, version, servers):
-    """The newest one where it is there: what it does at its defaults, too."""
+    """The newest version, if installed: at its defaults, too."""
     if version and not PYTHON.exists():
         pytest.skip("no redis-py that knows RESP3")
     run_with_a_reload(start, redis4[:servers], ["/usr/bin/python3", "-c"],
@@ -329,3 +331,25 @@ def test_node_clients(start, redis4, module, head, servers):
         pytest.skip(f"no {module}")
     run_with_a_reload(start, redis4[:servers], ["node", "-e"], head + SCRIPT,
                       {"NODE_PATH": str(MODULES)})
+
+
+def version_of(info):
+    return info.split(b"redis_version:")[1].split()[0]
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_info_tells_the_version_of_the_servers(start, redis4, n):
+    """The first client of a worker may wait for it; no server is asked but one."""
+    m = start(Millrace, ports(redis4)[:n])
+    with m.raw() as c:
+        assert version_of(c.ask("INFO")) == version_of(redis4[0].ask("INFO"))
+        assert sum(s["server_connections"] for s in m.pool().values() if isinstance(s, dict)
+                   and "server_connections" in s) == 1
+
+
+def test_info_without_a_version(start):
+    for port in (start(Scripted, Fake(b"-ERR unknown command 'HELLO'\r\n")).port, free_port()):
+        m = start(Millrace, [port])
+        with m.raw() as c:
+            for _ in range(3):
+                assert version_of(c.ask("INFO", "server")) == b"7.0.0"

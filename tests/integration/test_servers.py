@@ -28,7 +28,7 @@ def test_server_goes_away_and_comes_back(start):
 
 
 def test_ejection_and_return(start, redis4):
-    """A dead server's keys go to the others after the limit, and come back after the time."""
+    """After the limit a dead server's keys go to the others, and return when its time is over."""
     server = start(Redis)
     m = start(Millrace, [s.port for s in redis4[:2]] + [server.port], auto_eject_hosts="true",
               server_failure_limit=2, server_retry_timeout=1000)
@@ -70,7 +70,7 @@ def test_timeout_covers_connect_and_reply(start):
         assert c.ask("MGET", "a", "b") == b"-ERR Connection timed out"
     stats = m.pool()[f"127.0.0.1:{server.port}"]
     assert stats["server_timedout"] >= 1 and stats["out_queue"] == 0
-    full = socket.socket()  # a listener whose queue is full answers no connect
+    full = socket.socket()  # a listener with a full queue does not answer connects
     full.bind(("127.0.0.1", 0))
     full.listen(0)
     port = full.getsockname()[1]
@@ -106,7 +106,7 @@ def test_late_replies_never_reach_another_request(start):
 
 
 def test_server_dies_inside_a_large_reply(start):
-    """Half a reply cannot be made whole: the client is closed, its neighbours get an error."""
+    """Half a reply cannot be completed: the client is closed, others get an error."""
 
     def serve(conn, server):
         server.read(conn)
@@ -136,7 +136,7 @@ def test_garbage_from_a_server(start):
 
 
 def test_clients_that_leave_do_not_disturb_the_order(start):
-    """Replies to clients that are gone are thrown away, the next ones go where they belong."""
+    """Replies to clients that are gone are discarded, and later ones reach the right client."""
 
     def serve(conn, server):
         while data := server.read(conn):
@@ -161,7 +161,7 @@ def test_preconnect(start):
 
 
 def test_retries_connect_without_hammering(start):
-    """A dead server is asked again, but not with every request."""
+    """A dead server is retried, but not with every request."""
     port = free_port()
     m = start(Millrace, [port])
     with m.raw() as c:
@@ -171,7 +171,7 @@ def test_retries_connect_without_hammering(start):
 
 
 def test_names_are_resolved_again(start, names):
-    """The address behind a name changes while running: clients go on, on the new server."""
+    """A name's address changes while running: clients continue on the new server."""
     port = free_port()
     servers = [subprocess.Popen(["redis-server", "--bind", ip, "--port", str(port), "--save", ""],
                                 stdout=subprocess.DEVNULL) for ip in ("127.0.0.2", "127.0.0.3")]
@@ -209,7 +209,7 @@ def test_stopped_server_then_continued(start):
 
 @pytest.mark.alone
 def test_backpressure_from_a_server_that_does_not_read(start):
-    """Requests for a stuck server pile up only to a bound for each client."""
+    """Requests to a stuck server are limited per client."""
 
     def serve(conn, server):
         time.sleep(3 * SLOW)
@@ -270,7 +270,7 @@ def test_quickack_and_keepalive_serve(start, redis1):
 
 @pytest.mark.parametrize("coalesce, waits", [("auto", True), ("off", False), ("2ms", False)])
 def test_requests_behind_an_unanswered_batch_leave_together(start, coalesce, waits):
-    """`auto` gathers them until the answer comes, a time until it is over, `off` never."""
+    """`auto` holds them until a reply comes, a time until it is over, `off` not at all."""
     arrived, answer = [], threading.Event()
 
     def serve(conn, server):
@@ -298,7 +298,7 @@ def test_requests_behind_an_unanswered_batch_leave_together(start, coalesce, wai
 
 
 def unread(port):
-    """Bytes that wait in the receive queues of established connections to a port here."""
+    """Bytes in the receive queues of established connections to a local port."""
     total = 0
     for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()

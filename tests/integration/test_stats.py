@@ -1,4 +1,4 @@
-"""The statistics port: names, nesting, types and values, in both shapes."""
+"""The statistics port: names, nesting, types and values, in both formats."""
 
 import time
 
@@ -28,7 +28,7 @@ def test_twemproxys_shape(start, redis4, workers):
         text = c.rest()
     assert text.startswith(b'{"service":"nutcracker","source":"') and text.endswith(b"}\n")
     s = m.stats()
-    assert list(s) == TOP + ["a", "beta"]  # sorted by length, then by bytes
+    assert list(s) == TOP + ["a", "beta"]  # sorted by length, then by name
     assert list(s["beta"]) == POOL + ["s1", "s2"]
     assert list(s["beta"]["s1"]) == SERVER
     assert all(isinstance(s["beta"]["s1"][k], int) for k in SERVER)
@@ -43,7 +43,7 @@ def test_values_summed_over_workers(start, redis4):
         wire = command("SET", f"k{i}", "v")
         sent += len(wire)
         assert c.send(wire).reply() == b"+OK"
-        assert c.ask("PING") == b"+PONG"  # local: counted nowhere
+        assert c.ask("PING") == b"+PONG"  # answered locally: not counted
     p = m.pool("beta")
     assert p["client_connections"] == 40
     servers = [p["s1"], p["s2"]]

@@ -1,38 +1,21 @@
-"""MULTI, WATCH and what goes with them: as a server does it, over one or several servers."""
+"""MULTI, WATCH and blocking commands: as on a server, with one or several servers."""
 
 import contextlib
 import os
-import re
 import signal
 import threading
 import time
-import urllib.request
 
 import pytest
 
-from harness import Millrace, Raw, Scripted, command, free_port, pool_yaml, wait_for
+from harness import Millrace, Observed, Raw, Redis, Scripted, command, wait_for
 
 TAGS = {"hash_tag": '"{}"'}
 
 
-class Proxy(Millrace):
-    """With an address for the metrics."""
-
-    def __init__(self, servers, workers=1, **keys):
-        self.admin_port = free_port()
-        conf = f"global:\n  admin: '127.0.0.1:{self.admin_port}'\n" + pool_yaml(
-            "alpha", "127.0.0.1:@PORT@", [f"127.0.0.1:{s}:1" for s in servers], **keys)
-        super().__init__(conf=conf, workers=workers)
-
-    def metric(self, name):
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics") as page:
-            found = re.findall(rf"^millrace_{name}{{.*}} (\d+)$", page.read().decode(), re.M)
-        return sum(map(int, found))
-
-
 @pytest.fixture
 def both(start, redis1):
-    """The same conversation with the server itself and through the proxy must look the same."""
+    """The same conversation, with a server directly and through the proxy, must look the same."""
     m = start(Millrace, [redis1.port])
 
     def ask(*lines):
@@ -69,13 +52,13 @@ def test_conversations(both):
 
 
 def test_a_pipelined_transaction_is_one_run(start, redis1):
-    m = start(Proxy, [redis1.port])
+    m = start(Observed, [redis1.port])
     with m.raw() as c:
         c.send(b"".join(command(*x.split()) for x in
                         ("SET a 1", "MULTI", "INCR a", "INCR a", "EXEC", "GET a")))
         assert [c.reply() for _ in range(6)] == [
             b"+OK", b"+OK", b"+QUEUED", b"+QUEUED", [2, 3], b"3"]
-        # nobody else's commands come in between, and no connection of its own is needed
+        # no other commands get in between, and no dedicated connection is needed
         assert m.metric("pool_lease_waits_total") == 0
         assert m.metric("server_connections") == 1
 
@@ -139,7 +122,7 @@ def test_a_thousand_of_them_open_no_new_connection(start, redis1):
             if i % 10 == 0:
                 c.send(command("WATCH", "a") + command("MULTI") + command("DISCARD"))
                 assert [c.reply() for _ in range(3)] == [b"+OK"] * 3
-    assert made() - before <= 2  # the question, and one while another was given back
+    assert made() - before <= 2  # the request's, and one while another was being returned
 
 
 def test_keys_of_one_transaction_live_together(start, redis4):
@@ -154,7 +137,7 @@ def test_keys_of_one_transaction_live_together(start, redis4):
         assert all(c.ask("GET", k) is None for k in apart)
         assert c.ask("WATCH", "{t}1") == b"+OK"
         assert c.ask("WATCH", *apart).startswith(b"-CROSSSLOT")
-        for k in apart:  # keys of all servers are served meanwhile
+        for k in apart:  # meanwhile keys of all servers are served
             assert c.ask("SET", k, k) == b"+OK"
         assert c.ask("MULTI") == b"+OK"
         assert c.ask("SET", "{t}1", 1) == b"+QUEUED"
@@ -180,24 +163,24 @@ def test_with_servers_at_random_one_transaction_has_one_server(start, redis4):
 
 
 def test_a_client_that_leaves_leaves_nothing_behind(start, redis1):
-    m = start(Proxy, [redis1.port], server_leases=1, lease_timeout="10s")
+    m = start(Observed, [redis1.port], server_leases=1, lease_timeout="10s")
     for _ in range(5):
         c = m.raw()
         assert c.ask("WATCH", "a") == b"+OK"
         c.close()
     with m.raw() as c, m.raw() as d:
         assert c.ask("WATCH", "a") == b"+OK"
-        d.send(command("WATCH", "a"))  # waits until the only connection is given back
+        d.send(command("WATCH", "a"))  # waits until the only connection is returned
         wait_for(lambda: m.metric("pool_lease_waits_total") >= 1)
         assert c.ask("UNWATCH") == b"+OK"
         assert d.reply() == b"+OK"
 
 
 def test_who_gets_no_connection_is_told(start, redis1):
-    m = start(Proxy, [redis1.port], server_leases=1, lease_timeout="100ms")
+    m = start(Observed, [redis1.port], server_leases=1, lease_timeout="100ms")
     with m.raw() as c, m.raw() as d:
         assert c.ask("WATCH", "a") == b"+OK"
-        assert d.ask("WATCH", "a").startswith(b"-ERR no server connection is free")
+        assert d.ask("WATCH", "a").startswith(b"-ERR no dedicated server connection is free")
         assert d.ask("SET", "a", 1) == b"+OK"
         assert m.metric("pool_lease_timeouts_total") == 1
         assert c.ask("MULTI") == b"+OK"
@@ -236,7 +219,7 @@ def test_a_reload_in_the_middle(start, redis1, redis4):
         if i % 5 == 0:
             assert done.startswith(b"-EXECABORT")
         elif i % 2:
-            assert done is None  # what it watched could not travel
+            assert done is None  # watched keys cannot move
         else:
             assert done == [b"+OK", str(i).encode()]
         assert c.ask("PING") == b"+PONG"
@@ -441,7 +424,7 @@ def test_a_refused_blocking_command_is_only_refused(start, redis4):
     worker = m.child_pids()
     for request in (b"XREAD BLOCK 0 STREAMS a", b"XREAD BLOCK 0 COUNT", b"BLMPOP 0 0 LEFT COUNT",
                     b"BZMPOP 0 0 MIN COUNT", b"XREADGROUP GROUP g c BLOCK 0 STREAMS a"):
-        with m.raw() as c:  # the first message of a connection: there is no key of another one
+        with m.raw() as c:  # the first message of a connection: no other message's key is left over
             assert c.send(request + b"\r\n").line().startswith(b"-ERR"), request
             assert c.ask("PING") == b"+PONG"
     assert m.child_pids() == worker
@@ -457,3 +440,48 @@ def test_reset_and_quit_end_it_all(both, start, redis1):
             assert [c.ask("WATCH", "w"), c.ask("RESET"), other.ask("SET", "w", 1), c.ask("MULTI"),
                     c.ask("SET", "w", 2), c.ask("EXEC")] == [
                         b"+OK", b"+RESET", b"+OK", b"+OK", b"+QUEUED", [b"+OK"]]
+
+
+# ---- WAIT ----
+
+def test_wait_is_about_what_the_client_has_written(start):
+    """Over another connection, and before: a replica that stands still shows it."""
+    server = start(Redis, "--repl-diskless-sync-delay", 0)
+    replica = start(Redis, "--replicaof", "127.0.0.1", server.port)
+    wait_for(lambda: b"master_link_status:up" in replica.ask("INFO", "replication"), 20)
+    m = start(Millrace, [server.port])
+    with m.raw() as c:
+        assert c.ask("SET", "a", 1) == b"+OK"
+        assert c.ask("WAIT", 1, 5000) == 1
+        os.kill(replica.pid, signal.SIGSTOP)
+        try:
+            assert c.ask("SET", "a", 2) == b"+OK"
+            assert c.ask("WAIT", 1, 100) == 0  # over the connection that had waited before
+            assert c.send(command("SET", "a", 3) + command("WAIT", 1, 100)).reply() == b"+OK"
+            assert c.reply() == 0
+        finally:
+            os.kill(replica.pid, signal.SIGCONT)
+        assert c.ask("WAIT", 1, 10000) == 1
+        assert replica.ask("GET", "a") == b"3"
+        c.send(command("MULTI") + command("SET", "a", 4) + command("WAIT", 0, 0) + command("EXEC"))
+        assert [c.reply() for _ in range(3)] == [b"+OK", b"+QUEUED", b"+QUEUED"]
+        assert c.reply() in ([b"+OK", 0], [b"+OK", 1])  # it does not wait there
+        assert c.ask("WAIT", "x", 1) == server.ask("WAIT", "x", 1)
+        c.send(command("WAIT", 2, 0))
+        wait_for(lambda: b"blocked_clients:1" in server.ask("INFO", "clients"))
+        with m.raw() as other:
+            assert other.ask("GET", "a") == b"4"
+    wait_for(lambda: b"blocked_clients:0" in server.ask("INFO", "clients"))
+
+
+def test_wait_where_nothing_can_be_promised(start, redis4):
+    m = start(Millrace, [s.port for s in redis4])
+    with m.raw() as c:
+        assert b"this proxy" in c.ask("WAIT", 0, 1)
+    forbidden = start(Redis, "--rename-command", "SWAPDB", "")
+    m = start(Millrace, [forbidden.port])
+    with m.raw() as c:
+        assert c.ask("SET", "a", 1) == b"+OK"
+        assert b"refuses" in c.ask("WAIT", 0, 100)
+        assert c.ask("GET", "a") == b"1"
+    assert m.pool()["server_ejects"] == 0

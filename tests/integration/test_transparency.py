@@ -1,7 +1,4 @@
-"""
-The same requests to a redis-server directly and through the proxy, in front of a server of its own:
-the replies are the same to the byte.
-"""
+"""The same requests to a redis-server directly and through the proxy: the replies have the same bytes."""
 
 import re
 
@@ -76,7 +73,7 @@ def test_replies_are_the_servers_own(start):
             wire = command(*r)
             want, got = raw_reply(direct, wire), raw_reply(proxied, wire)
             assert without_time(got) == without_time(want), r
-        # the whole again as inline commands, in one go
+        # everything again as inline commands, in one write
         wire = b"".join(" ".join(r).encode() + b"\r\n" for r in requests)
         direct.send(wire)
         proxied.send(wire)

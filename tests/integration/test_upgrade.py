@@ -1,7 +1,5 @@
-"""USR2: a new binary goes on with the sockets, the counters and the clients of the old one.
-
-The quick version runs with the other tests; MILLRACE_UPGRADES, MILLRACE_CLIENTS set the full one.
-"""
+"""USR2: a new binary takes over the sockets, counters and clients of the old one. A short version runs
+with the other tests; MILLRACE_UPGRADES and MILLRACE_CLIENTS set the full one."""
 
 import contextlib
 import ctypes
@@ -15,7 +13,7 @@ import time
 import pytest
 from harness import (BINARY, SLOW, Gated, Millrace, Raw, Redis, command, free_port, pool_yaml,
                      process_state, wait_for)
-from test_reload import Writer, finish
+from test_reload import Writer, finish, refuses_removed_addresses
 
 UPGRADES = int(os.environ.get("MILLRACE_UPGRADES", "5"))
 CLIENTS = int(os.environ.get("MILLRACE_CLIENTS", "20"))
@@ -24,7 +22,7 @@ PR_SET_CHILD_SUBREAPER = 36
 
 @pytest.fixture(autouse=True)
 def adopt_orphans():
-    """The new master's parent is the old one; when that has gone it becomes our child."""
+    """The new master's parent is the old one; when that ends, the new one becomes our child."""
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
     yield
@@ -111,7 +109,7 @@ def test_everything_goes_along(start, redis1, tmp_path):
             assert beta.ask("GET", "k7") == b"7" and again.ask("GET", "half") == b"x" * 100
         m.upgrade()
         assert c.ask("GET", "k9") == b"9"
-        os.kill(m.pid, signal.SIGHUP)  # the new one reloads as any
+        os.kill(m.pid, signal.SIGHUP)  # the new one reloads like any other
         wait_for(lambda: " reloaded " in m.log_text())
         assert c.ask("GET", "k9") == b"9"
     assert m.stop() == 0
@@ -133,7 +131,7 @@ def test_pid_file_follows_the_configuration(start, redis1, tmp_path):
 
 
 def test_what_is_known_of_servers_goes_along(start, redis1):
-    """An ejected server stays out; whether it is up need not be found out again."""
+    """An ejected server stays ejected; its state need not be found out again."""
     m = start(Upgradable, [redis1.port, free_port()], workers=2, auto_eject_hosts="true",
               server_failure_limit=1, server_retry_timeout=60000)
 
@@ -183,7 +181,7 @@ def refused(m, seconds=20):
 
 
 def test_a_new_binary_that_fails_changes_nothing(start, redis1, tmp_path):
-    """A bad configuration, a program that ends, what is no program, none at all: the old one serves."""
+    """A bad configuration, a program that exits, a file that is no program, no file: the old one serves."""
     binary = tmp_path / "millrace"
     shutil.copy(BINARY, binary)
     import harness
@@ -225,7 +223,7 @@ def test_the_new_master_dies_before_it_serves(start):
     m = start(Upgradable, [server.port], workers=2)
     with m.raw(timeout=20) as c:
         assert c.ask("SET", "a", 1) == b"+OK"
-        os.kill(server.pid, signal.SIGSTOP)  # holds DRAINED up
+        os.kill(server.pid, signal.SIGSTOP)  # delays DRAINED
         c.send(command("GET", "a"))
         wait_for(lambda: m.pool()[f"127.0.0.1:{server.port}"]["out_queue"] == 1)
         m.conf.write_text(m.conf.read_text().replace("murmur", "crc32"))
@@ -247,7 +245,7 @@ def test_the_new_master_dies_before_it_serves(start):
 
 
 def new_master(m):
-    """The process that USR2 has started, once it runs."""
+    """The process started by USR2, once it runs."""
     def found():
         return [int(p) for p in os.listdir("/proc") if p.isdigit() and parent(p) == m.pid and
                 comm(p) == "millrace"]
@@ -256,7 +254,7 @@ def new_master(m):
 
 
 def drains(m, server, *busy):
-    """USR2 with keys that move, while these clients' requests are in flight; the new master."""
+    """USR2 that moves keys while these clients' requests are in flight. Returns the new master."""
     for c in busy:
         c.send(command("GET", "slow"))
     wait_for(lambda: server.waiting)
@@ -308,7 +306,7 @@ def test_a_reload_asked_of_the_old_master_reaches_the_new_one(start):
 
 @pytest.mark.parametrize("signo", [signal.SIGTERM, signal.SIGKILL])
 def test_the_old_master_is_stopped_while_keys_move(start, tmp_path, signo):
-    """TERM: what is in flight is answered. Killed: it is lost. The new master serves then."""
+    """TERM: requests in flight are answered. KILL: they are lost. Then the new master serves."""
     server = start(Gated)
     unix, pid_file = tmp_path / "s.sock", tmp_path / "pid"
     m = start(Upgradable, [server.port], workers=2, timeout=20000, hash="murmur",
@@ -317,7 +315,7 @@ def test_the_old_master_is_stopped_while_keys_move(start, tmp_path, signo):
         assert idle.ask("GET", "x") == b"A"
         new = drains(m, server, busy)
         idle.send(command("GET", "x"))
-        assert pid_file.read_text() == str(new)  # who stops the proxy by the file means this one
+        assert pid_file.read_text() == str(new)  # the pid file names this one now
         os.kill(m.pid, signo)
         if signo == signal.SIGTERM:
             wait_for(lambda: "stopping" in m.log_text())
@@ -338,14 +336,14 @@ def test_the_old_master_is_stopped_while_keys_move(start, tmp_path, signo):
     assert not unix.exists() and not pid_file.exists()
 
 
-def test_the_old_master_is_killed_before_the_new_one_is_up(start, redis1, tmp_path):
-    """Nobody else is left to serve, so the new one does."""
+def stopped_at_its_start(start, tmp_path, servers, **kwargs):
+    """USR2. Returns the new master, stopped before it has done anything."""
     binary = tmp_path / "millrace"
     shutil.copy(BINARY, binary)
     import harness
     keep, harness.BINARY = harness.BINARY, str(binary)
     try:
-        m = start(Upgradable, [redis1.port], workers=2)
+        m = start(Upgradable, servers, **kwargs)
     finally:
         harness.BINARY = keep
     binary.unlink()
@@ -354,6 +352,37 @@ def test_the_old_master_is_killed_before_the_new_one_is_up(start, redis1, tmp_pa
     os.kill(m.pid, signal.SIGUSR2)
     new = new_master(m)
     wait_for(lambda: process_state(new) == "T")
+    return m, new
+
+
+def test_an_upgrade_that_is_called_off_late_loses_nobody(start, tmp_path):
+    """The old master is stopped while the new one starts, and then has to stop."""
+    server = start(Gated)
+    m, new = stopped_at_its_start(start, tmp_path, [server.port], workers=1, timeout=20000)
+    worker = m.child_pids()[0]
+    os.kill(m.pid, signal.SIGSTOP)
+    os.kill(worker, signal.SIGSTOP)
+    os.kill(new, signal.SIGCONT)
+    wait_for(lambda: f"master[{new}] upgrade_step from=starting" in m.log_text())
+    clients = [m.raw(timeout=20) for _ in range(8)]
+    for c in clients:
+        c.send(command("GET", "slow"))
+    time.sleep(0.3)  # so that the new worker can take them, if it may
+    os.kill(worker, signal.SIGCONT)
+    wait_for(lambda: server.waiting)
+    os.kill(m.pid, signal.SIGTERM)
+    os.kill(m.pid, signal.SIGCONT)
+    wait_for(lambda: f"master[{new}] stopped" in m.log_text())
+    server.gate.set()
+    for c in clients:
+        assert c.reply() == b"slow"
+        c.close()
+    assert m.popen.wait(20 * SLOW) == 0
+
+
+def test_the_old_master_is_killed_before_the_new_one_is_up(start, redis1, tmp_path):
+    """Nobody else is left to serve, so the new master does."""
+    m, new = stopped_at_its_start(start, tmp_path, [redis1.port], workers=2)
     os.kill(m.pid, signal.SIGKILL)
     m.popen.wait(20 * SLOW)
     os.kill(new, signal.SIGCONT)
@@ -365,7 +394,7 @@ def test_the_old_master_is_killed_before_the_new_one_is_up(start, redis1, tmp_pa
 
 
 def test_the_new_master_is_stopped_while_keys_move(start):
-    """It has the clients: what they have sent is answered by both sides, then all is over."""
+    """It has the clients: both sides answer what was sent, then everything ends."""
     server = start(Gated)
     m = start(Upgradable, [server.port], workers=2, timeout=20000, hash="murmur")
     with m.raw(timeout=20) as busy, m.raw(timeout=20) as idle:
@@ -384,7 +413,7 @@ def test_the_new_master_is_stopped_while_keys_move(start):
 
 
 def test_an_upgrade_that_fails_while_keys_move_leaves_the_old_service_whole(start):
-    """The same workers go on, with what they had in flight; the next reload waits for that."""
+    """The same workers continue with their requests in flight; the next reload waits for these."""
     server = start(Gated)
     m = start(Upgradable, [server.port], workers=2, timeout=20000, hash="murmur")
     workers = m.child_pids()
@@ -412,6 +441,87 @@ def test_an_upgrade_that_fails_while_keys_move_leaves_the_old_service_whole(star
             server.gate.set()
             assert busy.reply() == b"slow" and other.reply() == b"A"
         wait_for(lambda: " reloaded " in m.log_text())
+
+
+def test_a_reload_that_was_asked_for_survives_an_upgrade_that_fails(start, redis1, tmp_path):
+    """HUP and USR2 at once: the upgrade would read the configuration too, but it does not start."""
+    m, new = stopped_at_its_start(start, tmp_path, [redis1.port], workers=1)
+    os.kill(new, signal.SIGKILL)
+    wait_for(lambda: "upgrade_failed" in m.log_text() and "to=rest" in m.log_text())
+    (tmp_path / "millrace").unlink()
+    for before in (1, 2):
+        os.kill(m.pid, signal.SIGSTOP)
+        os.kill(m.pid, signal.SIGHUP)
+        os.kill(m.pid, signal.SIGUSR2)
+        os.kill(m.pid, signal.SIGCONT)
+        wait_for(lambda: m.log_text().count("upgrade_failed") > before)
+        wait_for(lambda: m.log_text().count(" reloaded ") == before)
+
+
+@contextlib.contextmanager
+def supervisor(tmp_path):
+    """The path of a socket as systemd has it, and what comes there: (process id, text)."""
+    path, said = str(tmp_path / "notify"), []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        s.bind(path)
+
+        def listen():
+            with contextlib.suppress(OSError):
+                while True:
+                    text, ancillary, *_ = s.recvmsg(4096, 100)
+                    if not ancillary:
+                        return
+                    said.append((int.from_bytes(ancillary[0][2][:4], "little"), text.decode()))
+        threading.Thread(target=listen, daemon=True).start()
+        yield path, said
+        s.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("ends", ["new", "old"])
+def test_a_master_that_does_not_serve_does_not_end_the_service(start, tmp_path, ends):
+    """STOPPING from either would make systemd end all of them; so one speaks at a time."""
+    with supervisor(tmp_path) as (path, said):
+        server = start(Gated)
+        m = start(Upgradable, [server.port], workers=2, timeout=20000, hash="murmur",
+                  env={"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "200000"})
+        old = m.pid
+        with m.raw(timeout=20) as busy:
+            new = drains(m, server, busy)
+            os.kill(new if ends == "new" else old, signal.SIGINT)
+            if ends == "new":
+                wait_for(lambda: m.log_text().count("to=serving") == 2)
+                server.gate.set()
+                assert busy.reply() == b"slow"
+            else:
+                assert m.popen.wait(20 * SLOW) == 1
+                m.pid = new
+                wait_for(lambda: " upgraded " in m.log_text())
+                server.gate.set()
+        serves = old if ends == "new" else new
+        wait_for(lambda: said and said[-1] == (serves, "WATCHDOG=1"))
+        assert [t for _, t in said if "STOPPING" in t] == []
+        last = [(p, t) for p, t in said if "READY=1" in t][-1]
+        assert last[0] == serves and f"MAINPID={serves}" in last[1]
+        assert m.stop() == 0
+        wait_for(lambda: any("STOPPING" in t for p, t in said if p == serves))
+
+
+def test_addresses_that_an_upgrade_removes_refuse_connections_at_once(start, tmp_path):
+    m = refuses_removed_addresses(start(Gated), tmp_path, start, Upgradable, signal.SIGUSR2,
+                                  " started ", 2)
+    assert m.popen.wait(20 * SLOW) == 0
+    m.pid = int(m.log_text().rsplit("handed_over to_pid=", 1)[1].split()[0])
+    assert m.stop() == 0
+
+
+def test_the_path_of_the_configuration_need_not_be_utf8(start, redis1, tmp_path):
+    path = os.fsencode(tmp_path) + b"/caf\xe9.yml"
+    with open(path, "w") as f:
+        f.write(pool_yaml("alpha", f"127.0.0.1:{free_port()}", [f"127.0.0.1:{redis1.port}:1"]))
+    m = start(Upgradable, [redis1.port], args=["-c", os.fsdecode(path)])
+    m.upgrade()
+    assert m.stop() == 0
 
 
 def parent(pid):

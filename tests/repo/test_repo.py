@@ -1,4 +1,4 @@
-"""Rules that hold for the source tree itself: floors, headers, format, generated pages."""
+"""Rules for the source tree: layers, headers, format, generated pages."""
 
 import ast
 import concurrent.futures
@@ -16,7 +16,7 @@ SRC = ROOT / "src"
 BUILD = pathlib.Path(os.environ.get("MILLRACE_BUILD", ROOT / "build"))
 FLOORS = {"core": 0, "net": 1, "proto": 1, "route": 1, "config": 2, "upstream": 3, "session": 4,
           "proc": 5, "admin": 5}
-# net and proto are below config although on one floor with each other: nobody may look sideways
+# net and proto are on the same layer and may not include each other
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)
 
 
@@ -46,6 +46,39 @@ def test_the_floor_test_can_fail():
     assert breaches(SRC / "net" / "x.c", '#include "proto/proto.h"\n')
     assert breaches(SRC / "proc" / "x.c", '#include "admin/json.h"\n')
     assert not breaches(SRC / "session" / "x.c", '#include "core/list.h"\n')
+
+
+def references(folder):
+    """Which files of a folder use functions and variables of which others, from their objects."""
+    owner, needs = {}, {}
+    for o in BUILD.glob(f"src/libmillrace.a.p/{folder}_*.o"):
+        name = o.name[len(folder) + 1:-len(".c.o")]
+        for line in subprocess.check_output(["nm", o], text=True).splitlines():
+            kind, symbol = line.split()[-2:]
+            if kind == "U":
+                needs.setdefault(name, set()).add(symbol)
+            elif kind.isupper():
+                owner[symbol] = name
+    return {name: {owner[s] for s in symbols if s in owner} for name, symbols in needs.items()}
+
+
+def circles(graph):
+    """What is left after the files were removed that need no other, again and again."""
+    left = {name: set(others) for name, others in graph.items()}
+    while gone := {name for name, others in left.items() if not others & set(left)}:
+        left = {name: others - gone for name, others in left.items() if name not in gone}
+    return left
+
+
+def test_upstream_has_no_circle():
+    graph = references("upstream")
+    assert "backend" in graph["server"]
+    assert not circles(graph)
+
+
+def test_the_circle_test_can_fail():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})
+    assert not circles({"a": {"b", "c"}, "b": {"c"}, "c": set()})
 
 
 def test_every_folder_has_a_floor():
@@ -114,9 +147,31 @@ def test_sources_are_compiled_once():
 def test_the_generated_pages_are_current():
     for tool, page in (("config_reference", "configuration.md"),
                        ("command_reference", "commands.md"),
-                       ("metrics_reference", "metrics.md")):
-        made = subprocess.check_output([BUILD / "tools" / tool], text=True)
+                       ("metrics_reference", "metrics.md"),
+                       ("manual 8", "millrace.8"), ("manual 5", "millrace.yml.5")):
+        made = subprocess.check_output([BUILD / "tools" / tool.split()[0], *tool.split()[1:]], text=True)
         assert made == (ROOT / "docs" / page).read_text(), f"run ./dev docs to renew docs/{page}"
+
+
+def test_the_page_lists_all_globals():
+    """Variables in .data and .bss are those of the table in ARCHITECTURE.md."""
+    options = json.loads(subprocess.check_output(["meson", "introspect", BUILD, "--buildoptions"]))
+    if next(o["value"] for o in options if o["name"] == "b_sanitize") != "none":
+        pytest.skip("sanitizers add their own")
+    page = (ROOT / "docs/ARCHITECTURE.md").read_text().partition("\n## Globals\n")[2].partition("\n## ")[0]
+    listed = set(re.findall(r"`([a-zA-Z_]+)`", "".join(re.findall(r"^\| (`.*?) \|", page, re.M))))
+    symbols = subprocess.check_output(["objdump", "-t", BUILD / "millrace"], text=True)
+    found = set(re.findall(r" O \.(?:bss|data)\s+\S+\s+(?:\.hidden )?(\w+)", symbols))
+    compilers = {"__dso_handle", "__TMC_END__", "completed"}
+    assert found - compilers == listed
+
+
+@pytest.mark.parametrize("fault", sorted((ROOT / "tests").glob("*/faults/*.patch")), ids=lambda p: p.stem)
+def test_faults_apply(fault):
+    """`./dev sim --faults` applies them; an edit nearby may break a patch."""
+    result = subprocess.run(["patch", "-p1", "--dry-run", "--directory", ROOT, "--input", fault],
+                            capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
 
 
 def test_every_defect_of_the_predecessors_is_accounted_for():
@@ -162,7 +217,7 @@ echo "said by ${0##*/}"
 
 
 def test_dev_test_fails_with_any_of_its_steps(tmp_path):
-    """Runs a copy of ./dev with stubs for its tools, and fails each of its steps in turn."""
+    """Runs a copy of ./dev with stubs for its tools, and makes each step fail in turn."""
     shutil.copy(ROOT / "dev", tmp_path)
     tools, calls = tmp_path / "tools", tmp_path / "calls"
     for name in (*(f"tools/{t}" for t in ("dpkg-query", "meson", "ninja", "npm", "python")),

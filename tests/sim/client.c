@@ -1,4 +1,4 @@
-/* client.c - scripted clients: sending, reading, and what must come back. */
+/* client.c - scripted clients: sending, reading, and the expected replies. */
 #include "client.h"
 
 #include <stdio.h>
@@ -19,7 +19,7 @@ bool sim_may_refuse;
 
 static uint32_t n_clients;
 
-/* ---- what is waited for ---- */
+/* ---- expectations ---- */
 
 struct sim_expect *sim_expect_add(struct sim_client *c, enum sim_want want)
 {
@@ -88,19 +88,19 @@ void sim_set_keys(struct sim_expect *e, uint32_t n)
     e->n_keys = n;
 }
 
-/* Its key: an own one, or one that all write. */
+/* Chooses a key: the client's own, or one that all clients write. */
 static void choose_key(struct sim_client *c, struct sim_expect *e)
 {
     const uint32_t i = sim_below(SIM_OWN_KEYS + 1);
 
     if (e->n_keys > 0)
-        return; /* it is chosen */
+        return; /* chosen */
     sim_set_keys(e, 1);
     e->own = i < SIM_OWN_KEYS ? &c->own[i] : NULL;
     e->keys[0] = e->own != NULL ? e->own->name : mr_slice_of(sim_text("h%u", sim_below(HOT_KEYS)));
 }
 
-/* What is known of the own key when all before this one is done. */
+/* Records the state of the own key after everything up to this request. */
 static void remember(struct sim_expect *e)
 {
     if (e->own == NULL)
@@ -138,7 +138,7 @@ static bool takes_place(const struct sim_own_key *own, enum sim_change change)
     return own->version != 0;
 }
 
-/* The value goes on as it would have, had it been longer. */
+/* Appends to the value as if it had been longer from the start. */
 static void add_more(struct sim_client *c, struct sim_own_key *own, struct mr_slice tag,
                      size_t size)
 {
@@ -182,7 +182,7 @@ void sim_plan_change(struct sim_client *c, struct sim_expect *e, enum sim_change
     }
     const struct mr_slice key = e->keys[0];
     if (change == SIM_DELETE || change == SIM_TOUCH || change == SIM_APPEND)
-        return; /* nothing is added to a value that is not known */
+        return; /* nothing is appended to an unknown value */
     const char *tag =
         sim_text("%.*s#%u.%llu", (int)key.len, key.at, c->id, (unsigned long long)c->n_sent);
     sim_bytes_add_value(&c->value, mr_slice_of(tag), sim_some_size(c));
@@ -238,7 +238,7 @@ bool sim_sure(const struct sim_expect *e)
     return sim_strict && e->own != NULL && !e->own->uncertain;
 }
 
-/* It may have happened or not. */
+/* It may or may not have happened. */
 static void doubt(const struct sim_expect *e)
 {
     if (e->own != NULL && (e->want == SIM_WANT_STORE || e->want == SIM_WANT_COUNT))
@@ -254,7 +254,7 @@ void sim_check_change(const struct sim_client *c, const struct sim_expect *e, bo
         e->own->acknowledged = e->version;
 }
 
-/* The version that a read has to find at least; 0: nothing has to be there. */
+/* The oldest version that a read may return; 0: the key may be missing. */
 static uint32_t least_version(const struct sim_expect *e)
 {
     const struct sim_own_key *own = e->own;
@@ -278,7 +278,7 @@ void sim_learn_cas(const struct sim_expect *e, uint64_t cas)
     e->own->cas_changes = e->changes;
 }
 
-/* ---- what is read ---- */
+/* ---- checks ---- */
 
 void sim_check_made(const struct sim_client *c, const struct sim_expect *e, uint32_t i,
                     struct mr_slice value)
@@ -310,7 +310,7 @@ void sim_check_stored(const struct sim_client *c, const struct sim_expect *e, st
     if (sure && (e->version == 0 || value.len != e->size))
         sim_wrong(c, e, value, "a value of another size");
     if (!sure && e->own != NULL && e->own->appended)
-        return; /* more of one value may stand behind another one */
+        return; /* another part of the value may follow */
     const struct mr_slice tag = sim_tag_of(value);
     if (!sim_is_value(value, tag))
         sim_wrong(c, e, value, "a value is broken");
@@ -352,7 +352,7 @@ void sim_client_close(struct sim_client *c)
     sim_close(c->conn);
 }
 
-/* The proxy has ended the connection. */
+/* The proxy has closed the connection. */
 static void at_end(struct sim_client *c)
 {
     const char *excuse = sim_excuse(c);
@@ -381,7 +381,7 @@ uint64_t sim_client_silence_us(struct sim_client *c)
     return c->longest_gap_us;
 }
 
-/* The first one has got no reply: it is quiet, and all is in order. */
+/* The first request got no reply: it is quiet, and succeeded. */
 static void pass_over(struct sim_client *c)
 {
     static const struct mr_slice NONE;
@@ -400,7 +400,7 @@ static void pass_over(struct sim_client *c)
     pop(c);
 }
 
-/* An error has come in a run of quiet requests, and it does not say whose it is. */
+/* An error arrived in a run of quiet requests, and does not say which one it belongs to. */
 static void excuse_quiet(struct sim_client *c)
 {
     for (struct sim_expect *e = c->head; e != NULL && e->optional; e = e->next)
@@ -415,7 +415,7 @@ static void take_reply(struct sim_client *c, struct mr_slice reply)
     const struct sim_client_proto *proto = c->plan.proto;
 
     if (sim_may_refuse && mr_slice_eq(reply, mr_slice_of(proto->too_many))) {
-        c->refused = true; /* at any time: it may have been handed over */
+        c->refused = true; /* at any time, because it may have been handed over */
         return;
     }
     if (c->head != NULL && c->head->optional && !proto->names_errors && proto->is_error(reply))
@@ -534,7 +534,7 @@ static void say_last(struct sim_client *c)
     }
 }
 
-/* Notes where the new requests end. */
+/* Records where the new requests end. */
 static void send_out(struct sim_client *c, struct sim_expect *first)
 {
     for (struct sim_expect *e = first; e != NULL; e = e->next) {
@@ -575,7 +575,7 @@ static void act(void *arg)
     }
     const bool last = c->n_sent >= c->plan.n_requests;
     if (last && (c->plan.ending == SIM_END_QUIT || c->plan.ending == SIM_END_GARBAGE))
-        say_last(c); /* behind the others, in one write */
+        say_last(c); /* after the others, in the same write */
     send_out(c, *first);
     if (last && !c->said_last)
         say_last(c);

@@ -1,4 +1,4 @@
-/* client_binary.c - scripted clients that speak memcached's binary dialect. */
+/* client_binary.c - scripted clients of memcached's binary protocol. */
 #include "client.h"
 
 #include "proto/memcache/binary.h"
@@ -8,7 +8,7 @@
 #include <string.h>
 
 #define QUIET_MAX  8u
-#define NEVER_MADE UINT32_MAX /* time of a counter that is not to be made */
+#define NEVER_MADE UINT32_MAX /* expiry time of a counter that must not be created */
 #define NOT_STORED 5u
 #define EXISTS     2u
 
@@ -36,7 +36,7 @@ static void put_wide(struct packet *p, uint64_t n)
     p->extras_len = (uint8_t)(p->extras_len + 8);
 }
 
-/* `too_long`: the lengths contradict each other. */
+/* `too_long`: contradictory lengths. */
 static void send_packet(struct sim_client *c, struct sim_expect *e, const struct packet *p,
                         bool too_long)
 {
@@ -151,7 +151,7 @@ static void refused(struct sim_client *c)
     send_packet(c, e, &p, false);
 }
 
-/* A value that the proxy passes over. */
+/* A value that the proxy skips. */
 static void too_large(struct sim_client *c)
 {
     struct sim_expect *e = sim_expect_add(c, SIM_WANT_ERROR);
@@ -197,7 +197,7 @@ static void request(struct sim_client *c)
     } else if (dice < 8) {
         for (uint32_t n = sim_between(1, QUIET_MAX); n > 0; n--)
             one(c, true);
-        if (!sim_once_in(4)) /* nor has every run of them an end */
+        if (!sim_once_in(4)) /* not every run of quiet requests ends with one */
             bare(c, MR_MC_NOOP, "");
     } else {
         one(c, false);
@@ -220,7 +220,7 @@ static void garbage(struct sim_client *c)
     struct sim_expect *e = sim_expect_add(c, SIM_WANT_ERROR);
     const struct packet p = {.opcode = MR_MC_GET, .key = mr_slice_of("k")};
 
-    if (c->n_sent > 0 && sim_once_in(2)) { /* no packet: its opcode is not read */
+    if (c->n_sent > 0 && sim_once_in(2)) { /* not a packet: the opcode is not read */
         sim_bytes_addf(&c->out, "get k\r\n");
         e->reply_bytes = MR_MC_HEADER;
         return;
@@ -234,7 +234,7 @@ static size_t length(struct sim_client *c, struct mr_slice in)
 {
     size_t at = 0;
 
-    if (in.at[0] == 'S') { /* a client too many: nobody has seen what it speaks */
+    if (in.at[0] == 'S') { /* one client too many, in an unknown dialect */
         const char *nl = memchr(in.at, '\n', in.len);
         return nl != NULL ? (size_t)(nl - in.at) + 1 : 0;
     }

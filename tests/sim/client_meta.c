@@ -1,14 +1,14 @@
-/* client_meta.c - scripted clients: requests and replies of memcached's meta commands. */
+/* client_meta.c - scripted clients: memcached's meta commands. */
 #include "client_text.h"
 
 #include <string.h>
 
 #define QUIET_MAX 8u
-#define FLAGS     "kOsfcv" /* of a retrieval; the first two are for all */
+#define FLAGS     "kOsfcv" /* of a retrieval; the first two are for all commands */
 
 /* ---- requests ---- */
 
-/* In e->text: "mg" and so on, a blank, and the letters of the flags in their order. */
+/* In e->text: "mg" etc., a blank, and the flags in order. */
 struct asking {
     struct sim_expect *e;
     const char *verb;
@@ -32,7 +32,7 @@ static void put_key(struct sim_client *c, const struct asking *a, bool base64)
     sim_bytes_addf(&c->out, "%s %.*s", a->verb, (int)word.len, word.at);
 }
 
-/* Some of the flags, in any order; those of a quiet request tell whose the reply is. */
+/* Adds random flags in any order; quiet requests get flags that identify the reply. */
 static void put_flags(struct sim_client *c, struct asking *a, bool base64)
 {
     const bool get = strcmp(a->verb, "mg") == 0;
@@ -91,7 +91,7 @@ static void set(struct sim_client *c, bool quiet)
     const struct mr_slice value = sim_bytes_slice(&c->value);
     put_key(c, &a, base64);
     sim_bytes_addf(&c->out, " %zu", value.len);
-    if (sim_once_in(2)) { /* ahead of the others or behind them */
+    if (sim_once_in(2)) { /* before or after the others */
         put_flags(c, &a, base64);
         sim_bytes_addf(&c->out, "%s F%u", MODES[how], a.e->own != NULL ? a.e->version : 0);
     } else {
@@ -175,7 +175,7 @@ static void mark(struct sim_client *c)
     sim_bytes_addf(&c->out, "mn\r\n");
 }
 
-/* Nobody says whose an error is: the mark ends those that may have one. */
+/* Errors are not attributed: the mark ends the requests that may have one. */
 void sim_meta_request(struct sim_client *c)
 {
     if (sim_once_in(4)) {
@@ -230,7 +230,7 @@ static struct mr_slice shown_key(const struct sim_expect *e)
     return strchr(e->text + 3, 'b') != NULL ? sim_to_base64(key) : key;
 }
 
-/* What one flag brings: words from number *i on. `found`: with what is known of a value. */
+/* Checks one flag of a reply, starting at word *i. `found`: the value is known. */
 static bool flag_ok(const struct sim_client *c, const struct sim_expect *e, struct mr_slice line,
                     char letter, bool found, size_t size, uint32_t *i)
 {
@@ -263,7 +263,7 @@ static bool flag_ok(const struct sim_client *c, const struct sim_expect *e, stru
     }
 }
 
-/* The flags, from word number `i` on, are those that were asked for, and no more. */
+/* The flags from word `i` on must be exactly the requested ones. */
 static void check_flags(const struct sim_client *c, const struct sim_expect *e,
                         struct mr_slice line, uint32_t i, bool found, size_t size)
 {
@@ -283,7 +283,7 @@ static void check_get(const struct sim_client *c, const struct sim_expect *e, st
         value = (struct mr_slice){reply.at + line.len + 2, reply.len - line.len - 4};
         check_flags(c, e, line, 2, true, value.len);
     } else if (sim_starts(reply, "EN")) {
-        /* what the proxy shows as a miss has no flags */
+        /* a failure shown as a miss has no flags */
         if (!mr_slice_eq(line, mr_slice_of("EN")) || !sim_failure_is_miss)
             check_flags(c, e, line, 1, false, 0);
     } else {

@@ -1,4 +1,4 @@
-/* client_resp.c - scripted clients that speak RESP2. */
+/* client_resp.c - scripted clients of Redis (RESP2). */
 #include "client.h"
 
 #include <string.h>
@@ -31,7 +31,7 @@ static void value_arg(struct sim_client *c, struct mr_slice tag, size_t size)
     sim_bytes_add(&c->out, "\r\n", 2);
 }
 
-/* GET or MGET of values that every server makes up. */
+/* GET or MGET of values that servers derive from the keys. */
 static void ask_made(struct sim_client *c, uint32_t n)
 {
     struct sim_expect *e = sim_expect_add(c, SIM_WANT_VALUES);
@@ -82,7 +82,7 @@ static void want_text(struct sim_client *c, const char *text)
     e->reply_bytes = strlen(text);
 }
 
-/* A change of keys that nobody reads: split over the servers. */
+/* Changes keys that nobody reads, over several servers. */
 static void change_many(struct sim_client *c)
 {
     const uint32_t n = sim_between(1, KEYS_MAX);
@@ -100,7 +100,9 @@ static void change_many(struct sim_client *c)
     }
 }
 
-/* With its keys on one server; what nobody else writes is watched, and may be lost with a lease. */
+/*
+ * A transaction with all keys on one server. Own keys are watched, which may fail with the lease.
+ */
 static void transact(struct sim_client *c)
 {
     const char *key = sim_text("m%u.%llu", c->id, (unsigned long long)c->n_sent);
@@ -142,7 +144,7 @@ static void transact(struct sim_client *c)
     word(c, drops ? "DISCARD" : "EXEC");
 }
 
-/* A client that says no more is taken for one that has left while it blocks. */
+/* A client that sends no more is assumed to have left while it blocks. */
 static void block(struct sim_client *c)
 {
     if (c->plan.ending == SIM_END_SHUT)
@@ -160,7 +162,7 @@ static void block(struct sim_client *c)
 
 static void refused(struct sim_client *c)
 {
-    static const char *const WORDS[] = {"MULTI", "NOSUCHCOMMAND", "BLPOP", "SUBSCRIBE", "SHUTDOWN"};
+    static const char *const WORDS[] = {"MULTI", "NOSUCHCOMMAND", "BLPOP", "MONITOR", "SHUTDOWN"};
     struct sim_expect *e = sim_expect_add(c, SIM_WANT_ERROR);
 
     e->reply_bytes = 200;
@@ -244,7 +246,7 @@ static void garbage(struct sim_client *c)
 
 /* ---- replies ---- */
 
-/* The number behind a type byte at `at`; SIZE_MAX when the line is not all there. */
+/* Parses the number after the type byte at `at`; SIZE_MAX if the line is incomplete. */
 static size_t line_end(struct mr_slice in, size_t at)
 {
     const char *nl = at < in.len ? memchr(in.at + at, '\n', in.len - at) : NULL;
@@ -262,7 +264,7 @@ static int64_t number_at(const char *p)
     return minus ? -n : n;
 }
 
-/* Where the element at `at` ends; SIZE_MAX when it is not all there. */
+/* End of the element at `at`; SIZE_MAX if incomplete. */
 static size_t element_end(const struct sim_client *c, struct mr_slice in, size_t at)
 {
     size_t end = line_end(in, at);
@@ -309,7 +311,7 @@ static bool is_error(struct mr_slice reply)
     return reply.at[0] == '-';
 }
 
-/* The value of a bulk string; at NULL for the null one. */
+/* Value of a bulk string; at is NULL for the null one. */
 static struct mr_slice bulk(const struct sim_client *c, const struct sim_expect *e,
                             struct mr_slice reply, size_t at)
 {
@@ -341,7 +343,7 @@ static void check_values(struct sim_client *c, const struct sim_expect *e, struc
     }
 }
 
-/* A command of a transaction has failed, and the others have not. */
+/* A command of a transaction failed, the others did not. */
 static bool has_failed_partly(struct mr_slice reply)
 {
     return reply.at[0] == '*' && memmem(reply.at, reply.len, "\r\n-", 3) != NULL;

@@ -1,4 +1,4 @@
-/* client_text.c - scripted clients that speak memcached's text dialect, meta commands among it. */
+/* client_text.c - scripted clients of memcached's text protocol, including meta commands. */
 #include "client_text.h"
 
 #include <stdlib.h>
@@ -45,7 +45,7 @@ static const char *retrieval(void)
     return VERBS[sim_below(MR_COUNT(VERBS))];
 }
 
-/* A retrieval of values that every server makes up. */
+/* A retrieval of values that servers derive from the keys. */
 static void ask_made(struct sim_client *c, uint32_t n)
 {
     struct sim_expect *e = sim_expect_add(c, SIM_WANT_VALUES);
@@ -54,7 +54,7 @@ static void ask_made(struct sim_client *c, uint32_t n)
     sim_set_keys(e, n);
     sim_bytes_addf(&c->out, "%s", retrieval());
     for (uint32_t i = 0; i < n; i++) {
-        if (i > 0 && sim_once_in(10)) { /* the same once more */
+        if (i > 0 && sim_once_in(10)) { /* the same key again */
             e->keys[i] = e->keys[i - 1];
             (void)sim_key_size(e->keys[i], &size);
         } else {
@@ -134,7 +134,7 @@ static void count(struct sim_client *c)
     store(c, e, "set");
 }
 
-/* What the proxy says itself, or of all servers. */
+/* Requests that the proxy answers itself, or for all servers. */
 static void ask_proxy(struct sim_client *c)
 {
     switch (sim_below(3)) {
@@ -152,7 +152,7 @@ static void ask_proxy(struct sim_client *c)
     }
 }
 
-/* All with one error, and none of the values is read as a command. */
+/* Refused with one error; the value must not be executed. */
 static void refused(struct sim_client *c)
 {
     static const char *const REQUESTS[] = {"nosuchcommand\r\n",
@@ -171,7 +171,7 @@ static void refused(struct sim_client *c)
                                            "mx k\r\n"};
 
     (void)want_text(c, SIM_WANT_ERROR, "");
-    if (sim_once_in(8)) { /* no memcached takes such a key */
+    if (sim_once_in(8)) { /* no memcached accepts such a key */
         sim_bytes_addf(&c->out, "set ");
         sim_bytes_add_value(&c->out, mr_slice_of("key"), BAD_KEY);
         sim_bytes_addf(&c->out, " 0 0 7\r\nversion\r\n");
@@ -180,7 +180,7 @@ static void refused(struct sim_client *c)
     sim_bytes_addf(&c->out, "%s", REQUESTS[sim_below(MR_COUNT(REQUESTS))]);
 }
 
-/* A value that the proxy passes over. */
+/* A value that the proxy skips. */
 static void too_large(struct sim_client *c)
 {
     const size_t size = c->plan.pool->max_item_bytes + 1 + sim_below(1000);
@@ -278,7 +278,7 @@ const char *sim_word_at(struct mr_slice line, uint32_t i)
     return p;
 }
 
-/* Bytes of a line and the value behind it, whose length is word number `i`. */
+/* Size of a line and its value, whose length is in word `i`. */
 static size_t value_bytes(const struct sim_client *c, struct mr_slice in, size_t line, uint32_t i)
 {
     const char *size = sim_word_at((struct mr_slice){in.at, line}, i);
@@ -320,7 +320,7 @@ static bool is_for(const struct sim_expect *e, struct mr_slice reply)
     return is_error(reply) || sim_meta_is_for(e, reply);
 }
 
-/* Takes a value of a list off *at, if it is that of the key. */
+/* Takes a value off *at if it belongs to the key. */
 static bool take_value(const struct sim_client *c, const struct sim_expect *e, struct mr_slice *at,
                        struct mr_slice key, struct mr_slice *value)
 {

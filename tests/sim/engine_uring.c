@@ -1,2 +1,2 @@
-/* engine_uring.c - the real engine once more, over the liburing of this folder. */
+/* engine_uring.c - compiles the real engine against the liburing of this folder. */
 #include "../../src/net/engine_uring.c"

@@ -9,10 +9,10 @@
 
 struct entry {
     int fd;
-    struct sim_file *file; /* not a reference: as in the kernel, the last close takes it out */
+    struct sim_file *file; /* not counted: as in the kernel, the last close removes it */
     uint32_t events;
     epoll_data_t data;
-    bool announced; /* exclusive: this one has been told */
+    bool announced; /* exclusive: already woken */
 };
 
 struct sim_epoll {
@@ -54,7 +54,7 @@ void sim_epoll_closed(void *epoll)
     free(ep);
 }
 
-/* The dead file is referred to, for nobody else may. */
+/* Replaces the files of a killed process by `dead`. */
 void sim_epoll_kill(uint32_t process, struct sim_file *dead)
 {
     for (uint32_t i = 0; i < n_all; i++)
@@ -138,13 +138,13 @@ static int collect(struct sim_epoll *ep, struct epoll_event *events, int max)
         if (now != 0)
             events[n++] = (struct epoll_event){.events = now, .data = e->data};
     }
-    for (int i = n - 1; i > 0; i--) { /* in any order */
+    for (int i = n - 1; i > 0; i--) { /* in random order */
         const int k = (int)sim_below((uint32_t)i + 1);
         const struct epoll_event swap = events[i];
         events[i] = events[k];
         events[k] = swap;
     }
-    return n > 1 && sim_once_in(4) ? 1 + (int)sim_below((uint32_t)n) : n; /* others come later */
+    return n > 1 && sim_once_in(4) ? 1 + (int)sim_below((uint32_t)n) : n; /* the rest come later */
 }
 
 static int wait_until(int epfd, struct epoll_event *events, int max, uint64_t deadline_us)

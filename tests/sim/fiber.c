@@ -1,4 +1,4 @@
-/* fiber.c - stacks that are switched between. */
+/* fiber.c - fibers with stacks of their own. */
 #include "fiber.h"
 
 #include "core/check.h"
@@ -38,10 +38,10 @@ struct sim_fiber {
 #endif
 };
 
-static struct sim_fiber *unused; /* their stacks are used again */
+static struct sim_fiber *unused; /* stacks kept for reuse */
 static struct sim_fiber *starting;
 
-/* AddressSanitizer has to know which stack it is on. */
+/* AddressSanitizer must know the current stack. */
 static void leaving(struct sim_fiber *f, bool to_fiber)
 {
 #ifdef WITH_ASAN

@@ -1,4 +1,4 @@
-/* kernel.c - processes, descriptors, and who runs when. */
+/* kernel.c - processes, descriptors, and the scheduler. */
 #include "kernel_internal.h"
 
 #include "core/slab.h"
@@ -14,11 +14,11 @@
 
 #define PROCESSES    64u
 #define FIRST_PID    1000
-#define CPU_US       10u   /* a step takes up to this long */
-#define LATE_US      2000u /* a sleeper may wake up this late */
+#define CPU_US       10u   /* maximum duration of a step */
+#define LATE_US      2000u /* a sleeper may wake up this much late */
 #define UNWIND_MAX   100000u
 #define SIGNALS_MAX  64
-#define SMALL_MEMORY 8192u /* up to here it is always to be had */
+#define SMALL_MEMORY 8192u /* up to this size memory never runs out */
 
 struct descriptor {
     struct sim_file *file; /* NULL: not open */
@@ -164,7 +164,7 @@ static int lowest_free(struct sim_process *p)
     return (int)i;
 }
 
-/* Of descriptors and memory. */
+/* Of descriptors or memory. */
 static bool is_short(void)
 {
     return current != &host && (sim_env.refused == NULL || sim_env.refused == current);
@@ -246,7 +246,7 @@ int __wrap_fcntl(int fd, int command, ...)
     return 0;
 }
 
-/* What it is called where files may be large. */
+/* its name with large file support */
 int __wrap_fcntl64(int fd, int command, ...) __attribute__((alias("__wrap_fcntl")));
 
 /* ---- processes ---- */
@@ -368,7 +368,7 @@ struct sim_process *sim_fork(const char *name, struct sim_process *parent, int (
     return p;
 }
 
-/* Its memory stays until the end of the run: what it shares with others must not change. */
+/* Its memory stays until the end of the run, because shared parts must not change. */
 void sim_kill(struct sim_process *p)
 {
     if (p->over)
@@ -418,7 +418,7 @@ int __wrap_mr_next_signal(int fd)
     return signo;
 }
 
-/* ---- memory of a size that a peer controls ---- */
+/* ---- memory whose size a peer controls ---- */
 
 static bool memory_is_short(size_t size)
 {
@@ -480,7 +480,7 @@ static uint64_t runs_at(const struct sim_process *p)
     return p->over ? UINT64_MAX : at > p->stalled_until_us ? at : p->stalled_until_us;
 }
 
-/* Nobody can go on now: time does. */
+/* No process can run, so time passes. */
 static bool pass_time(void)
 {
     uint64_t at = sim_next_event_us();
@@ -532,7 +532,7 @@ static void nothing(void *arg)
 
 void sim_run_until(uint64_t deadline_us)
 {
-    static struct sim_event end; /* so that time does not pass it by */
+    static struct sim_event end; /* keeps time from passing it */
 
     if (deadline_us != UINT64_MAX && deadline_us > sim_now_us)
         sim_event_set(&end, deadline_us - sim_now_us, nothing, NULL);
@@ -549,7 +549,7 @@ void sim_kernel_begin(void)
     sim_sockets_begin();
 }
 
-/* A killed process runs on alone, on dead descriptors, so that its memory can be freed. */
+/* Runs a killed process to its end on dead descriptors, so that it frees its memory. */
 static void unwind(struct sim_process *p)
 {
     for (uint32_t n = 0; !p->returned; n++) {
@@ -579,7 +579,7 @@ void sim_kernel_end(void)
     SIM_CHECK(n_files == 0, "%u open files are left over", n_files);
 }
 
-/* ---- calls that wait ---- */
+/* ---- blocking calls ---- */
 
 int __real_usleep(useconds_t us);
 int __wrap_usleep(useconds_t us)

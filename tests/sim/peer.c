@@ -1,4 +1,4 @@
-/* peer.c - what scripted clients and servers share. */
+/* peer.c - shared by scripted clients and servers. */
 #include "peer.h"
 
 #include <stdarg.h>
@@ -8,7 +8,7 @@
 
 uint64_t sim_aftermath_us;
 
-static uint64_t trouble_us; /* the last time; 0: never */
+static uint64_t trouble_us; /* last time; 0: never */
 
 /* ---- buffers ---- */
 
@@ -21,7 +21,7 @@ static char *reserve(struct sim_bytes *b, size_t n)
         b->end -= b->start;
         b->start = 0;
     }
-    if (b->size - b->end < n) { /* what was there is freed with the run */
+    if (b->size - b->end < n) { /* the old memory is freed with the run */
         char *memory = sim_alloc(b->size = (b->end - b->start + n) * 2);
         if (b->end > b->start)
             memcpy(memory, b->memory + b->start, b->end - b->start);
@@ -158,7 +158,7 @@ struct mr_slice sim_from_base64(struct mr_slice text)
     return (struct mr_slice){bytes, n};
 }
 
-/* ---- what has gone wrong ---- */
+/* ---- trouble ---- */
 
 void sim_trouble(const char *fmt, ...)
 {

@@ -6,8 +6,8 @@
 
 #define SERVERS  16u
 #define SLOW_US  1000000u
-#define BATCH    32u      /* requests that are served at once, at most */
-#define BLOCK_US 3000000u /* without reading, at most */
+#define BATCH    32u      /* maximum requests served at once */
+#define BLOCK_US 3000000u /* maximum time without reading */
 
 struct sim_server_habits sim_habits;
 void (*sim_on_write)(struct sim_server_conn *sc, struct mr_slice key);
@@ -76,7 +76,7 @@ static void unblock(void *arg)
     work(sc);
 }
 
-/* The reply, or what the mood makes of it; false when the connection is over. */
+/* Sends the reply, or what the server's mood makes of it. False if the connection is over. */
 static bool answer(struct sim_server_conn *sc, struct sim_bytes *out)
 {
     const size_t len = out->end - out->start;
@@ -106,7 +106,7 @@ static void work(void *arg)
 {
     struct sim_server_conn *sc = arg;
     struct sim_bytes out = {0};
-    bool more = true; /* requests that are all there */
+    bool more = true; /* complete requests */
 
     for (uint32_t n = 0; n < BATCH && !sc->silent && !sc->blocked && !sc->closing && !sc->waiting;
          n++) {

@@ -5,28 +5,28 @@
 
 #include <netinet/in.h>
 
-/** How servers behave; set for each run. In so many: 0 is never. */
+/** Habits of servers; set for each run. A habit occurs once in this many; 0 is never. */
 struct sim_server_habits {
-    uint32_t delay_us;    /* before a request is served, at most */
-    uint32_t slow;        /* a request in this many takes up to a second */
-    uint32_t slow_us;     /* that takes so long at most, which is nobody's trouble; 0: it is */
-    uint32_t silent;      /* ... is never answered, nor any behind it */
-    uint32_t dies;        /* ... is answered in part, or not, by the end of the connection */
-    uint32_t shuts;       /* ... is the last one: the server says no more, and goes on reading */
-    uint32_t wrong;       /* ... is answered with an error */
-    uint32_t refuses;     /* a connect in this many is refused */
-    uint32_t unreachable; /* ... gets no answer */
-    uint32_t blocked;     /* a connection in this many stops reading for a while */
+    uint32_t delay_us;    /* maximum delay before serving a request */
+    uint32_t slow;        /* one request in this many takes up to a second */
+    uint32_t slow_us;     /* maximum delay that does not count as trouble; 0: all do */
+    uint32_t silent;      /* ... is never answered, nor are those after it */
+    uint32_t dies;        /* ... is answered partly or not at all, and the connection ends */
+    uint32_t shuts;       /* ... is the last one: the server sends no more, but keeps reading */
+    uint32_t wrong;       /* ... gets an error */
+    uint32_t refuses;     /* one connect in this many is refused */
+    uint32_t unreachable; /* ... is never answered */
+    uint32_t blocked;     /* one connection in this many stops reading for a while */
 };
 extern struct sim_server_habits sim_habits;
 
 struct sim_server_conn;
 
-/** What a server says; the functions of each protocol are in a file of their own. */
+/** A server's protocol; one file each. */
 struct sim_server_proto {
     /**
-     * Serves one request at the beginning of `in`: its reply is appended to `out`.
-     * @return bytes of the request; 0 when it is not all there yet
+     * Serves the request at the start of `in` and appends its reply to `out`.
+     * @return size of the request; 0 if incomplete
      */
     size_t (*serve)(struct sim_server_conn *sc, struct mr_slice in, struct sim_bytes *out);
 };
@@ -45,11 +45,11 @@ struct sim_server {
     const char *name;
     const struct sim_server_proto *proto;
     const char *password; /* NULL for none */
-    uint32_t pool;        /* the world's number */
+    uint32_t pool;        /* the world's number for it */
     uint16_t port;
     bool down;
     bool is_master;            /* of a replicated pool */
-    struct sim_server *memory; /* of a replicated pool: whose all of them have; NULL: its own */
+    struct sim_server *memory; /* in a replicated pool: shared by all; NULL: its own */
     bool is_old;               /* a memcached without meta commands */
     uint64_t cas;
     struct sim_server_conn *conns;
@@ -63,23 +63,23 @@ struct sim_server_conn {
     struct sim_bytes in;
     struct sim_event work;
     uint64_t served;       /* bytes of requests */
-    uint64_t mark;         /* the world's: bytes that were sent at some time */
-    struct sim_event wake; /* of a command that blocks */
-    void *session;         /* of the protocol */
-    bool waiting;          /* for that: nothing more is served */
+    uint64_t mark;         /* for the world: bytes sent at some time */
+    struct sim_event wake; /* for a blocking command */
+    void *session;         /* for the protocol */
+    bool waiting;          /* for `session`: serves no more requests */
     bool authed, binary, decided, silent, blocked, closing;
 };
 
 struct sim_server *sim_server_new(const struct sim_server_proto *proto, uint16_t port);
 
-/** The answer to a process's connect, for sim_on_connect. */
+/** Answers a process's connect, as sim_on_connect. */
 enum sim_connect_outcome sim_server_connect(struct sim_conn *c, const struct sockaddr *addr);
 
-/** Dies: its connections break, nobody gets one. Its memory stays. */
+/** Dies: its connections break and new ones are refused. Its memory stays. */
 void sim_server_down(struct sim_server *s);
 void sim_server_up(struct sim_server *s);
 
-/** No more trouble: those that were silent break, all are up. */
+/** Ends all trouble: silent connections break, all servers are up. */
 void sim_servers_calm(void);
 
 /** At the end of a run. */
@@ -92,11 +92,11 @@ void sim_server_store(struct sim_server *s, struct mr_slice key, struct mr_slice
                       uint32_t flags);
 bool sim_server_delete(struct sim_server *s, struct mr_slice key);
 
-/** A key is changed here: checked against the map that is in force. May be NULL. */
+/** A key changes here; checked against the current map. May be NULL. */
 extern void (*sim_on_write)(struct sim_server_conn *sc, struct mr_slice key);
 
-/** The connection serves on, after it was `waiting`; `out` is what it says first. */
+/** Ends `waiting`; `out` is sent first. */
 void sim_server_go_on(struct sim_server_conn *sc, struct sim_bytes *out);
 
-/** True when this request is to be answered with an error. */
+/** True if this request should get an error. */
 bool sim_server_errs(void);

@@ -6,16 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WORDS_MAX  24u    /* more than that, memcached does not look at */
+#define WORDS_MAX  24u    /* memcached ignores further words */
 #define LINE_MAX   1024u  /* a longer line makes it hang up, ... */
-#define GET_MAX    16384u /* ... and a longer one of a get, too */
+#define GET_MAX    16384u /* ... and so does a longer get */
 #define HEADER     24u
-#define NEVER_MADE 0xffffffffu /* time of a counter that is not to be made */
+#define NEVER_MADE 0xffffffffu /* expiry time of a counter that must not be created */
 
 /* ---- what all dialects do ---- */
 
 struct found {
-    struct mr_slice stored; /* where it is not made of the key */
+    struct mr_slice stored; /* unless it is derived from the key */
     size_t size;
     uint32_t flags;
     uint64_t cas;
@@ -48,7 +48,7 @@ static void put(struct sim_bytes *out, struct mr_slice key, const struct found *
         sim_bytes_add(out, f->stored.at, f->stored.len);
 }
 
-/* What may become of a change. */
+/* Results of a change. */
 enum outcome { DONE, ABSENT, PRESENT, OTHER_CAS, NO_NUMBER };
 
 enum change { SET, ADD, REPLACE, APPEND, PREPEND };
@@ -68,7 +68,7 @@ static struct mr_slice glue(struct mr_slice a, struct mr_slice b)
     return (struct mr_slice){at, a.len + b.len};
 }
 
-/* `cas` 0: whatever it is. */
+/* `cas` 0: any. */
 static enum outcome store(struct sim_server_conn *sc, enum change change, struct mr_slice key,
                           struct mr_slice value, uint32_t flags, uint64_t cas)
 {
@@ -100,7 +100,7 @@ static bool read_number(struct mr_slice word, uint64_t *n)
     return word.len > 0 && word.len <= 20;
 }
 
-/* Counts up or down; where there is no counter, `initial` makes one unless it is NULL. */
+/* Counts up or down. Without a counter, `initial` creates one unless it is NULL. */
 static enum outcome count(struct sim_server_conn *sc, struct mr_slice key, bool down,
                           uint64_t delta, const uint64_t *initial, uint64_t *value)
 {
@@ -130,7 +130,7 @@ static bool is(struct mr_slice word, const char *name)
     return mr_slice_eq(word, mr_slice_of(name));
 }
 
-/* The next word at *at; false when there is none. */
+/* The next word at *at; false if there is none. */
 static bool next_word(const char **at, const char *end, struct mr_slice *word)
 {
     while (*at < end && **at == ' ')
@@ -150,7 +150,7 @@ static uint64_t number(struct mr_slice word)
     return n;
 }
 
-/* The value behind a line; false when it is not all there. */
+/* The value after a line; false if it is incomplete. */
 static bool body(struct mr_slice in, size_t line, size_t len, struct mr_slice *value)
 {
     if (in.len - line < len + 2)
@@ -161,7 +161,7 @@ static bool body(struct mr_slice in, size_t line, size_t len, struct mr_slice *v
     return true;
 }
 
-/* The keys of a retrieval, from `at` on. */
+/* Retrieves the keys from `at` on. */
 static void get(struct sim_server_conn *sc, const char *at, const char *end, bool cas,
                 struct sim_bytes *out)
 {
@@ -229,7 +229,7 @@ static void arithmetic(struct sim_server_conn *sc, const struct mr_slice *w, str
     }
 }
 
-/* The argument of a flag of a meta command; NULL slice when it is not there. */
+/* Argument of a meta flag; a NULL slice if the flag is absent. */
 static struct mr_slice flag(const struct mr_slice *w, uint32_t first, uint32_t n, char letter)
 {
     for (uint32_t i = first; i < n; i++)
@@ -238,13 +238,13 @@ static struct mr_slice flag(const struct mr_slice *w, uint32_t first, uint32_t n
     return (struct mr_slice){NULL, 0};
 }
 
-/* What the client has sent as the key, or what it says in base64. */
+/* The key as sent, or decoded from base64. */
 static struct mr_slice meta_key(const struct mr_slice *w, uint32_t first, uint32_t n)
 {
     return flag(w, first, n, 'b').at != NULL ? sim_from_base64(w[1]) : w[1];
 }
 
-/* Ends a reply with the flags that come back in it; of what was found, too, unless it is NULL. */
+/* Ends a reply with the flags to return; includes those of `found` unless it is NULL. */
 static void echo(const struct mr_slice *w, uint32_t first, uint32_t n, const struct found *f,
                  struct sim_bytes *out)
 {

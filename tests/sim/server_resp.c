@@ -6,7 +6,7 @@
 
 #define ARGS_MAX 256u
 
-/* Reads "<type><number>\r\n" at *at; -1: not all there. */
+/* Parses "<type><number>\r\n" at *at; -1 if incomplete. */
 static int64_t read_head(struct mr_slice in, size_t *at, char type)
 {
     const char *nl = memchr(in.at + *at, '\n', in.len - *at);
@@ -65,7 +65,9 @@ static void write_key(struct sim_server_conn *sc, struct mr_slice key)
         sim_on_write(sc, key);
 }
 
-/* What only a master takes; a replica is asked by whoever has not heard yet that it is one. */
+/*
+ * Rejects what only a master accepts. Replicas may be asked by clients that missed a role change.
+ */
 static bool is_read_only(const struct sim_server_conn *sc, struct sim_bytes *out)
 {
     if (sc->server->memory == NULL || sc->server->is_master)
@@ -116,24 +118,22 @@ static void role(const struct sim_server *s, struct sim_bytes *out)
 
 /* ---- transactions and blocking ---- */
 
-/* What a connection has beside its requests. */
+/* State of a connection beyond its requests. */
 struct session {
     uint64_t id;
     bool open, aborted;
     uint32_t n_queued;
     struct sim_bytes queue;
-    struct mr_slice watched; /* one key at a time will do */
+    struct mr_slice watched; /* one key at a time is enough */
     uint64_t watched_cas;
-    struct mr_slice popped; /* what blocks waits for it */
+    struct mr_slice popped; /* waited for by a blocking command */
 };
 
 static struct session *session_of(struct sim_server_conn *sc)
 {
-    static uint64_t last_id;
-
     if (sc->session == NULL) {
         struct session *s = sim_alloc(sizeof(*s));
-        s->id = ++last_id;
+        s->id = sc->conn->id + UINT64_C(1);
         sc->session = s;
     }
     return sc->session;
@@ -226,7 +226,7 @@ static void unblock(struct sim_server_conn *asker, struct mr_slice id, struct si
     sim_bytes_addf(out, ":0\r\n");
 }
 
-/* True when it was a step of a transaction, or part of one. `bytes` are the whole request. */
+/* True if it was a step of a transaction, or part of one. `bytes` is the whole request. */
 static bool take_step(struct sim_server_conn *sc, const struct mr_slice *args, uint32_t n,
                       struct mr_slice bytes, struct sim_bytes *out)
 {

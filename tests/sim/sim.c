@@ -1,5 +1,5 @@
-/* sim.c - chance, the virtual clock, the trace, and playing one seed after the other. */
-#include "kernel_internal.h"
+/* sim.c - randomness, the virtual clock, the trace, and running one seed after the other. */
+#include "sim.h"
 
 #include "core/log.h"
 
@@ -12,12 +12,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#define START_US      UINT64_C(1000000000) /* of the monotonic clock, at the start of each run */
+#define START_US      UINT64_C(1000000000) /* monotonic time at the start of each run */
 #define WALL_US       UINT64_C(1700000000000000)
 #define TRACE_LINES   400u
 #define TRACE_BYTES   200u
 #define STEPS_MAX     UINT64_C(3000000)
-#define HANG_SECONDS  60u /* of real time for one run */
+#define HANG_SECONDS  60u /* of real time per run */
 #define TRACE_SETTING "SIM_TRACE"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -50,11 +50,11 @@ static struct {
     struct block *blocks;
     char trace[TRACE_LINES][TRACE_BYTES];
     uint64_t n_lines;
-    bool live; /* the trace is printed as it comes */
+    bool live; /* print the trace live */
     bool ending;
 } run;
 
-/* ---- chance ---- */
+/* ---- randomness ---- */
 
 uint64_t sim_rand(void) /* splitmix64 */
 {
@@ -228,7 +228,7 @@ static void print_trace(void)
         (void)fprintf(stderr, "%s\n", run.trace[i % TRACE_LINES]);
 }
 
-/* Plays the seed again with the trace on, or prints it when it is; async-signal-safe enough. */
+/* Runs the seed again with tracing, or prints the trace; nearly async-signal-safe. */
 static void tell(void)
 {
     char number[24];
@@ -272,13 +272,7 @@ void __wrap_mr_log_line(enum mr_log_level level, const char *fmt, ...)
     va_list args;
 
     va_start(args, fmt);
-    if (level <= MR_LOG_CRIT && !sim_self_killed()) {
-        va_list copy;
-        va_copy(copy, args);
-        (void)vfprintf(stderr, fmt, copy);
-        (void)fputc('\n', stderr);
-        va_end(copy);
-    }
+    (void)level;
     if (sim_tracing)
         add_line(fmt, args);
     va_end(args);
@@ -329,7 +323,7 @@ static double seconds_now(void)
     return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
-/* Seeds of past finds, one a line; what follows the number is for the reader. */
+/* Seeds of past findings, one per line; the rest of a line is a comment. */
 static uint64_t play_file(const char *path, void (*body)(void))
 {
     char line[256];
@@ -380,7 +374,7 @@ int sim_main(int argc, char **argv, void (*body)(void))
     for (; seconds >= 0; seed++) {
         play(seed, body);
         runs++;
-        if (seconds_now() - start >= seconds) /* 0: this one only */
+        if (seconds_now() - start >= seconds) /* 0: only this seed */
             break;
     }
     const double took = seconds_now() - start;

@@ -15,7 +15,7 @@
 #define SERVERS_MAX 4u
 #define SERVER_PORT 7000u
 #define SECOND_US   UINT64_C(1000000)
-#define REST_US     (120 * SECOND_US) /* for all that was asked to be answered */
+#define REST_US     (120 * SECOND_US) /* for everything to be answered */
 #define LIMIT_MS    30000u            /* worker_shutdown_timeout */
 
 static struct {
@@ -26,10 +26,10 @@ static struct {
     bool is_redis;      /* else memcached */
     bool is_old;        /* memcacheds without meta commands */
     bool is_replicated; /* a master and replicas */
-    bool refused;       /* a worker has had too little of something */
+    bool refused;       /* a worker ran out of something */
     uint32_t max_clients;
-    bool slow_reader;    /* there is one: the worker is to end while it takes its replies */
-    bool huge;           /* there are values that may be larger than a small limit of output */
+    bool slow_reader;    /* there is one; the worker must end while it reads its replies */
+    bool huge;           /* some values may exceed a small output limit */
     uint64_t stopped_us; /* when the worker was told to end; 0: not yet */
     struct sim_event next, succession;
 } w;
@@ -120,8 +120,8 @@ static void configure(bool auth)
         sim_bytes_addf(&text, "   - 127.0.0.1:%u:1%s\n", SERVER_PORT + i,
                        i > 0 || !w.is_replicated ? "" : " master");
     note_lines(sim_bytes_slice(&text));
-    SIM_CHECK(mr_config_parse(&w.config, "sim", sim_bytes_slice(&text), 1000, &err) == MR_OK, "%s",
-              err.text);
+    SIM_CHECK(mr_config_parse(&w.config, "sim", sim_bytes_slice(&text), 1000, NULL, &err) == MR_OK,
+              "%s", err.text);
 }
 
 /* ---- the world ---- */
@@ -162,7 +162,7 @@ static void set_habits(void)
                        1000 * (uint64_t)pool_config()->server_retry_timeout_ms;
     sim_strict = !pool_config()->auto_eject_hosts;
     sim_one_memory = w.is_replicated;
-    if (w.is_replicated) /* replies of a replica may overtake the writes to the master */
+    if (w.is_replicated) /* a replica's replies may overtake writes to the master */
         sim_strict = pool_config()->read_from == MR_READ_MASTER && !pool_config()->meitu_compat &&
                      !pool_config()->follow_roles;
     sim_failure_is_miss = pool_config()->options.failure_is_miss;
@@ -245,7 +245,7 @@ static void change_world(void *arg)
     sim_event_set(&w.next, sim_magnitude(10000, 5000000), change_world, NULL);
 }
 
-/* ---- what may happen to a client ---- */
+/* ---- what may happen to clients ---- */
 
 static void on_write(struct sim_server_conn *sc, struct mr_slice key)
 {
@@ -266,7 +266,7 @@ static bool was_idle(struct sim_client *c)
     return limit_us > 0 && sim_client_silence_us(c) >= limit_us * 3 / 4;
 }
 
-/* All that had come before the worker was told to end is answered, or its time is over. */
+/* Everything received before the worker was told to end is answered, or its time is over. */
 static bool may_be_ended(const struct sim_client *c)
 {
     if (w.stopped_us == 0)
@@ -285,7 +285,7 @@ static const char *excuse(struct sim_client *c)
     if (may_be_ended(c))
         return "the worker ends";
     if (w.refused && (sim_n_workers > 1 || sim_may_fail(sim_now_us)))
-        return "something was short"; /* on its way, or in the middle of a request */
+        return "something was short"; /* in transit, or in the middle of a request */
     if (sim_may_refuse && (c->n_answered == 0 || sim_n_workers > 1))
         return "there are too many";
     if (was_idle(c))
@@ -303,7 +303,7 @@ static bool says(struct mr_slice reply, const char *text)
     return memmem(reply.at, reply.len, text, strlen(text)) != NULL;
 }
 
-/* A slow network, or a long queue, may let a request be late without anybody's fault. */
+/* A slow network or a long queue may delay a request. */
 static bool is_late(const struct sim_expect *e)
 {
     const uint64_t timeout_us = pool_config()->timeout_ms * UINT64_C(1000);
@@ -322,12 +322,12 @@ static bool allows_error(const struct sim_expect *e, struct mr_slice reply)
         return true;
     if (w.stopped_us != 0 && says(reply, "UNBLOCKED"))
         return true;
-    if (w.max_clients < CLIENTS_MAX && says(reply, "no server connection is free"))
-        return true; /* they count as clients do */
+    if (w.max_clients < CLIENTS_MAX && says(reply, "no dedicated server connection is free"))
+        return true; /* they count like clients */
     return sim_may_fail(e->sent_us) || (is_late(e) && says(reply, "timed out"));
 }
 
-/* ---- the worker, and those that follow it ---- */
+/* ---- the worker and its successors ---- */
 
 static void start_worker(void)
 {
@@ -360,7 +360,7 @@ static void stop_worker(void)
 
 /* ---- a run ---- */
 
-/* Nobody disturbs any more: all that was asked is answered. */
+/* Without further trouble, everything is answered. */
 static void come_to_rest(void)
 {
     sim_event_cancel(&w.next);
@@ -385,7 +385,7 @@ static void come_to_rest(void)
                   "client %u: %u requests are never answered", c->id, c->n_waiting);
 }
 
-/* Long after the last trouble nothing fails any more. */
+/* Long after the last trouble, nothing fails. */
 static void check_well(bool auth)
 {
     struct sim_client_plan plan = new_plan(auth);
@@ -403,7 +403,7 @@ static void check_well(bool auth)
               c->n_waiting);
 }
 
-/* Who has been silent for longer than may be is gone. */
+/* Clients idle beyond the limit are closed. */
 static void check_idle(void)
 {
     const uint64_t limit_us = pool_config()->client_idle_timeout_ms * UINT64_C(1000);

@@ -14,15 +14,15 @@
 
 #define QUEUE_MAX 512u /* connections not accepted yet */
 
-/* One direction. */
+/* One direction of a connection. */
 struct sim_pipe {
     struct sim_conn *conn;
     char *memory;
-    size_t start, end, size; /* bytes sent and not read: memory[start .. end) */
-    size_t arrived;          /* of these, the first ones that can be read */
-    uint64_t n_arrived;      /* ever */
-    uint64_t n_sent;         /* ever */
-    bool fin, fin_arrived;   /* the end comes behind them */
+    size_t start, end, size; /* sent and not read: memory[start .. end) */
+    size_t arrived;          /* of these, readable now */
+    uint64_t n_arrived;      /* so far */
+    uint64_t n_sent;         /* so far */
+    bool fin, fin_arrived;   /* the end follows them */
     struct sim_event arrival;
 };
 
@@ -123,7 +123,7 @@ static void drop(struct sim_pipe *p, bool all)
     sim_event_cancel(&p->arrival);
 }
 
-/* How much comes at once; many small pieces only of what is not much. */
+/* How much arrives at once; small amounts may come in many pieces. */
 static size_t piece(size_t left)
 {
     size_t n = left;
@@ -137,7 +137,7 @@ static size_t piece(size_t left)
 
 static void break_conn(struct sim_conn *c, int error);
 
-/* The scripted end sees that something is different. */
+/* Notifies the scripted end of a change. */
 static void tell_owner(struct sim_conn *c)
 {
     if (!c->closed && c->ops != NULL)
@@ -195,7 +195,7 @@ static struct sim_conn *new_conn(bool is_unix)
     return c;
 }
 
-/* Both ends lose it; `error` is what the process hears, 0 when it has closed its own. */
+/* Breaks both ends; `error` is what the process sees, 0 if it closed its own. */
 static void break_conn(struct sim_conn *c, int error)
 {
     if (c->reset)
@@ -340,11 +340,12 @@ ssize_t sim_stream_send(struct sim_conn *c, const void *bytes, size_t n)
     return (ssize_t)n;
 }
 
-/* Nobody refers to the process's end any more. */
+/* The process's end has no references any more. */
 void sim_stream_closed(struct sim_conn *c)
 {
     c->file = NULL;
     c->process_closed = true;
+    c->closed_by = sim_self();
     if (c->reset)
         return;
     if (c->connecting) {
@@ -396,7 +397,7 @@ void sim_listener_closed(void *listener)
     free(l);
 }
 
-/* The handshake is over. */
+/* The handshake is complete. */
 static void come_in(void *arg)
 {
     struct sim_conn *c = arg;
@@ -429,7 +430,7 @@ struct sim_conn *sim_connect(int listener, const struct sim_conn_ops *ops, void 
 
     c->ops = ops;
     c->owner = owner;
-    c->file = sim_file_get(f); /* until it is through */
+    c->file = sim_file_get(f); /* until it completes */
     sim_event_set(&c->opening, sim_below(sim_env.latency_us + 1), come_in, c);
     return c;
 }
@@ -557,7 +558,7 @@ static ssize_t send_packet(struct packets *e, const struct msghdr *msg)
     return (ssize_t)p->len;
 }
 
-/* Descriptors that there is no room for are lost, as in the kernel. */
+/* Descriptors without room are dropped, as in the kernel. */
 static void receive_files(struct packet *p, struct msghdr *msg)
 {
     struct cmsghdr *c = msg->msg_control;
@@ -815,7 +816,7 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
     *n = 0;
     if (request == SIOCOUTQ && f->kind == SIM_STREAM) {
         const struct sim_pipe *out = ((const struct sim_conn *)f->object)->out;
-        *n = (int)(length(out) - out->arrived); /* what the other side has acknowledged is gone */
+        *n = (int)(length(out) - out->arrived); /* acknowledged bytes do not count */
     } else if (f->kind == SIM_STREAM) {
         *n = (int)((const struct sim_conn *)f->object)->in->arrived;
     } else if (f->kind == SIM_PACKETS) {
@@ -836,7 +837,7 @@ void sim_sockets_end(void)
     for (uint32_t i = 0; i < n_conns; i++) {
         struct sim_conn *c = conns[i];
         if (c->file != NULL && c->file->kind == SIM_LISTENER)
-            sim_file_put(c->file); /* it never got through */
+            sim_file_put(c->file); /* never completed */
         free(c->in->memory);
         free(c->out->memory);
     }

@@ -1,11 +1,11 @@
 /*
  * uring.c - io_uring over simulated files, as far as the engine uses it.
  *
- * Rules of the kernel that matter here: requests are begun in the order of their submission; with
- * DEFER_TASKRUN, what waits is served only when the process enters the kernel to get completions;
- * a multishot request may end at any time; a cancel may come too late, or meet a request that is
- * being served and is for that moment not found; a close lets go of the descriptor while requests
- * still hold the file; completions that have no room in the ring come with a later entrance.
+ * Kernel rules that matter: requests start in the order of submission. With DEFER_TASKRUN, waiting
+ * requests are served only when the process enters the kernel to get completions. A multishot
+ * request may end at any time. A cancel may come too late, or meet a request that is just being
+ * served and is not found. A close drops the descriptor while requests still hold the file.
+ * Completions without room in the ring arrive with a later call.
  */
 #include "fake/liburing.h"
 #include "kernel_internal.h"
@@ -16,10 +16,10 @@
 #include <unistd.h>
 
 #define RINGS       64u
-#define BURST       8u /* pieces that a multishot request brings at most, one after the other */
+#define BURST       8u /* maximum consecutive pieces from a multishot request */
 #define BUFFERS_MAX 1024u
-#define END_SHOT    24u /* a multishot request ends once in so many completions */
-#define MISSED      3u  /* a cancel in so many that meets something ready does not find it */
+#define END_SHOT    24u /* a multishot request ends once in this many completions */
+#define MISSED      3u  /* one in this many cancels misses a request that is ready */
 #define SQ_MAX      1024u
 
 struct request {
@@ -27,21 +27,21 @@ struct request {
     uint8_t op;
     struct sim_file *file;
     uint64_t data;
-    uint32_t events; /* of a poll */
+    uint32_t events; /* for a poll */
     bool exclusive, announced;
 };
 
 struct sim_ring {
     struct io_uring_sqe sq[SQ_MAX];
     uint32_t sq_head, sq_tail, sq_size;
-    struct io_uring_cqe *cq; /* those ready, then those without room */
+    struct io_uring_cqe *cq; /* those that are ready, then the overflow */
     uint32_t cq_at, cq_n, cq_room, cq_size;
-    struct request *requests; /* that wait */
+    struct request *requests; /* waiting requests */
     struct io_uring_buf buffers[BUFFERS_MAX];
-    uint32_t buf_head, buf_added, buf_tail; /* between head and tail they are the kernel's */
+    uint32_t buf_head, buf_added, buf_tail; /* the kernel's between head and tail */
     uint32_t buf_mask;
     const struct io_uring_buf_ring *buf_ring;
-    uint32_t visible; /* completions in the ring; the rest are in the overflow list */
+    uint32_t visible; /* number in the ring; the rest overflowed */
     uint32_t process;
     bool dead;
 };
@@ -51,7 +51,7 @@ static uint32_t n_all;
 
 /* ---- completions ---- */
 
-/* What has found room stays there; what has not waits for the next entrance. */
+/* What is in the ring stays; the overflow waits for the next call. */
 static void flush_overflow(struct sim_ring *r)
 {
     const uint32_t n = r->cq_n - r->cq_at;
@@ -163,7 +163,7 @@ void io_uring_buf_ring_advance(struct io_uring_buf_ring *br, int n)
 
 /* ---- serving requests ---- */
 
-/* One piece; false when the request has to wait. *over: it will bring no more. */
+/* Receives one piece; false if the request must wait. *over: it ends. */
 static bool receive(struct sim_ring *r, struct request *q, bool *over)
 {
     const struct io_uring_buf *buf = &r->buffers[r->buf_head & r->buf_mask];
@@ -177,7 +177,7 @@ static bool receive(struct sim_ring *r, struct request *q, bool *over)
     }
     ssize_t n = 0;
     if (q->file->kind == SIM_STREAM)
-        do /* nobody is interrupted who does not wait in a call */
+        do /* only blocking calls are interrupted */
             n = sim_stream_recv(q->file->object, (void *)(uintptr_t)buf->addr, buf->len);
         while (n == -EINTR);
     if (n == -EAGAIN)
@@ -221,7 +221,7 @@ static bool poll_one(struct sim_ring *r, struct request *q, bool *over)
     return true;
 }
 
-/* True when the request is over. */
+/* True if the request is complete. */
 static bool serve(struct sim_ring *r, struct request *q)
 {
     bool over = false;
@@ -240,7 +240,7 @@ static void free_request(struct request *q)
     free(q);
 }
 
-/* Task work: in an order that nobody promises. */
+/* Task work, in an unspecified order. */
 static void serve_waiting(struct sim_ring *r)
 {
     struct request **at = &r->requests;
@@ -248,7 +248,7 @@ static void serve_waiting(struct sim_ring *r)
 
     while (*at != NULL) {
         struct request *q = *at;
-        if (sim_once_in(4)) { /* this one after the others, so that orders differ */
+        if (sim_once_in(4)) { /* postponed, so that orders differ */
             *at = q->next;
             q->next = late;
             late = q;
@@ -330,7 +330,7 @@ static void begin(struct sim_ring *r, const struct io_uring_sqe *sqe)
     q->events = sqe->poll32_events & ~(uint32_t)EPOLLEXCLUSIVE;
     q->exclusive = sqe->opcode == IORING_OP_POLL_ADD && sqe->poll32_events & EPOLLEXCLUSIVE;
     q->announced = true;
-    if (sim_once_in(2) && serve(r, q)) { /* else only with the next task work */
+    if (sim_once_in(2) && serve(r, q)) { /* otherwise with the next task work */
         free_request(q);
         return;
     }

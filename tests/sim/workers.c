@@ -1,4 +1,4 @@
-/* workers.c - one real worker after the other. */
+/* workers.c - a sequence of real workers. */
 #include "workers.h"
 
 #include "core/metrics.h"
@@ -11,8 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define LOOK_US 20000u /* most between two looks at what workers have said */
-#define WAIT_US 50000u /* most that the master waits before it goes on */
+#define LOOK_US 20000u /* maximum time between checks of workers' messages */
+#define WAIT_US 50000u /* maximum time before the master continues */
 
 struct sim_worker sim_workers[SIM_WORKERS];
 uint32_t sim_n_workers;
@@ -23,9 +23,10 @@ static struct {
     uint32_t max_clients;
     struct mr_addr *addresses;
     struct mr_health *health;
+    struct mr_node_map **node_maps; /* none */
     struct sim_event look;
-    bool told; /* the old one has got its HANDOVER */
-    bool go;   /* the new one has got its GO */
+    bool told; /* HANDOVER was sent to the old one */
+    bool go;   /* GO was sent to the new one */
     bool moves;
 } all;
 
@@ -78,6 +79,7 @@ static void start(bool held, bool takes_clients)
         .accept_burst = 10,
         .addresses = all.addresses,
         .health = all.health,
+        .node_maps = all.node_maps,
     };
     w->setup = (struct mr_worker_setup){.runtime = &w->runtime,
                                         .listen_fds = &all.listener,
@@ -85,7 +87,7 @@ static void start(bool held, bool takes_clients)
                                         .n_ways = takes_clients,
                                         .channel = w->channel[1],
                                         .on_ready = ready,
-                                        .on_ready_arg = &w->channel[1]};
+                                        .arg = &w->channel[1]};
     w->process = sim_fork(sim_text("worker %u", sim_n_workers), NULL, body, w);
     (void)close(w->channel[1]);
     if (takes_clients)
@@ -185,6 +187,7 @@ void sim_workers_begin(const struct mr_config *config, int listener, uint32_t ma
     all.max_clients = max_clients;
     all.addresses = sim_alloc(n * sizeof(struct mr_addr));
     all.health = sim_alloc(n * sizeof(struct mr_health));
+    all.node_maps = sim_alloc((config->n_pools + 1) * sizeof(*all.node_maps));
     sim_n_workers = 0;
     start(false, false);
 }

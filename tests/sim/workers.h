@@ -1,6 +1,6 @@
 /*
- * workers.h - one real worker after the other, over the same listening socket. This plays their
- * master: a new worker takes the clients of the one before it, whose map of keys may move.
+ * workers.h - a sequence of real workers on the same listening socket. This acts as their master:
+ * each new worker takes over the clients of the one before, and the map of keys may change.
  */
 #pragma once
 
@@ -14,10 +14,10 @@ struct sim_worker {
     struct mr_runtime runtime;
     struct mr_worker_setup setup;
     uint32_t n_servers;
-    int channel[2]; /* ours, its own */
-    int way[2];     /* out of the worker before it, into this one; -1 for none */
+    int channel[2]; /* ours, the worker's */
+    int way[2];     /* from the previous worker to this one; -1 for none */
     bool held;
-    bool ready, quiesced; /* it has said so */
+    bool ready, quiesced; /* as reported */
 };
 
 #define SIM_WORKERS 8u
@@ -25,23 +25,23 @@ struct sim_worker {
 extern struct sim_worker sim_workers[SIM_WORKERS];
 extern uint32_t sim_n_workers;
 
-/** Starts the first one. `max_clients`: of each. */
+/** Starts the first worker. `max_clients` is per worker. */
 void sim_workers_begin(const struct mr_config *config, int listener, uint32_t max_clients);
 
-/** The one that clients come to, or will. */
+/** The worker that clients go to, or will. */
 struct sim_worker *sim_worker_last(void);
 
-/** Begins a handover from the last one to a new one, unless one is under way. */
+/** Starts a handover from the last worker to a new one, unless one is in progress. */
 void sim_workers_succeed(void);
 
-/** True until the worker before the last one has ended. */
+/** True until the previous worker has ended. */
 bool sim_workers_hand_over(void);
 
-/** Tells the last one to end. */
+/** Tells the last worker to end. */
 void sim_workers_stop(void);
 
 bool sim_workers_are_over(void);
 
-/** Checks that they have ended well, and that nothing is counted any more. */
+/** Checks that all have ended properly and that no counts are left. */
 void sim_workers_check(void);
 void sim_workers_end(void);

@@ -1,5 +1,4 @@
-/* pair.c - a stream with its owner at one end of a real socket, and a scripted peer at the other.
- */
+/* pair.c - a stream and its owner at one end of a real socket, and a scripted peer at the other. */
 #include "stress/pair.h"
 
 #include "core/check.h"
@@ -7,6 +6,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/sockios.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,12 +14,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define PATTERN 65521u /* a prime, so that no buffer size fits it */
+#define PATTERN 65521u /* a prime, so that it fits no buffer size */
 #define CHUNK   50000u
 
 static char pattern[2 * PATTERN];
 
-/* `len` bytes, at most CHUNK, of the stream of bytes in one direction. */
+/* Up to CHUNK bytes of the stream in one direction. */
 static const char *bytes_of(const struct pair *p, bool to_owner, size_t at)
 {
     if (pattern[0] == 0)
@@ -51,7 +51,7 @@ static bool reads(const struct pair *p)
     return !p->paused && !p->resting && !p->finished && !p->closed;
 }
 
-/* ---- what the owner sees ---- */
+/* ---- callbacks of the owner ---- */
 
 static void on_open(struct mr_stream *s)
 {
@@ -91,7 +91,7 @@ static void do_deed(struct pair *p, enum deed deed)
     }
 }
 
-/* Consumes what there is, up to the place where something is to be done. */
+/* Consumes bytes up to the next deed. */
 static size_t on_data(struct mr_stream *s, const char *bytes, size_t len)
 {
     struct pair *p = called(s);
@@ -128,7 +128,10 @@ static void on_eof(struct mr_stream *s)
         wrong(p, "on_eof, and the peer goes on");
     if (p->consumed + mr_buf_len(&s->in) != p->sent)
         wrong(p, "on_eof before all that was sent");
-    do_deed(p, p->at_eof);
+    if (!p->at_eof_done) {
+        p->at_eof_done = true;
+        do_deed(p, p->at_eof);
+    }
 }
 
 static void on_drain(struct mr_stream *s)
@@ -154,7 +157,7 @@ static void on_close(struct mr_stream *s, int error)
     struct pair *p = called(s);
 
     p->world->streams--;
-    if (p->owner == o) { /* else it has moved on */
+    if (p->owner == o) { /* otherwise it has moved on */
         p->closes++;
         p->seen_error = error;
         if (p->closed && p->error != error)
@@ -190,19 +193,22 @@ static struct owner *new_owner(struct pair *p)
     return o;
 }
 
-/* The receive buffer stays: TCP waits long when its window is smaller than a segment. */
+/* The receive buffer keeps its size: TCP stalls if the window is smaller than a segment. */
 static void shrink(int fd)
 {
-    const int bytes = 4096;
+    const int bytes = 16384;
 
     (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
 }
 
+/* Nothing waits for an acknowledgement; what a listener accepts inherits that. */
 static int tcp(void)
 {
     const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const int on = 1;
 
     MR_CHECK(fd >= 0);
+    MR_CHECK(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) == 0);
     return fd;
 }
 
@@ -210,7 +216,7 @@ static struct mr_addr loopback(uint16_t port)
 {
     struct mr_addr a;
 
-    MR_CHECK(mr_addr_numeric(&a, mr_slice_of("127.0.0.1"), port));
+    MR_CHECK(mr_addr_numeric(&a, mr_slice_of(PEER_HOST), port));
     return a;
 }
 
@@ -223,7 +229,7 @@ static uint16_t port_of(int fd)
     return ntohs(in.sin_port);
 }
 
-/* The stream connects; the peer is a listener's new socket, or nobody. */
+/* The stream connects; the peer is the listener's new socket, or nobody. */
 static void start_connecting(struct pair *p)
 {
     struct mr_addr a = loopback(0);
@@ -239,7 +245,7 @@ static void start_connecting(struct pair *p)
             p->peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
             MR_CHECK(p->peer >= 0);
         }
-    } else { /* refused at once: no callback will come */
+    } else { /* refused at once: no callback follows */
         MR_CHECK(p->kind == PAIR_REFUSED);
         p->seen_error = err.sys;
         p->closes = 1;
@@ -296,13 +302,15 @@ void pair_accepted(struct pair *p, int fd)
         mr_stream_pause(&p->owner->stream);
 }
 
-/* ---- what the owner does ---- */
+/* ---- actions of the owner ---- */
 
-/* The stream for a call, in which no callback may come. NULL when there is none any more. */
+/* The stream for a call during which no callback may run; NULL if it is gone. */
 static struct mr_stream *begin(struct pair *p)
 {
     if (p->owner == NULL)
         return NULL;
+    /* an end met while it did not read may still have to be reported */
+    p->input_open |= mr_stream_is_closed(&p->owner->stream) && !reads(p);
     p->owner->calling = true;
     return &p->owner->stream;
 }
@@ -318,7 +326,7 @@ void pair_write(struct pair *p, size_t bytes)
 
     if (s == NULL)
         return;
-    p->input_open |= p->ended && p->peer < 0 && p->sent - p->consumed > STRICT;
+    p->input_open |= p->ended && p->peer < 0; /* this fails, see input_may_end */
     for (size_t n; bytes > 0; bytes -= n) {
         n = bytes < CHUNK ? bytes : CHUNK;
         if (!p->finished && !p->closed) {
@@ -372,7 +380,7 @@ void pair_close(struct pair *p, int error)
 
     if (s == NULL)
         return;
-    if (!mr_stream_is_closed(s)) { /* else the peer's error is told */
+    if (!mr_stream_is_closed(s)) { /* otherwise it reports the peer's error */
         p->closed = true;
         p->error = error;
     }
@@ -425,8 +433,22 @@ void pair_want(struct pair *p, size_t total)
     if (s == NULL)
         return;
     if (reads(p) && p->want == 0) {
+        p->input_open |= p->ended && p->peer < 0; /* there may never be so much */
         p->want = total;
         mr_stream_want(s, total);
+    }
+    end(p);
+}
+
+void pair_present(struct pair *p)
+{
+    struct mr_stream *s = begin(p);
+
+    if (s == NULL)
+        return;
+    if (reads(p) && p->eofs == 0) {
+        p->want = 0;
+        mr_stream_present(s);
     }
     end(p);
 }
@@ -450,7 +472,7 @@ void pair_move(struct pair *p)
     const int fd = dup(old->stream.fd);
     MR_CHECK(fd >= 0);
     struct mr_stream *s = &new_owner(p)->stream;
-    p->eofs = 0; /* the socket says so again */
+    p->eofs = 0; /* the socket reports it again */
     p->want = 0;
     p->resting = p->corked = p->awaits_room = false;
     mr_stream_open(s, &p->world->loop, &OPS, fd);
@@ -462,8 +484,9 @@ void pair_move(struct pair *p)
 
 void pair_arm(struct pair *p, enum deed deed, size_t after, unsigned other)
 {
-    if (p->deed_at != NEVER || p->eofs > 0)
+    if (p->armed || p->ending != GOES_ON)
         return;
+    p->armed = true;
     p->deed = deed;
     p->deed_at = p->queued + after;
     p->other = other;
@@ -471,20 +494,43 @@ void pair_arm(struct pair *p, enum deed deed, size_t after, unsigned other)
         p->world->pairs[other].doomed = p->world->pairs[other].input_open = true;
 }
 
-bool pair_will_finish(const struct pair *p)
+static bool may_do(const struct pair *p, enum deed deed)
 {
-    return p->finished || (p->deed_at != NEVER && p->deed == DEED_FINISH) ||
-           (p->ending != GOES_ON && p->at_eof == DEED_FINISH);
+    return (p->armed && p->deed == deed) || (p->ending != GOES_ON && p->at_eof == deed);
+}
+
+bool pair_may_finish(const struct pair *p)
+{
+    return p->finished || may_do(p, DEED_FINISH);
+}
+
+bool pair_may_write(const struct pair *p)
+{
+    return may_do(p, DEED_WRITE);
 }
 
 /* ---- the peer ---- */
 
-/* What the peer has written and TCP has not sent is lost in a reset. */
+/* A reset discards what the peer wrote and TCP has not sent. */
 static bool has_unsent(const struct pair *p)
 {
     int n = 0;
 
     return p->kind != PAIR_UNIX && ioctl(p->peer, SIOCOUTQNSD, &n) == 0 && n > 0;
+}
+
+/*
+ * The peer's socket is about to go. What it has sent arrives, but for: a reset throws away what TCP
+ * still holds, a send that fails closes the stream at once, a wanted size may not be reached.
+ */
+static void input_may_end(struct pair *p, bool reset)
+{
+    const bool may_send = p->got < p->written || p->corked;
+
+    if (p->want > 0 || (p->kind == PAIR_CONNECTED && p->opens == 0) || may_send)
+        p->input_open = true;
+    if (reset && (p->sent != p->queued || p->sent - p->consumed > STRICT || has_unsent(p)))
+        p->input_open = true;
 }
 
 void pair_end(struct pair *p, enum ending ending)
@@ -495,9 +541,7 @@ void pair_end(struct pair *p, enum ending ending)
     if (ending != RESETS)
         return;
     const struct linger at_once = {.l_onoff = 1};
-    /* some of it may be lost */
-    p->input_open |= p->sent != p->queued || p->sent - p->consumed > STRICT || p->want > 0 ||
-                     (p->kind == PAIR_CONNECTED && p->opens == 0) || has_unsent(p);
+    input_may_end(p, true);
     p->queued = p->sent;
     p->doomed = true;
     (void)setsockopt(p->peer, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
@@ -560,10 +604,9 @@ bool pair_pump(struct pair *p)
     if (p->ended || p->ending == GOES_ON || p->sent < p->queued)
         return any;
     p->ended = true;
-    if (p->ending == CLOSES) { /* output may meet a closed socket */
-        p->doomed = true;
-        p->input_open |= p->want > 0 || (p->got < p->written && p->sent - p->consumed > STRICT) ||
-                         (p->kind == PAIR_CONNECTED && p->opens == 0);
+    if (p->ending == CLOSES) {
+        input_may_end(p, false);
+        p->doomed = true; /* output may meet a closed socket */
         (void)close(p->peer);
         p->peer = -1;
     } else {
@@ -572,10 +615,12 @@ bool pair_pump(struct pair *p)
     return true;
 }
 
-/* ---- what must come ---- */
+/* ---- what must happen ---- */
 
 static const char *missing_input(const struct pair *p)
 {
+    if (p->finished && !p->closed && p->owner != NULL && p->peer >= 0 && p->sent < p->queued)
+        return "not all input was thrown away";
     if (p->input_open || !reads(p))
         return NULL;
     if (p->owner == NULL)
@@ -600,7 +645,7 @@ static const char *missing_output(const struct pair *p)
     return p->awaits_room ? "on_room has not come" : NULL;
 }
 
-/* The peer is gone: a stream that reads or is only paused hears of it. */
+/* The peer is gone: a stream that reads, or is only paused, must notice. */
 static bool must_have_closed(const struct pair *p)
 {
     if (p->must_close)
@@ -639,11 +684,13 @@ bool pair_same(const struct pair *a, const struct pair *b)
 {
     if (a->id != b->id || a->kind != b->kind)
         return false;
-    if (!a->input_open && !b->input_open && a->consumed != b->consumed)
+    const bool input_open = a->input_open || b->input_open;
+    if (!input_open && a->want == 0 && b->want == 0 && a->consumed != b->consumed)
         return false;
-    return a->doomed || b->doomed ||
-           (a->got == b->got && a->eofs == b->eofs && a->opens == b->opens &&
-            a->closes == b->closes && a->seen_error == b->seen_error);
+    if (a->doomed || b->doomed)
+        return true;
+    return a->got == b->got && (input_open || a->eofs == b->eofs) && a->opens == b->opens &&
+           a->closes == b->closes && a->seen_error == b->seen_error;
 }
 
 void pair_describe(const struct pair *p, char *text, size_t size)

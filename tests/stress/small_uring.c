@@ -1,4 +1,4 @@
-/* small_uring.c - the io_uring engine once more, with rings of a few entries that overflow. */
+/* small_uring.c - the io_uring engine with rings of a few entries, which overflow. */
 #define MR_ENGINE_URING SMALL_URING
 #define ENTRIES         4u
 #define COMPLETIONS     8u

@@ -34,7 +34,7 @@ int io_uring_peek_cqe(struct io_uring *ring, struct io_uring_cqe **cqe);
 void io_uring_cqe_seen(struct io_uring *ring, struct io_uring_cqe *cqe);
 bool io_uring_cq_has_overflow(const struct io_uring *ring);
 
-/** Completion number `i` of those that are ready; NULL behind the last. */
+/** Completion number `i` that is ready; NULL after the last. */
 struct io_uring_cqe *sim_ring_cqe(const struct io_uring *ring, unsigned i);
 
 #define io_uring_for_each_cqe(ring, head, cqe)                                                     \
