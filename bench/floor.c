@@ -1,9 +1,9 @@
 /*
- * floor.c - millrace-floor: the least that a Redis proxy can do, to compare a real one with.
+ * floor.c - millrace-floor: the least a Redis proxy can do, as a baseline for real ones.
  *
  * It finds the end of each request and reply, forwards whole requests over one connection to one
- * server in one write a turn, and hands the replies back in order. No routing, no limits, no
- * time-outs, no error handling worth the name.
+ * server in one write per turn, and returns the replies in order. No routing, no limits, no
+ * time-outs, hardly any error handling.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -78,7 +78,7 @@ static void write_to(struct peer *p, const char *at, size_t len)
     dirty[n_dirty++] = p;
 }
 
-/* A line `<type><number>\r\n`: its end, or NULL when it is not whole. */
+/* End of a line `<type><number>\r\n`, or NULL if it is incomplete. */
 static const char *line(const char *at, const char *end, long *number)
 {
     const char *nl = memchr(at, '\n', (size_t)(end - at));
@@ -88,7 +88,7 @@ static const char *line(const char *at, const char *end, long *number)
     return nl == NULL ? NULL : nl + 1;
 }
 
-/* Bytes of the whole element (and its elements) at `at`, 0 when it is not all there. */
+/* Size of the element at `at` with all its elements, or 0 if it is incomplete. */
 static size_t element(const char *at, const char *end)
 {
     long n;

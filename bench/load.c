@@ -1,9 +1,9 @@
 /*
- * load.c - millrace-load: puts a load on a Redis or memcached server or proxy and tells latencies.
+ * load.c - millrace-load: loads a Redis or memcached server or proxy, and reports latencies.
  *
  * Closed loop: every connection keeps a number of requests in flight. Open loop (--rate): requests
- * are due at fixed times whatever the answers do, and a latency counts from the time when its
- * request was due, so that a server which stalls is charged for all that came meanwhile.
+ * are due at fixed times, whatever the replies do, and latency counts from the due time, so a stall
+ * is charged for every request due during it.
  */
 #include "core/clock.h"
 #include "core/histogram.h"
@@ -38,7 +38,7 @@ struct connection {
     struct mr_stream stream;
     struct load *load;
     struct mr_reply_state scan;
-    uint64_t *due; /* ring of the times that requests in flight count from */
+    uint64_t *due; /* ring of start times of the requests in flight */
     uint32_t cap, first, n;
     bool open;
 };
@@ -55,7 +55,7 @@ struct load {
     struct mr_buf request; /* being built */
     char *value;
     uint64_t random, started_us, ended_us, sent, answered, errors, counted, max_us, sum_us;
-    uint64_t turn; /* round robin over the connections */
+    uint64_t turn; /* connections take turns */
     bool prefilling, finished;
 };
 
@@ -217,7 +217,7 @@ static void answered(struct connection *c, bool error)
 
 static enum mr_result scan(struct connection *c, const char *bytes, size_t len, size_t *n)
 {
-    return c->load->proto->scan_reply(0, &c->scan, bytes, len, n);
+    return c->load->proto->server.scan_reply(0, &c->scan, bytes, len, n);
 }
 
 static bool is_error(const struct load *l, const char *bytes, size_t len)
@@ -310,7 +310,7 @@ static bool all_open(const struct load *l)
 
 /* ---- the run ---- */
 
-/* Sends what is due by now, then sleeps until the next is. */
+/* Sends what is due, then sleeps until the next request is. */
 static void on_next(struct mr_alarm *alarm)
 {
     struct load *l = MR_CONTAINER_OF(alarm, struct load, next);
@@ -639,7 +639,7 @@ int main(int argc, char **argv)
         start_connection(c);
     }
     l.prefilling = true;
-    l.sent = l.answered = l.set.keys; /* as if all were done: nothing is sent yet */
+    l.sent = l.answered = l.set.keys; /* as if all were done: nothing was sent yet */
     while (!all_open(&l))
         mr_loop_turn(&l.loop, 1000);
     run(&l, true);
