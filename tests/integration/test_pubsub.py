@@ -353,7 +353,7 @@ class Publisher(threading.Thread):
                 self.sent = i
 
 
-def subscribed(server):
+def connections(server):
     """The ids of the connections that are subscribed at a server."""
     return set(re.findall(rb"^id=(\d+)", server.ask("CLIENT", "LIST", "TYPE", "pubsub"), re.M))
 
@@ -384,12 +384,12 @@ def test_numbers_in_order_across_workers(start, redis1, way, version):
         try:
             for _ in range(3):
                 wait_for(lambda: publisher.sent > 0)
-                [old] = subscribed(redis1)
+                [old] = connections(redis1)
                 if way == "reload":
                     reload(m)
                 else:
                     m.upgrade()
-                wait_for(lambda old=old: len(subscribed(redis1) ^ {old}) == 2, 10)  # another one instead
+                wait_for(lambda old=old: len(connections(redis1) ^ {old}) == 2, 10)  # another one instead
                 begin = publisher.sent + 2  # sent after that: to the new worker
                 wait_for(lambda: publisher.sent > begin + 200)
                 assert [n for n in hear(c, begin + 200) if n >= begin] == []
