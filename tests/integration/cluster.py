@@ -57,7 +57,7 @@ class Cluster:
     def follow(self, replica, master):
         wait_for(lambda: replica.ask("CLUSTER", "REPLICATE", self.ids[master].decode()) == b"+OK", 20,
                  "replica of a master")
-        wait_for(lambda: replica.ask("ROLE")[3] == b"connected", 20, "replica in step")
+        wait_for(lambda: replica.role()[3] == b"connected", 20, "replica in step")
 
     def alive(self):
         return [n for n in self.nodes if n.alive()]

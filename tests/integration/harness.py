@@ -207,6 +207,13 @@ class Redis(Process):
                 assert c.ask("SELECT", db) == b"+OK"
             return c.ask(*args)
 
+    def role(self):
+        """What ROLE says; nothing while the server ends its connections, as a promoted one does."""
+        try:
+            return self.ask("ROLE")
+        except OSError:
+            return [None] * 5
+
 
 class Scripted:
     """A server that handles each connection with a function of (connection, server)."""

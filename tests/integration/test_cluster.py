@@ -307,7 +307,7 @@ def test_a_failover_by_hand_under_load(start, pairs):
     with load(m.port) as running:
         for group in pairs.replicas[:2]:
             assert group[0].ask("CLUSTER", "FAILOVER") == b"+OK"
-            wait_for(lambda g=group: g[0].ask("ROLE")[0] == b"master", 20, "failover")
+            wait_for(lambda g=group: g[0].role()[0] == b"master", 20, "failover")
             time.sleep(0.5)
     is_flawless(running)
 
@@ -320,7 +320,7 @@ def test_a_killed_master_costs_its_own_slots_only(start, pairs):
     with load(m.port) as running:
         dead.kill()
         replica = pairs.replicas[1][0]
-        wait_for(lambda: replica.ask("ROLE")[0] == b"master", 30, "promotion")
+        wait_for(lambda: replica.role()[0] == b"master", 30, "promotion")
         promoted = time.monotonic()
         key = next(f"p{i}" for i in range(1000) if pairs.slot_of(f"p{i}") in lost)
         with m.raw() as c:

@@ -23,7 +23,7 @@ WRITES = ["SET a 1", "DEL a b c d", "MSET a 1 b 2 c 3", "RENAME b c", "BITOP AND
 
 def replica_of(start, master, *args):
     r = start(Redis, "--replicaof", "127.0.0.1", master.port, "--repl-diskless-sync-delay", 0, *args)
-    wait_for(lambda: r.ask("ROLE")[3] == b"connected", 20, "replica in step")
+    wait_for(lambda: r.role()[3] == b"connected", 20, "replica in step")
     return r
 
 
@@ -280,7 +280,7 @@ def test_keys_of_a_promoted_replica_are_read_from_the_others(start, trio):
         wait_for(lambda: c.ask("GET", "k0") == b"1")
         promote(trio, 1)
         wait_for(lambda: c.ask("SET", "k0", 2) == b"+OK", 5, "write to the new master")
-        wait_for(lambda: all(s.ask("ROLE")[3] == b"connected" for s in (trio[0], trio[2])), 20)
+        wait_for(lambda: all(s.role()[3] == b"connected" for s in (trio[0], trio[2])), 20)
         reset(trio)
         wait_for(lambda: {c.ask("GET", f"k{i}") for i in range(40)} == {b"2", None}, 5)
         assert count(trio[1], "GET") == 0 and min(count(trio[0], "GET"), count(trio[2], "GET")) > 0

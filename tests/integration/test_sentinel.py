@@ -53,7 +53,7 @@ class Watched:
             self.servers.append(start(Redis, "--replicaof", "127.0.0.1", self.servers[0].port,
                                       "--repl-diskless-sync-delay", 0))
         for r in self.servers[1:]:
-            wait_for(lambda r=r: r.ask("ROLE")[3] == b"connected", 20, "replica in step")
+            wait_for(lambda r=r: r.role()[3] == b"connected", 20, "replica in step")
         self.sentinels = [start(Sentinel, {"main": self.servers[0]}, min(2, sentinels), password)
                           for _ in range(sentinels)]
         if password is None:
@@ -98,7 +98,7 @@ def watched(start):
 
 def promoted(watched, but):
     return wait_for(lambda: next((s for s in watched.servers if s is not but and s.alive() and
-                                  s.ask("ROLE")[0] == b"master"), None), 30, "a new master")
+                                  s.role()[0] == b"master"), None), 30, "a new master")
 
 
 def test_the_master_is_found(watched):
@@ -136,7 +136,7 @@ def test_a_killed_master_is_replaced(watched):
             assert c.ask("SET", f"n{i}", i) == b"+OK"
             time.sleep(0.002)
     assert new.ask("EXISTS", *[f"n{i}" for i in range(200)]) == 200
-    wait_for(lambda: back.ask("ROLE")[0] == b"slave", 30, "the old master as a replica")
+    wait_for(lambda: back.role()[0] == b"slave", 30, "the old master as a replica")
 
 
 def test_a_failover_by_hand_under_load(watched):
