@@ -211,7 +211,7 @@ class Redis(Process):
         """What ROLE says; nothing while the server ends its connections, as a promoted one does."""
         try:
             return self.ask("ROLE")
-        except OSError:
+        except (OSError, EOFError):
             return [None] * 5
 
 
