@@ -29,7 +29,7 @@ struct settings {
     const char *json;
     const char *label;
     enum command command;
-    bool memcache, reconnect, quiet, prefill_only;
+    bool memcache, reconnect, quiet, prefill_only, filled;
     uint64_t clients, pipeline, requests, seconds, rate, keys, key_size, value_size, mget, warmup;
     uint64_t set_percent;
 };
@@ -426,6 +426,7 @@ static void usage(FILE *to)
                 "      --reconnect      a new connection for each request\n"
                 "      --memcache       memcached's text protocol instead of Redis's\n"
                 "      --prefill-only   set the keys and stop\n"
+                "      --filled         the keys are set already\n"
                 "      --json=FILE      write the result there, with the histogram\n"
                 "      --label=TEXT     put into the result\n"
                 "  -q, --quiet          no progress line, no result\n",
@@ -467,6 +468,7 @@ enum {
     OPT_RECONNECT,
     OPT_MEMCACHE,
     OPT_PREFILL_ONLY,
+    OPT_FILLED,
     OPT_JSON,
     OPT_LABEL
 };
@@ -487,6 +489,7 @@ static const struct option LONG_OPTIONS[] = {
     {"reconnect", no_argument, NULL, OPT_RECONNECT},
     {"memcache", no_argument, NULL, OPT_MEMCACHE},
     {"prefill-only", no_argument, NULL, OPT_PREFILL_ONLY},
+    {"filled", no_argument, NULL, OPT_FILLED},
     {"json", required_argument, NULL, OPT_JSON},
     {"label", required_argument, NULL, OPT_LABEL},
     {"quiet", no_argument, NULL, 'q'},
@@ -547,6 +550,9 @@ static void set(struct settings *s, int opt)
         break;
     case OPT_PREFILL_ONLY:
         s->prefill_only = true;
+        break;
+    case OPT_FILLED:
+        s->filled = true;
         break;
     case OPT_JSON:
         s->json = optarg;
@@ -642,7 +648,8 @@ int main(int argc, char **argv)
     l.sent = l.answered = l.set.keys; /* as if all were done: nothing was sent yet */
     while (!all_open(&l))
         mr_loop_turn(&l.loop, 1000);
-    run(&l, true);
+    if (!l.set.filled)
+        run(&l, true);
     if (!l.set.prefill_only)
         run(&l, false);
     if (!l.set.quiet)

@@ -1,0 +1,1 @@
+"""measure - what bench/run measures, one file for each kind of measurement."""
