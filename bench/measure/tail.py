@@ -18,7 +18,7 @@ def measure(args):
     with Bench(args) as b:
         servers = b.redis(1)
         names = ["millrace io_uring", "millrace epoll", "millrace io_uring off",
-                 "millrace epoll off", *b.peers()]
+                 "millrace epoll off", *args.also, *b.peers()]
         core = args.proxy_core if args.pinned else None
         if not args.pinned:
             args.load_core = ",".join(map(str, sorted(os.sched_getaffinity(0))))

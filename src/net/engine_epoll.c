@@ -167,6 +167,7 @@ static void wait_and_deliver(struct mr_loop *loop, int64_t timeout_us)
     MR_CHECK(n >= 0 || errno == EINTR);
     loop->now_us = mr_clock_mono_us();
     st->count = n < 0 ? 0 : n;
+    loop->n_events = (uint32_t)st->count;
     for (st->next = 0; st->next < st->count;) {
         const struct epoll_event ev = st->events[st->next++];
         const uintptr_t bits = (uintptr_t)ev.data.ptr;

@@ -667,6 +667,7 @@ static void wait_and_deliver(struct mr_loop *loop, int64_t timeout_us)
     submit_and_wait(st, waits ? timeout_us : 0);
     loop->now_us = mr_clock_mono_us();
     finish_sends(loop);
+    loop->n_events = st->n_arrived;
     deliver(loop);
 }
 

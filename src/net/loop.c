@@ -7,7 +7,10 @@
 
 #include <string.h>
 
-#define TRIM_MS 1000u
+#define TRIM_MS   1000u
+#define LUCK_MAX  256u /* every poll for a lull brought events */
+#define LUCK_LOW  32u  /* below it, only one lull in LULL_SEEK is polled for */
+#define LULL_SEEK 8u
 
 static void trim(struct mr_timer *timer)
 {
@@ -59,6 +62,8 @@ enum mr_result mr_loop_init(struct mr_loop *loop, const char *engine, struct mr_
     mr_timers_init(&loop->timers, loop->now_us);
     mr_list_init(&loop->resumed);
     mr_list_init(&loop->alarms);
+    mr_list_init(&loop->lulls);
+    loop->dirty_tail = &loop->dirty;
     loop->next_alarm_us = UINT64_MAX;
     loop->trim_timer.fire = trim;
     return loop->engine->init(loop, err);
@@ -117,12 +122,56 @@ static void run_alarms(struct mr_loop *loop)
     }
 }
 
+void mr_loop_await_lull(struct mr_loop *loop, struct mr_lull *lull)
+{
+    if (mr_list_linked(&lull->link))
+        return;
+    if (mr_list_empty(&loop->lulls)) {
+        loop->busy_turns = 0;
+        loop->n_lulls++;
+    }
+    mr_list_append(&loop->lulls, &lull->link);
+}
+
+void mr_lull_cancel(struct mr_lull *lull)
+{
+    if (mr_list_linked(&lull->link))
+        mr_list_del(&lull->link);
+}
+
+/* Whether to poll once more before what waits for a lull goes on. */
+static bool poll_again(struct mr_loop *loop)
+{
+    const uint32_t turns = loop->busy_turns++;
+
+    if (turns == 0) /* awaited in this turn */
+        return loop->n_events > 0 && (loop->luck >= LUCK_LOW || loop->n_lulls % LULL_SEEK == 0);
+    if (turns == 1)
+        loop->luck = (15 * loop->luck + (loop->n_events > 0 ? LUCK_MAX : 0)) / 16;
+    return loop->n_events > 0 && turns < MR_LULL_TURNS;
+}
+
+static void run_lulls(struct mr_loop *loop)
+{
+    struct mr_list now;
+
+    if (MR_LIKELY(mr_list_empty(&loop->lulls)) || poll_again(loop))
+        return;
+    mr_list_init(&now);
+    mr_list_splice(&now, &loop->lulls);
+    while (!mr_list_empty(&now)) {
+        struct mr_lull *lull = MR_CONTAINER_OF(now.next, struct mr_lull, link);
+        mr_list_del(&lull->link);
+        lull->on_lull(lull);
+    }
+}
+
 /* Microseconds that the engine may wait; -1 for no limit. */
 static int64_t wait_us(const struct mr_loop *loop, int max_wait_ms)
 {
     const int ceiling = max_wait_ms < 0 ? INT32_MAX : max_wait_ms;
 
-    if (loop->n_resumed > 0 || loop->next_alarm_us <= loop->now_us)
+    if (loop->n_resumed > 0 || !mr_list_empty(&loop->lulls) || loop->next_alarm_us <= loop->now_us)
         return 0;
     const int wheel_ms = mr_timers_wait_ms(&loop->timers, loop->now_us, ceiling);
     const int64_t us = wheel_ms == INT32_MAX ? INT64_MAX : (int64_t)wheel_ms * 1000;
@@ -166,6 +215,8 @@ static void flush_and_reap(struct mr_loop *loop)
         if (loop->dirty != NULL) {
             struct mr_stream *s = loop->dirty;
             loop->dirty = s->next_dirty;
+            if (loop->dirty == NULL)
+                loop->dirty_tail = &loop->dirty;
             mr_stream_flush(s);
         } else if (loop->closed != NULL) {
             struct mr_stream *s = loop->closed;
@@ -183,6 +234,7 @@ void mr_loop_turn(struct mr_loop *loop, int max_wait_ms)
     redeliver(loop);
     mr_timers_run(&loop->timers, loop->now_us);
     run_alarms(loop);
+    run_lulls(loop);
     flush_and_reap(loop);
     if (loop->slab.cached_bytes > 0 && !mr_timer_is_set(&loop->trim_timer))
         mr_loop_timer(loop, &loop->trim_timer, TRIM_MS);

@@ -44,21 +44,39 @@ struct mr_alarm {
     uint64_t at_us;
 };
 
+/**
+ * Waits for a lull: the end of the first turn that brings no events, or at the latest of
+ * MR_LULL_TURNS turns. The loop does not block meanwhile, so a lull costs one poll. Where polls
+ * have brought nothing lately, most are left out and the lull is now.
+ */
+struct mr_lull {
+    struct mr_list link; /* zeroed while not awaited */
+    void (*on_lull)(struct mr_lull *lull);
+};
+
+#define MR_LULL_TURNS 16u
+
 struct mr_loop {
     const struct mr_engine *engine;
     void *engine_state;
     struct mr_slab slab;
     struct mr_timers timers;
-    uint64_t now_us;          /* monotonic, read once per turn */
-    uint32_t n_streams;       /* open, or closed and not reaped yet */
-    uint32_t n_releasing;     /* closed, but still in use by the engine */
-    uint32_t n_resumed;       /* streams in `resumed` */
-    bool sends_matter;        /* an owner waits for a send: do not block for other events */
-    bool stop;                /* set by anyone; mr_loop_run returns after this turn */
-    struct mr_stream *dirty;  /* output to flush at the end of the turn */
+    uint64_t now_us;         /* monotonic, read once per turn */
+    uint32_t n_streams;      /* open, or closed and not reaped yet */
+    uint32_t n_releasing;    /* closed, but still in use by the engine */
+    uint32_t n_resumed;      /* streams in `resumed` */
+    bool sends_matter;       /* an owner waits for a send: do not block for other events */
+    bool stop;               /* set by anyone; mr_loop_run returns after this turn */
+    struct mr_stream *dirty; /* output to flush at the end of the turn, in order */
+    struct mr_stream **dirty_tail;
     struct mr_stream *closed; /* to reap at the end of the turn */
     struct mr_list resumed;   /* a remainder to deliver again */
     struct mr_list alarms;
+    struct mr_list lulls;
+    uint32_t n_events;          /* that the engine delivered in this turn */
+    uint32_t busy_turns;        /* since the first lull in `lulls` is awaited */
+    uint32_t luck;              /* how often a poll for a lull brought events; out of LUCK_MAX */
+    uint32_t n_lulls;           /* awaited so far */
     uint64_t next_alarm_us;     /* no alarm is due earlier; UINT64_MAX if there is none */
     struct mr_timer trim_timer; /* frees unused memory */
 };
@@ -106,3 +124,9 @@ void mr_loop_alarm(struct mr_loop *loop, struct mr_alarm *alarm, uint64_t delay_
 
 /** Does nothing if it is not set. */
 void mr_alarm_cancel(struct mr_alarm *alarm);
+
+/** Awaits a lull; does nothing if it is awaited already. */
+void mr_loop_await_lull(struct mr_loop *loop, struct mr_lull *lull);
+
+/** Does nothing if it is not awaited. */
+void mr_lull_cancel(struct mr_lull *lull);

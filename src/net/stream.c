@@ -212,13 +212,29 @@ static void update(struct mr_stream *s)
         s->loop->engine->update(s->loop, s);
 }
 
+/* In order, so that everybody waits equally long. */
 static void mark_dirty(struct mr_stream *s)
 {
     if (s->flags & DIRTY)
         return;
     s->flags |= DIRTY;
-    s->next_dirty = s->loop->dirty;
-    s->loop->dirty = s;
+    s->next_dirty = NULL;
+    *s->loop->dirty_tail = s;
+    s->loop->dirty_tail = &s->next_dirty;
+}
+
+/* Goes before all others: what was held back has waited long enough. */
+static void mark_dirty_first(struct mr_stream *s)
+{
+    struct mr_loop *loop = s->loop;
+
+    if (s->flags & DIRTY)
+        return;
+    s->flags |= DIRTY;
+    s->next_dirty = loop->dirty;
+    if (loop->dirty == NULL)
+        loop->dirty_tail = &s->next_dirty;
+    loop->dirty = s;
 }
 
 void mr_stream_cork(struct mr_stream *s)
@@ -240,7 +256,7 @@ void mr_stream_uncork(struct mr_stream *s)
     if (s->flags & BLOCKED)
         update(s);
     if (!mr_buf_empty(&s->out))
-        mark_dirty(s);
+        mark_dirty_first(s);
 }
 
 /* Delivers the remainder again in the next turn. */

@@ -3,6 +3,7 @@
 
 #include "core/log.h"
 #include "net/stream.h"
+#include "upstream/batch.h"
 #include "upstream/greeting.h"
 #include "upstream/pool.h"
 
@@ -12,7 +13,6 @@
 
 #define CONNECT_TIMEOUT_MS 10000u /* for pools without a timeout */
 #define NEAR_RTT_US        300u   /* `coalesce: auto` applies to servers up to this far away */
-#define COALESCE_BYTES     4096u  /* a batch of this size is sent at once */
 #define STREAM_BYTES       16384u /* an unfinished reply of this size is passed on in pieces */
 
 static const char OUT_OF_STEP[] = "server gave a reply that does not belong to the request";
@@ -387,49 +387,6 @@ static bool take_reply(struct mr_backend *b, const char *bytes, size_t len, bool
     return true;
 }
 
-static void end_hold(struct mr_backend *b)
-{
-    b->holding = false;
-    mr_alarm_cancel(&b->hold);
-    mr_stream_uncork(&b->stream);
-}
-
-static void on_hold_over(struct mr_alarm *alarm)
-{
-    end_hold(MR_CONTAINER_OF(alarm, struct mr_backend, hold));
-}
-
-/*
- * Larger batches cost both sides less CPU. While the last batch is unanswered the server is busy,
- * so requests held back would only wait there; holding costs them one trip to the server. No timer
- * limits it: such short timers cost more than the batch saves, and a reply or the end of the
- * connection always comes.
- */
-static bool wants_batch(const struct mr_backend *b)
-{
-    const uint32_t setting = b->server->pool->config->coalesce_us;
-
-    if (setting == 0 || b->state != MR_BACKEND_READY || b->kind != MR_BACKEND_SHARED ||
-        mr_stream_pending(&b->stream) > 0)
-        return false;
-    return setting != MR_AUTO || (b->near && !mr_backend_idle(b));
-}
-
-static void coalesce(struct mr_backend *b, size_t len)
-{
-    const uint32_t setting = b->server->pool->config->coalesce_us;
-
-    if (mr_stream_pending(&b->stream) + len >= COALESCE_BYTES) {
-        if (b->holding)
-            end_hold(b);
-    } else if (!b->holding && wants_batch(b)) {
-        b->holding = true;
-        mr_stream_cork(&b->stream);
-        if (setting != MR_AUTO)
-            mr_loop_alarm(b->stream.loop, &b->hold, setting);
-    }
-}
-
 static void quickack(struct mr_backend *b)
 {
     const int on = 1;
@@ -483,6 +440,7 @@ static size_t on_data(struct mr_stream *s, const char *bytes, size_t len)
 {
     struct mr_backend *b = of_stream(s);
     const struct mr_proto *proto = protocol_of(b);
+    const uint64_t answered = b->metrics->responses;
     size_t used = 0;
 
     b->read_us = s->loop->now_us;
@@ -504,8 +462,7 @@ static size_t on_data(struct mr_stream *s, const char *bytes, size_t len)
         }
         used += n;
     }
-    if (b->holding)
-        end_hold(b);
+    mr_batch_answered(b, b->metrics->responses - answered);
     if (b->retired && mr_backend_idle(b))
         mr_backend_close(b, 0);
     return used;
@@ -569,7 +526,7 @@ static void on_close(struct mr_stream *s, int error)
     struct mr_server *server = b->server;
 
     mr_timer_cancel(&b->timer);
-    mr_alarm_cancel(&b->hold);
+    mr_batch_drop(b);
     mr_list_del(&b->link);
     leave_home(b);
     if (mr_list_linked(&b->spare))
@@ -622,7 +579,7 @@ int mr_backend_connect(struct mr_backend **home, struct mr_server *server, uint8
     *home = b;
     b->tail = &b->head;
     b->timer.fire = on_timer;
-    b->hold.fire = on_hold_over;
+    mr_batch_init(b);
     b->read_us = pool->loop->now_us;
     mr_list_append(&server->backends, &b->link);
     b->lane = lane;
@@ -646,7 +603,7 @@ const char *mr_backend_send(struct mr_backend *b, struct mr_call *call, struct m
     if (MR_UNLIKELY(call->needs != 0) && b->state == MR_BACKEND_READY &&
         !mr_backend_is_able(b, call))
         return protocol_of(b)->server.unable;
-    coalesce(b, request.len);
+    mr_batch_add(b, request.len);
     call->next = NULL;
     call->sent_us = b->stream.loop->now_us;
     call->bytes = (uint32_t)request.len;

@@ -3,6 +3,7 @@
 
 #include "net/loop.h"
 #include "net/stream.h"
+#include "upstream/batch.h"
 #include "upstream/server.h"
 
 /** What a connection is used for. */
@@ -38,7 +39,7 @@ struct mr_backend {
     struct mr_call *head;     /* requests in flight, in order */
     struct mr_call **tail;
     struct mr_timer timer;
-    struct mr_alarm hold; /* ends a batch if `coalesce` is a time */
+    struct mr_batch batch;
     struct mr_reply_state scan;
     struct mr_buf held;  /* requests waiting for the greeting to be accepted */
     struct mr_buf late;  /* of struct late: their replies come first and are discarded */
@@ -52,7 +53,6 @@ struct mr_backend {
     enum mr_backend_state state;
     enum mr_backend_kind kind; /* of `user` */
     bool near;                 /* short round trip, see `coalesce` */
-    bool holding;              /* output is corked to collect a batch */
     bool retired;
     bool timed_out;
     bool answered;     /* the server has answered a request on it */

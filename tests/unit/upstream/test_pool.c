@@ -1,6 +1,5 @@
 /* test_pool.c - routing, ejection and time-outs against a scripted server. */
-#include "core/clock.h"
-#include "unit/test.h"
+#include "unit/upstream/pool_fixture.h"
 #include "upstream/backend.h"
 #include "upstream/lease.h"
 #include "upstream/health.h"
@@ -12,116 +11,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-struct result {
-    struct mr_call call;
-    char reply[256];
-    size_t len;
-    const char *failure;
-    bool done;
-};
-
-static struct mr_loop loop;
-static struct mr_config *config;
-static struct mr_metrics metrics;
-static struct mr_pool pool;
-static int listener, port;
-
-static void on_reply(struct mr_call *call, const char *bytes, size_t len, bool done)
-{
-    struct result *r = MR_CONTAINER_OF(call, struct result, call);
-
-    assert_false(r->done);
-    memcpy(r->reply + r->len, bytes, len);
-    r->len += len;
-    r->done = done;
-}
-
-static void on_fail(struct mr_call *call, const char *reason)
-{
-    struct result *r = MR_CONTAINER_OF(call, struct result, call);
-
-    assert_false(r->done);
-    r->failure = reason;
-    r->done = true;
-}
-
-static const struct mr_call_ops OPS = {.on_reply = on_reply, .on_fail = on_fail};
-
-static void open_pool(const char *more)
-{
-    static char yaml[1024];
-    struct mr_error err;
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof(a);
-
-    listener = socket(AF_INET, SOCK_STREAM, 0);
-    assert_int_equal(bind(listener, (struct sockaddr *)&a, sizeof(a)), 0);
-    assert_int_equal(listen(listener, 8), 0);
-    assert_int_equal(getsockname(listener, (struct sockaddr *)&a, &len), 0);
-    port = ntohs(a.sin_port);
-    snprintf(yaml, sizeof(yaml),
-             "p:\n  listen: 127.0.0.1:1\n  redis: true\n  coalesce: off\n%s  servers:\n   - "
-             "127.0.0.1:%d:1\n",
-             more, port);
-    assert_int_equal(mr_config_parse(&config, "t", mr_slice_of(yaml), 1000, NULL, &err), MR_OK);
-    assert_int_equal(mr_metrics_open(&metrics, 1, 1, &err), MR_OK);
-    assert_int_equal(mr_loop_init(&loop, test_engine(), &err), MR_OK);
-    const struct mr_pool_setup setup = {.loop = &loop,
-                                        .config = &config->pools[0],
-                                        .metrics = metrics.pools,
-                                        .server_metrics = metrics.servers,
-                                        .process = &metrics.head->process};
-    mr_pool_init(&pool, &setup);
-}
-
-static void close_pool(void)
-{
-    mr_pool_close(&pool);
-    mr_loop_settle(&loop);
-    mr_pool_fini(&pool);
-    assert_int_equal(metrics.servers[0].server_connections, 0);
-    assert_int_equal(metrics.servers[0].in_queue, 0);
-    assert_int_equal(metrics.servers[0].out_queue, 0);
-    assert_int_equal(metrics.servers[0].in_queue_bytes, 0);
-    assert_int_equal(metrics.servers[0].out_queue_bytes, 0);
-    assert_int_equal(loop.slab.used_bytes, 0);
-    mr_loop_fini(&loop);
-    mr_metrics_close(&metrics);
-    mr_config_free(config);
-    if (listener >= 0)
-        close(listener);
-}
-
-static struct mr_target route(const char *key)
-{
-    return mr_pool_route(&pool, mr_slice_of(key), 0, NULL);
-}
-
-static const char *send_to(struct result *r, const char *text)
-{
-    *r = (struct result){.call = {.ops = &OPS}};
-    const struct mr_target to = route("k");
-    if (to.server == NULL)
-        return to.reason;
-    return mr_server_send(to.server, 0, 0, &r->call, mr_slice_of(text));
-}
-
-static void turns(unsigned ms)
-{
-    const uint64_t end = mr_clock_mono_us() + ms * 1000;
-
-    do
-        mr_loop_turn(&loop, 5);
-    while (mr_clock_mono_us() < end);
-}
-
-static int accept_one(void)
-{
-    turns(20);
-    const int fd = accept(listener, NULL, NULL);
-    assert_true(fd >= 0);
-    return fd;
-}
+#define AT_ONCE "  coalesce: off\n"
 
 static void replies_go_to_their_calls_in_order(void **state)
 {
@@ -129,7 +19,7 @@ static void replies_go_to_their_calls_in_order(void **state)
     char got[256];
 
     (void)state;
-    open_pool("");
+    open_pool(AT_ONCE);
     assert_null(send_to(&r[0], "+a\r\n"));
     assert_null(send_to(&r[1], "+b\r\n"));
     const int fd = accept_one();
@@ -159,7 +49,7 @@ static void a_timeout_spares_the_neighbours(void **state)
     char got[64];
 
     (void)state;
-    open_pool("  timeout: 600\n");
+    open_pool(AT_ONCE "  timeout: 600\n");
     assert_null(send_to(&a, "+a\r\n"));
     const int fd = accept_one();
     turns(300);
@@ -183,7 +73,7 @@ static void a_silent_server_loses_the_connection(void **state)
     struct result a, b;
 
     (void)state;
-    open_pool("  timeout: 50\n");
+    open_pool(AT_ONCE "  timeout: 50\n");
     assert_null(send_to(&a, "+a\r\n"));
     const int fd = accept_one();
     turns(200);
@@ -200,8 +90,8 @@ static void a_silent_server_loses_the_connection(void **state)
 static void an_ejection_that_nobody_watches_ends(void **state)
 {
     (void)state;
-    open_pool("  auto_eject_hosts: true\n  server_retry_timeout: 100\n"
-              "  health_check_interval: 50ms\n  health_check_timeout: 50ms\n");
+    open_pool(AT_ONCE "  auto_eject_hosts: true\n  server_retry_timeout: 100\n"
+                      "  health_check_interval: 50ms\n  health_check_timeout: 50ms\n");
     turns(5); /* the prober has nothing to do */
     struct mr_health *h = pool.servers[0].health;
     assert_true(mr_health_eject(h, h, loop.now_us));
@@ -223,8 +113,8 @@ static void ejects_after_the_limit_and_comes_back(void **state)
     struct result r;
 
     (void)state;
-    open_pool("  auto_eject_hosts: true\n  server_failure_limit: 2\n"
-              "  server_retry_timeout: 1000\n  health_checks: off\n");
+    open_pool(AT_ONCE "  auto_eject_hosts: true\n  server_failure_limit: 2\n"
+                      "  server_retry_timeout: 1000\n  health_checks: off\n");
     close(listener);
     listener = -1;
     for (int i = 0; i < 2; i++) {
@@ -248,8 +138,8 @@ static void a_shortage_of_descriptors_ejects_no_server(void **state)
     struct result r;
 
     (void)state;
-    open_pool("  auto_eject_hosts: true\n  server_failure_limit: 1\n"
-              "  health_checks: always\n  health_check_interval: 50ms\n");
+    open_pool(AT_ONCE "  auto_eject_hosts: true\n  server_failure_limit: 1\n"
+                      "  health_checks: always\n  health_check_interval: 50ms\n");
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
     none = (struct rlimit){3, limit.rlim_max};
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
@@ -276,7 +166,7 @@ static void an_idle_close_is_no_failure(void **state)
     char got[16];
 
     (void)state;
-    open_pool("  auto_eject_hosts: true\n  server_failure_limit: 1\n");
+    open_pool(AT_ONCE "  auto_eject_hosts: true\n  server_failure_limit: 1\n");
     assert_null(send_to(&r, "+a\r\n"));
     int fd = accept_one();
     assert_int_equal(read(fd, got, sizeof(got)), 4);
@@ -301,7 +191,7 @@ static void backs_off_from_a_dead_server(void **state)
     unsigned refused_at_once = 0;
 
     (void)state;
-    open_pool("");
+    open_pool(AT_ONCE);
     close(listener);
     listener = -1;
     for (int i = 0; i < 50; i++) {
@@ -319,7 +209,7 @@ static void a_reply_that_nobody_asked_for_closes(void **state)
     char got[16];
 
     (void)state;
-    open_pool("");
+    open_pool(AT_ONCE);
     assert_null(send_to(&r, "+a\r\n"));
     const int fd = accept_one();
     assert_int_equal(read(fd, got, sizeof(got)), 4);
@@ -336,7 +226,7 @@ static void garbage_fails_what_is_in_flight(void **state)
     struct result a, b;
 
     (void)state;
-    open_pool("");
+    open_pool(AT_ONCE);
     assert_null(send_to(&a, "+a\r\n"));
     assert_null(send_to(&b, "+b\r\n"));
     const int fd = accept_one();
@@ -356,7 +246,7 @@ static void waits_for_the_hello(void **state)
     char got[256];
 
     (void)state;
-    open_pool("  redis_auth: pw\n  redis_db: 3\n");
+    open_pool(AT_ONCE "  redis_auth: pw\n  redis_db: 3\n");
     assert_null(send_to(&r, "+a\r\n"));
     int fd = accept_one();
     turns(20);
@@ -386,7 +276,7 @@ static void a_new_address_lets_old_work_finish(void **state)
     const int second = socket(AF_INET, SOCK_STREAM, 0);
 
     (void)state;
-    open_pool("");
+    open_pool(AT_ONCE);
     assert_null(send_to(&a, "+a\r\n"));
     const int fd = accept_one();
     assert_true(mr_addr_numeric(&other, mr_slice_of("127.0.0.1"), 0));
@@ -418,7 +308,7 @@ static void a_lost_connection_forgets_its_lease(void **state)
     struct mr_lease lease = {0};
 
     (void)state;
-    open_pool("");
+    open_pool(AT_ONCE);
     assert_true(mr_lease_take(&lease, &pool.servers[0], 0));
     struct mr_backend *b = lease.backend;
     assert_non_null(b);
@@ -451,7 +341,7 @@ static void a_blocking_call_is_late_once_its_reply_begins(void **state)
     struct mr_lease lease = {0};
 
     (void)state;
-    open_pool("  timeout: 50\n");
+    open_pool(AT_ONCE "  timeout: 50\n");
     const int fd = take_ready(&lease);
     assert_null(mr_backend_send(lease.backend, &r.call, mr_slice_of("+a\r\n")));
     turns(200);
@@ -485,7 +375,7 @@ static void a_closed_connection_is_no_spare(void **state)
     struct mr_lease lease = {0}, next = {0};
 
     (void)state;
-    open_pool("");
+    open_pool(AT_ONCE);
     const int fd = take_ready(&lease);
     struct mr_backend *b = lease.backend;
     mr_lease_end(&lease, MR_LEASE_CLEAN);
@@ -505,7 +395,7 @@ static void a_late_reset_ends_the_lease(void **state)
     struct mr_lease lease = {0};
 
     (void)state;
-    open_pool("  timeout: 30\n");
+    open_pool(AT_ONCE "  timeout: 30\n");
     const int fd = take_ready(&lease);
     mr_lease_end(&lease, MR_LEASE_USED);
     turns(50);
@@ -524,7 +414,7 @@ static void a_new_address_leaves_the_lease_to_its_client(void **state)
     struct mr_addr other = {.len = sizeof(other.sa)};
 
     (void)state;
-    open_pool("");
+    open_pool(AT_ONCE);
     const int fd = take_ready(&lease);
     assert_null(mr_lease_send(&lease, &r.call, mr_slice_of("+a\r\n")));
     turns(10);
@@ -548,8 +438,8 @@ static void probes_go_on_at_a_new_address(void **state)
     const int second = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
 
     (void)state;
-    open_pool("  health_checks: always\n  health_check_interval: 50ms\n"
-              "  health_check_timeout: 50ms\n");
+    open_pool(AT_ONCE "  health_checks: always\n  health_check_interval: 50ms\n"
+                      "  health_check_timeout: 50ms\n");
     const int fd = accept_one();
     assert_true(pool.servers[0].probing);
     assert_true(mr_addr_numeric(&other, mr_slice_of("127.0.0.1"), 0));
@@ -578,7 +468,7 @@ static void probes_use_a_lane_that_the_server_speaks(void **state)
     char got[256] = "";
 
     (void)state;
-    open_pool("  health_checks: always\n  health_check_interval: 50ms\n");
+    open_pool(AT_ONCE "  health_checks: always\n  health_check_interval: 50ms\n");
     assert_int_equal(fcntl(listener, F_SETFL, O_NONBLOCK), 0);
     int fd = accept_one();
     assert_null(mr_server_send(&pool.servers[0], 1, 0, &r.call, mr_slice_of("+a\r\n")));
@@ -622,7 +512,7 @@ static void connections_that_are_not_planned(void **state)
     char got[64];
 
     (void)state;
-    open_pool("");
+    open_pool(AT_ONCE);
     pool.extra_room = &room;
     struct mr_server *server = &pool.servers[0];
     assert_null(send_to(&other, "+b\r\n"));
