@@ -387,6 +387,16 @@ static bool take_reply(struct mr_backend *b, const char *bytes, size_t len, bool
     return true;
 }
 
+static void coalesce(struct mr_backend *b, size_t len)
+{
+    const uint32_t setting = b->server->pool->config->coalesce_us;
+
+    if (setting == 0 || b->state != MR_BACKEND_READY || b->kind != MR_BACKEND_SHARED ||
+        (setting == MR_AUTO && !b->near))
+        return;
+    mr_batch_add(&b->batch, setting == MR_AUTO ? 0 : setting, b->n_calls, len);
+}
+
 static void quickack(struct mr_backend *b)
 {
     const int on = 1;
@@ -462,7 +472,7 @@ static size_t on_data(struct mr_stream *s, const char *bytes, size_t len)
         }
         used += n;
     }
-    mr_batch_answered(b, b->metrics->responses - answered);
+    mr_batch_answered(&b->batch, b->metrics->responses - answered, b->n_calls);
     if (b->retired && mr_backend_idle(b))
         mr_backend_close(b, 0);
     return used;
@@ -526,7 +536,7 @@ static void on_close(struct mr_stream *s, int error)
     struct mr_server *server = b->server;
 
     mr_timer_cancel(&b->timer);
-    mr_batch_drop(b);
+    mr_batch_drop(&b->batch);
     mr_list_del(&b->link);
     leave_home(b);
     if (mr_list_linked(&b->spare))
@@ -579,7 +589,7 @@ int mr_backend_connect(struct mr_backend **home, struct mr_server *server, uint8
     *home = b;
     b->tail = &b->head;
     b->timer.fire = on_timer;
-    mr_batch_init(b);
+    mr_batch_init(&b->batch, &b->stream);
     b->read_us = pool->loop->now_us;
     mr_list_append(&server->backends, &b->link);
     b->lane = lane;
@@ -603,7 +613,7 @@ const char *mr_backend_send(struct mr_backend *b, struct mr_call *call, struct m
     if (MR_UNLIKELY(call->needs != 0) && b->state == MR_BACKEND_READY &&
         !mr_backend_is_able(b, call))
         return protocol_of(b)->server.unable;
-    mr_batch_add(b, request.len);
+    coalesce(b, request.len);
     call->next = NULL;
     call->sent_us = b->stream.loop->now_us;
     call->bytes = (uint32_t)request.len;

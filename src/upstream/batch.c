@@ -1,53 +1,47 @@
 /* batch.c - how long requests are held back for others. */
 #include "upstream/batch.h"
 
-#include "net/stream.h"
-#include "upstream/backend.h"
-#include "upstream/pool.h"
-
 #define BATCH_BYTES 16384u /* leaves at once; redis-server reads as much */
 
-static void release(struct mr_backend *b)
+static void release(struct mr_batch *batch)
 {
-    b->batch.state = MR_BATCH_NONE;
-    b->batch.held = 0;
-    mr_alarm_cancel(&b->batch.alarm);
-    mr_lull_cancel(&b->batch.lull);
-    mr_stream_uncork(&b->stream);
+    batch->state = MR_BATCH_NONE;
+    batch->held = 0;
+    mr_batch_drop(batch);
+    mr_stream_uncork(batch->stream);
 }
 
 static void on_alarm(struct mr_alarm *alarm)
 {
-    release(MR_CONTAINER_OF(alarm, struct mr_backend, batch.alarm));
+    release(MR_CONTAINER_OF(alarm, struct mr_batch, alarm));
 }
 
 static void on_lull(struct mr_lull *lull)
 {
-    release(MR_CONTAINER_OF(lull, struct mr_backend, batch.lull));
+    release(MR_CONTAINER_OF(lull, struct mr_batch, lull));
 }
 
-void mr_batch_init(struct mr_backend *b)
+void mr_batch_init(struct mr_batch *batch, struct mr_stream *stream)
 {
-    b->batch.alarm.fire = on_alarm;
-    b->batch.lull.on_lull = on_lull;
+    *batch = (struct mr_batch){.stream = stream, .alarm.fire = on_alarm, .lull.on_lull = on_lull};
 }
 
-static void await_lull(struct mr_backend *b)
+static void await_lull(struct mr_batch *batch)
 {
-    b->batch.state = MR_BATCH_LULL;
-    mr_loop_await_lull(b->stream.loop, &b->batch.lull);
+    batch->state = MR_BATCH_LULL;
+    mr_loop_await_lull(batch->stream->loop, &batch->lull);
 }
 
-static void hold(struct mr_backend *b, uint32_t setting)
+static void hold(struct mr_batch *batch, uint32_t clock_us, uint32_t unanswered)
 {
-    mr_stream_cork(&b->stream);
-    if (setting != MR_AUTO) {
-        b->batch.state = MR_BATCH_CLOCKED;
-        mr_loop_alarm(b->stream.loop, &b->batch.alarm, setting);
-    } else if (mr_backend_idle(b)) {
-        await_lull(b);
+    mr_stream_cork(batch->stream);
+    if (clock_us > 0) {
+        batch->state = MR_BATCH_CLOCKED;
+        mr_loop_alarm(batch->stream->loop, &batch->alarm, clock_us);
+    } else if (unanswered == 0) {
+        await_lull(batch);
     } else {
-        b->batch.state = MR_BATCH_REPLY;
+        batch->state = MR_BATCH_REPLY;
     }
 }
 
@@ -57,22 +51,19 @@ static void hold(struct mr_backend *b, uint32_t setting)
  * the batch saves, and a reply or the end of the connection always comes. Towards an idle server,
  * requests wait only as long as others are already there to be read.
  */
-void mr_batch_add(struct mr_backend *b, size_t len)
+void mr_batch_add(struct mr_batch *batch, uint32_t clock_us, uint32_t unanswered, size_t len)
 {
-    const uint32_t setting = b->server->pool->config->coalesce_us;
+    const size_t pending = mr_stream_pending(batch->stream);
 
-    if (setting == 0 || b->kind != MR_BACKEND_SHARED || b->state != MR_BACKEND_READY)
-        return;
-    if (mr_stream_pending(&b->stream) + len >= BATCH_BYTES) {
-        if (b->batch.state != MR_BATCH_NONE)
-            release(b);
+    if (pending + len >= BATCH_BYTES) {
+        if (batch->state != MR_BATCH_NONE)
+            release(batch);
         return;
     }
-    if (b->batch.state == MR_BATCH_NONE && mr_stream_pending(&b->stream) == 0 &&
-        (setting != MR_AUTO || b->near))
-        hold(b, setting);
-    if (b->batch.state != MR_BATCH_NONE)
-        b->batch.held++;
+    if (batch->state == MR_BATCH_NONE && pending == 0)
+        hold(batch, clock_us, unanswered);
+    if (batch->state != MR_BATCH_NONE)
+        batch->held++;
 }
 
 /*
@@ -80,19 +71,19 @@ void mr_batch_add(struct mr_backend *b, size_t len)
  * clients get their replies. A smaller one waits for those of them whose next request is near:
  * otherwise small batches, which make everybody wake up more often, would stay small for ever.
  */
-void mr_batch_answered(struct mr_backend *b, uint64_t n)
+void mr_batch_answered(struct mr_batch *batch, uint64_t n, uint32_t unanswered)
 {
-    if (b->batch.state == MR_BATCH_NONE ||
-        (b->batch.state == MR_BATCH_REPLY && b->n_calls > 2 * b->batch.held))
+    if (batch->state == MR_BATCH_NONE ||
+        (batch->state == MR_BATCH_REPLY && unanswered > 2 * batch->held))
         return;
-    if (b->batch.state == MR_BATCH_CLOCKED || b->batch.held >= n)
-        release(b);
+    if (batch->state == MR_BATCH_CLOCKED || batch->held >= n)
+        release(batch);
     else
-        await_lull(b);
+        await_lull(batch);
 }
 
-void mr_batch_drop(struct mr_backend *b)
+void mr_batch_drop(struct mr_batch *batch)
 {
-    mr_alarm_cancel(&b->batch.alarm);
-    mr_lull_cancel(&b->batch.lull);
+    mr_alarm_cancel(&batch->alarm);
+    mr_lull_cancel(&batch->lull);
 }
