@@ -14,12 +14,15 @@ import threading
 import time
 import urllib.request
 
+import pytest
+
 BINARY = os.environ.get("MILLRACE", str(pathlib.Path(__file__).parents[2] / "build" / "millrace"))
 WRAPPER = os.environ.get("MILLRACE_WRAPPER", "").split()  # e.g. valgrind
 ENGINE = os.environ.get("MILLRACE_ENGINE")  # for the proxies; `auto` if unset
 SLOW = float(os.environ.get("MILLRACE_SLOW", "1"))  # multiplies all waits
 # Under a sanitizer or valgrind, memory and CPU are not comparable, and the tool reports crashes.
 INSTRUMENTED = bool(WRAPPER) or b"__asan_init" in pathlib.Path(BINARY).read_bytes()
+plain_build = pytest.mark.skipif(INSTRUMENTED, reason="memory use is not comparable under a sanitizer")
 
 
 PORTS = 1000  # per pytest process, below the kernel's ephemeral ports

@@ -11,9 +11,7 @@ import time
 
 import pytest
 from harness import (INSTRUMENTED, SLOW, Millrace, Raw, Redis, Scripted, always, command,
-                     cpu_seconds, free_port, pool_yaml, rss_kb, silent, wait_for)
-
-plain_build = pytest.mark.skipif(INSTRUMENTED, reason="memory use is not comparable under a sanitizer")
+                     cpu_seconds, free_port, plain_build, pool_yaml, rss_kb, silent, wait_for)
 
 
 def test_d3_odd_lengths_never_reach_a_server(start):

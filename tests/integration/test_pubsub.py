@@ -10,7 +10,8 @@ import subprocess
 import threading
 
 import pytest
-from harness import SLOW, Millrace, Observed, Raw, Redis, command, free_port, rss_kb, wait_for
+from harness import (SLOW, Millrace, Observed, Raw, Redis, command, free_port, plain_build, rss_kb,
+                     wait_for)
 from test_cluster import proxy as cluster_proxy
 from test_cluster import three  # noqa: F401
 from test_reload import reload
@@ -414,6 +415,7 @@ def test_channels_follow_the_master(start, trio):
         assert sorted(c.reply()[-1] for _ in range(2)) == [b"after"] * 2
 
 
+@plain_build
 @pytest.mark.alone
 def test_what_a_subscriber_costs(start, redis1):
     m = start(Millrace, [redis1.port])
