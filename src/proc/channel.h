@@ -43,6 +43,18 @@ struct mr_takeover_payload {
     uint8_t moves[MR_HANDOVER_POOLS / 8]; /* bit per old pool whose keys move */
 };
 
+/** A question of one worker to the others, see session/inquiry.h; or an answer to it. */
+struct mr_question_payload {
+    int32_t asker; /* process that asks; the master sets it */
+    uint32_t number;
+    uint32_t bytes; /* of the file */
+};
+
+struct mr_asked_payload {
+    uint32_t number;
+    uint32_t others;
+};
+
 enum mr_message_type {
 #define X(name, payload) MR_MSG_##name##_TYPE,
 #include "proc/messages.def"

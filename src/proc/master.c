@@ -10,6 +10,7 @@
 #include "net/loop.h"
 #include "proc/files.h"
 #include "proc/notify.h"
+#include "proc/question.h"
 #include "proc/reload.h"
 #include "proc/remote.h"
 #include "proc/system.h"
@@ -39,7 +40,8 @@ struct mr_master {
     struct mr_timer kill_timer;
     struct mr_timer watchdog; /* of the supervisor */
     struct mr_team_hooks hooks;
-    struct mr_team *team; /* the one that serves, or will first */
+    struct mr_questions questions; /* of workers to each other */
+    struct mr_team *team;          /* the one that serves, or will first */
     struct mr_transition transition;
     struct mr_reload reload;
     struct mr_upgrade upgrade;
@@ -94,6 +96,14 @@ static void on_reload_asked(void *arg)
 
     mr_log(MR_LOG_NOTICE, "reload_asked by=admin");
     m->wants_reload = true; /* like HUP, but without reopening the log */
+}
+
+static void on_question(void *arg, struct mr_child *from, struct mr_message *msg)
+{
+    struct mr_master *m = arg;
+    struct mr_team *all[2];
+
+    mr_questions_pass(&m->questions, all, teams(m, all), from, msg);
 }
 
 static const struct mr_transition_kind UPGRADE_TO, UPGRADE_FROM;
@@ -340,6 +350,7 @@ static void bury(struct mr_master *m, pid_t pid, int status)
     }
     for (uint32_t i = 0; i < n && !mr_team_bury(all[i], pid, status); i++)
         ;
+    mr_questions_end(&m->questions, all, n, pid);
 }
 
 static void reap(struct mr_master *m)
@@ -501,8 +512,11 @@ static void set_up_parts(struct mr_master *m)
 
     m->kill_timer.fire = on_overdue;
     m->watchdog.fire = pet_watchdog;
-    m->hooks = (struct mr_team_hooks){
-        .in_child = in_child, .on_reload_asked = on_reload_asked, .arg = m, .admin = setup->admin};
+    m->hooks = (struct mr_team_hooks){.in_child = in_child,
+                                      .on_reload_asked = on_reload_asked,
+                                      .on_question = on_question,
+                                      .arg = m,
+                                      .admin = setup->admin};
     m->upgrade =
         (struct mr_upgrade){.exe = setup->exe, .argv = setup->argv, .pidfile = setup->pidfile};
     m->reload = (struct mr_reload){.transition = &m->transition,
@@ -511,6 +525,7 @@ static void set_up_parts(struct mr_master *m)
                                    .conf_file = setup->conf_file,
                                    .pidfile = setup->pidfile,
                                    .serving = &m->team};
+    mr_questions_init(&m->questions);
     mr_transition_init(&m->transition, &m->loop);
 }
 
@@ -563,6 +578,7 @@ int mr_master_free(struct mr_master *m)
         m->setup->on_handed_over(m->setup->arg);
     mr_team_free(m->reload.beside, heir);
     mr_team_free(m->team, heir);
+    mr_questions_fini(&m->questions);
     mr_inheritance_close(m->setup->inheritance, heir);
     mr_loop_fini(&m->loop);
     free(m);

@@ -195,6 +195,10 @@ static void handle_message(struct mr_child *c, struct mr_message *msg)
     case MR_MSG_ROUND_DONE_TYPE:
         start_workers(team);
         break;
+    case MR_MSG_ASK_TYPE:
+    case MR_MSG_ANSWER_TYPE:
+        team->hooks->on_question(team->hooks->arg, c, msg);
+        break;
     default:
         break;
     }
@@ -207,8 +211,11 @@ static void on_channel(struct mr_watch *watch)
     struct mr_error err;
     enum mr_result rc;
 
-    while ((rc = mr_channel_recv(watch->fd, &msg, &err)) == MR_OK)
+    while ((rc = mr_channel_recv(watch->fd, &msg, &err)) == MR_OK) {
         handle_message(c, &msg);
+        if (msg.fd >= 0)
+            (void)close(msg.fd);
+    }
     if (rc != MR_AGAIN)
         mr_watch_stop(c->team->loop, watch); /* the rest happens on SIGCHLD */
 }

@@ -24,6 +24,8 @@ struct mr_team_hooks {
     void (*in_child)(void *arg);
     /** A reload was requested through the admin interface. */
     void (*on_reload_asked)(void *arg);
+    /** A worker asks all others, or answers one of them; see question.h. The descriptor is lent. */
+    void (*on_question)(void *arg, struct mr_child *from, struct mr_message *msg);
     void *arg;
     struct mr_admin_hook admin;
 };

@@ -4,6 +4,7 @@
 #include "core/log.h"
 #include "proc/lifecycle.h"
 #include "proc/process.h"
+#include "proc/question.h"
 #include "session/balance.h"
 #include "session/handover.h"
 #include "session/turnstile.h"
@@ -29,6 +30,7 @@ struct worker {
     struct mr_handover_receiver newcomers;  /* connections accepted by other workers */
     struct mr_turnstile turnstile;          /* unused if holder is NULL */
     struct mr_balance balance;              /* unused if ways is NULL */
+    struct mr_inquiries inquiries;          /* unused if alone */
     struct mr_lifecycle life;
     int way_out; /* where clients go; -1 unless they leave */
     struct mr_handover_sender sender;
@@ -246,6 +248,8 @@ static void on_message(struct mr_process *p, const struct mr_message *msg)
         set_address(w, msg);
         return;
     }
+    if (mr_question_message(p->channel.fd, msg, &w->inquiries, w->services, config_of(w)->n_pools))
+        return;
     if (!mr_lifecycle_message(&w->life, msg, p->loop.now_us) && msg->fd >= 0)
         (void)close(msg->fd);
     __atomic_store_n(state, mr_lifecycle_ending(&w->life) ? MR_SLOT_DRAINING : MR_SLOT_SERVING,
@@ -272,6 +276,13 @@ static void on_quit(struct mr_process *p)
 }
 
 /* ---- serving ---- */
+
+static bool ask_others(void *arg, uint32_t number, struct mr_slice question)
+{
+    const struct worker *w = arg;
+
+    return mr_question_send(w->process.channel.fd, number, question);
+}
 
 static void init_services(struct worker *w)
 {
@@ -301,6 +312,7 @@ static void init_services(struct worker *w)
             .index = i,
             .started_us = rt->started_us,
             .logins = rt->logins,
+            .inquiries = rt->single ? NULL : &w->inquiries,
             .listen_fds = &s->listen_fds[listen],
             .balance = w->balance.ways != NULL ? &w->balance : NULL,
             .shared_tcp = w->setup->runtime->accepts_shared,
@@ -370,6 +382,7 @@ static void fini(struct worker *w)
         mr_handover_stop(&w->receivers[i]);
     for (uint32_t i = 0; i < config_of(w)->n_pools; i++)
         mr_service_close(&w->services[i]);
+    mr_inquiries_end(&w->inquiries, NULL);
     if (w->admin != NULL)
         w->setup->admin.detach(w->admin);
     mr_loop_settle(&w->process.loop);
@@ -446,6 +459,7 @@ int mr_worker_run(const struct mr_worker_setup *setup)
     mine->head->state = MR_SLOT_STARTING;
     init_budget(&w);
     join_others(&w);
+    mr_inquiries_init(&w.inquiries, &w.process.loop, ask_others, &w);
     init_services(&w);
     init_life(&w);
     take_clients_in(&w);

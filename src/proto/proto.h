@@ -276,7 +276,8 @@ struct mr_reply_state {
 enum mr_outcome {
     MR_KEEP_CLIENT,
     MR_CLOSE_CLIENT,
-    MR_ASK_LATER, /* no answer yet: depends on a lane that is MR_LANE_UNKNOWN */
+    MR_ASK_LATER,  /* no answer yet: depends on a lane that is MR_LANE_UNKNOWN */
+    MR_ASK_OTHERS, /* the answer is this process's part of it, see join_answers */
 };
 
 enum mr_role { MR_ROLE_UNKNOWN, MR_ROLE_MASTER, MR_ROLE_REPLICA };
@@ -391,6 +392,13 @@ struct mr_proto_client {
     /** Appends the reply to a LOCAL message. */
     enum mr_outcome (*answer)(const struct mr_proto_ctx *ctx, const struct mr_msg *msg,
                               struct mr_buf *out);
+
+    /**
+     * Appends the one reply that MR_ASK_OTHERS of several processes make, in any order. NULL if no
+     * answer is such a part.
+     */
+    void (*join_answers)(const struct mr_slice *parts, uint32_t n, struct mr_slab *slab,
+                         struct mr_buf *out);
 
     /** Appends an error reply of the proxy for the request with this ticket. */
     void (*fail)(const struct mr_proto_options *options, uint64_t ticket, const char *text,

@@ -1,5 +1,6 @@
 /* dispatch.c - sends a parsed request to its server or servers, or answers it. */
 #include "session/client.h"
+#include "session/inquiry.h"
 #include "session/pin.h"
 
 #include <errno.h>
@@ -207,6 +208,20 @@ static void by_keys(struct mr_client *client, const struct mr_msg *msg)
         by_key(client, msg, msg->key);
 }
 
+/* What was answered is this worker's part of the reply. */
+static void ask_others(struct mr_client *client, const struct mr_msg *msg,
+                       const struct mr_buf *part)
+{
+    struct mr_request *r = add_request(client, msg);
+    const char *error = mr_pool_reason(ENOMEM);
+
+    if (!mr_buf_failed(part))
+        error =
+            mr_inquire(client->service, &r->call, &client->session, msg->wire, mr_buf_slice(part));
+    if (error != NULL)
+        mr_client_fail(r, error);
+}
+
 static bool answer(struct mr_client *client, const struct mr_proto_ctx *ctx,
                    const struct mr_msg *msg)
 {
@@ -224,6 +239,12 @@ static bool answer(struct mr_client *client, const struct mr_proto_ctx *ctx,
     case MR_ASK_LATER:
         client->barred |= MR_PAUSE_LANE;
         return false;
+    case MR_ASK_OTHERS:
+        if (service->inquiries == NULL)
+            break;
+        ask_others(client, msg, out);
+        mr_buf_clear(out, &service->loop->slab);
+        return true;
     }
     if (client->session.dialect != dialect && client->head != NULL)
         client->barred |= MR_PAUSE_LINE; /* the next request uses another connection */

@@ -4,6 +4,7 @@
 #include "core/log.h"
 #include "session/balance.h"
 #include "session/client.h"
+#include "session/inquiry.h"
 #include "session/others.h"
 #include "session/pin.h"
 #include "session/relay.h"
@@ -263,6 +264,7 @@ void mr_service_init(struct mr_service *service, const struct mr_service_setup *
                                              .may_log_in = may_log_in,
                                              .login_failed = login_failed},
                                    .logins = setup->logins,
+                                   .inquiries = setup->inquiries,
                                    .locked = setup->locked,
                                    .held = setup->held};
     mr_list_init(&service->clients);
@@ -365,6 +367,8 @@ bool mr_service_quiet(const struct mr_service *service)
 void mr_service_abort(struct mr_service *service)
 {
     mr_pool_close(&service->pool);
+    if (service->inquiries != NULL)
+        mr_inquiries_end(service->inquiries, service);
 }
 
 void mr_service_begin_drain(struct mr_service *service)

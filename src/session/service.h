@@ -13,6 +13,7 @@ struct mr_door {
     struct mr_service *service;
 };
 
+struct mr_inquiries;
 struct mr_pin_luggage;
 
 struct mr_service {
@@ -34,10 +35,11 @@ struct mr_service {
     struct mr_timer unblock_timer; /* while blocking clients must move or end */
     struct mr_buf scratch;         /* for the parser */
     struct mr_proto_facts facts;
-    struct mr_logins *logins; /* borrowed; NULL: failed logins are not counted */
-    struct mr_buf answer;     /* local reply being built */
-    bool locked;              /* does not accept */
-    bool held;                /* neither accepts nor dispatches */
+    struct mr_logins *logins;       /* borrowed; NULL: failed logins are not counted */
+    struct mr_inquiries *inquiries; /* borrowed; NULL: there are no other workers */
+    struct mr_buf answer;           /* local reply being built */
+    bool locked;                    /* does not accept */
+    bool held;                      /* neither accepts nor dispatches */
     bool draining;
     const int *listen_fds;            /* borrowed */
     const struct mr_balance *balance; /* borrowed; NULL: connections stay here */
@@ -53,10 +55,11 @@ struct mr_service_setup {
     struct mr_client_budget *budget;
     const struct mr_metrics *all_metrics; /* slots whose clients count towards the pool's limit */
     uint32_t n_metrics;
-    uint32_t index;           /* of the pool in the configuration */
-    uint64_t started_us;      /* when the proxy was started, since 1970 */
-    struct mr_logins *logins; /* see struct mr_service */
-    const int *listen_fds;    /* borrowed, one per listen entry of the pool; -1: not served here */
+    uint32_t index;                 /* of the pool in the configuration */
+    uint64_t started_us;            /* when the proxy was started, since 1970 */
+    struct mr_logins *logins;       /* see struct mr_service */
+    struct mr_inquiries *inquiries; /* see struct mr_service */
+    const int *listen_fds; /* borrowed, one per listen entry of the pool; -1: not served here */
     const struct mr_balance *balance; /* see struct mr_service */
     bool by_turns;
     bool shared_tcp;

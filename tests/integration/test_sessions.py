@@ -1,6 +1,7 @@
 """CLIENT REPLY: replies on, off and skipped."""
 
 import os
+import re
 import signal
 
 from harness import Millrace, Observed, command, wait_for
@@ -128,7 +129,7 @@ def test_another_client_ends_what_blocks(start, redis1):
         for how, reply in (((), None), (("TIMEOUT",), None),
                            (("ERROR",), b"-UNBLOCKED client unblocked via CLIENT UNBLOCK")):
             b.send(command("BLPOP", "q", 0) + command("PING"))
-            wait_for(lambda: b"cmd=blpop" in redis1.ask("CLIENT", "LIST"))
+            wait_for(lambda: re.search(rb" flags=b .* cmd=blpop", redis1.ask("CLIENT", "LIST")))
             assert a.ask("CLIENT", "UNBLOCK", number, *how) == 1
             assert b.reply() == reply
             assert b.reply() == b"+PONG"
@@ -170,3 +171,134 @@ def test_info_has_what_dashboards_read(start, redis1):
         assert 100_000 < int(default["used_memory"]) <= int(default["used_memory_peak"])
         assert list(info(c, "memory", "REPLICATION"))[0] == "used_memory" and "role" in info(c, "memory", "REPLICATION")
         assert info(c, "nonsense") == {}
+
+
+def spread(m, workers, n=24):
+    """Connections, and the numbers of those by worker; each worker has some."""
+    for _ in range(20):
+        conns = [m.raw() for _ in range(n)]
+        ids = [c.ask("CLIENT", "ID") for c in conns]
+        if len({i >> 40 for i in ids}) == workers:
+            return conns, ids
+        for c in conns:
+            c.close()
+    raise AssertionError("the connections of some workers only")
+
+
+def closing(conns):
+    for c in conns:
+        c.close()
+
+
+def listed(c, *options):
+    return [int(fields(line)[b"id"]) for line in c.ask("CLIENT", "LIST", *options).splitlines()]
+
+
+def test_clients_are_listed_over_all_workers(start, redis1):
+    m = start(Millrace, [redis1.port], workers=3)
+    conns, ids = spread(m, 3)
+    for c in conns[:6]:
+        assert listed(c) == sorted(ids)  # in order, as in Redis
+    assert listed(conns[0], "ID", *ids[3:9], 12345) == sorted(ids[3:9])
+    assert listed(conns[0], "TYPE", "pubsub") == []
+    with m.raw() as three:
+        three.send(command("HELLO", 3))
+        three.reply()
+        text = three.ask("CLIENT", "LIST")
+        number = three.ask("CLIENT", "ID")
+        assert text.startswith(b"txt:") or text.startswith(b"id=")
+        assert text.count(b"\n") == len(ids) + 1 and b"id=%d " % number in text
+    c = conns[0]  # replies stay in order
+    c.send(command("PING") + command("CLIENT", "LIST") + command("SET", "k", 1) + command("CLIENT", "LIST") +
+           command("GET", "k"))
+    assert c.reply() == b"+PONG"
+    assert c.reply().count(b"\n") >= len(ids)
+    assert c.reply() == b"+OK"
+    assert c.reply().count(b"\n") >= len(ids)
+    assert c.reply() == b"1"
+    closing(conns)
+
+
+def test_clients_of_other_workers_are_ended(start, redis1):
+    m = start(Millrace, [redis1.port], workers=3)
+    conns, ids = spread(m, 3)
+    a, others = conns[0], list(range(1, len(conns)))
+    for i in others[:6]:
+        assert a.ask("CLIENT", "KILL", "ID", ids[i]) == 1
+        assert conns[i].rest() == b""
+        assert a.ask("CLIENT", "KILL", "ID", ids[i]) == 0
+    for i in others[6:12]:
+        addr = "127.0.0.1:%d" % conns[i].sock.getsockname()[1]
+        assert a.ask("CLIENT", "KILL", addr) == b"+OK"
+        assert conns[i].rest() == b""
+        assert a.ask("CLIENT", "KILL", addr) == b"-ERR No such client"
+    assert a.ask("CLIENT", "KILL", "ID", "x") == b"-ERR client-id should be greater than 0"
+    assert a.ask("CLIENT", "KILL", "TYPE", "normal") == len(others) - 12
+    assert listed(a) == [ids[0]]
+    conns, ids = spread(m, 3)
+    conns[0].send(command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no") + command("PING"))
+    assert conns[0].rest() == b":%d\r\n" % (len(ids) + 1)  # and the one above
+    closing(conns)
+
+
+def test_blocked_clients_of_other_workers_are_unblocked(start, redis1):
+    m = start(Millrace, [redis1.port], workers=3)
+    conns, ids = spread(m, 3, 12)
+    a = conns[0]
+    for i, c in enumerate(conns[1:]):
+        c.send(command("BLPOP", f"never{i}", 0))
+    wait_for(lambda: redis1.ask("CLIENT", "LIST").count(b"cmd=blpop") == len(conns) - 1)
+    for c, number in list(zip(conns, ids))[1:]:
+        assert a.ask("CLIENT", "UNBLOCK", number, "ERROR") == 1
+        assert c.reply() == b"-UNBLOCKED client unblocked via CLIENT UNBLOCK"
+        assert a.ask("CLIENT", "UNBLOCK", number) == 0
+    closing(conns)
+
+
+def test_a_worker_that_stands_still_is_not_taken_for_empty(start, redis1):
+    m = start(Millrace, [redis1.port], workers=2)
+    conns, ids = spread(m, 2)
+    stopped = m.child_pids()[0]
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        slot = 0
+        a = next(c for c, i in zip(conns, ids) if i >> 40 != slot)
+        a.send(command("CLIENT", "LIST") + command("PING"))
+        assert b"did not answer in time" in a.reply()
+        assert a.reply() == b"+PONG"
+        gone = [c for c, i in zip(conns, ids) if i >> 40 != slot][1]
+        gone.send(command("CLIENT", "LIST"))
+        gone.close()  # before the answer
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    wait_for(lambda: len(a.ask("CLIENT", "LIST").splitlines()) == len(ids) - 1)
+    closing(conns)
+
+
+def test_clients_are_listed_during_reloads(start, redis1):
+    m = start(Millrace, [redis1.port], workers=2)
+    conns, ids = spread(m, 2)
+    for _ in range(5):
+        os.kill(m.pid, signal.SIGHUP)
+        for c in conns * 3:
+            # of a client on its way between two workers nobody knows; nobody is listed twice
+            some = listed(c)
+            assert some == sorted(set(some)) and set(some) <= set(ids), (some, ids)
+        reload(m)
+        assert wait_for(lambda: listed(conns[0]) == sorted(ids), 10, "all clients")
+    closing(conns)
+
+
+def test_clients_of_a_killed_worker_are_missing_only_for_a_moment(start, redis1):
+    m = start(Millrace, [redis1.port], workers=3)
+    conns, ids = spread(m, 3)
+    victim = m.child_pids()[1]
+    left = [(c, i) for c, i in zip(conns, ids) if i >> 40 != 1]
+    a = left[0][0]
+    a.send(command("CLIENT", "LIST") * 20)
+    os.kill(victim, signal.SIGKILL)
+    for _ in range(20):
+        reply = a.reply()
+        assert reply.startswith(b"id=") or b"did not answer in time" in reply, reply
+    wait_for(lambda: listed(a) == sorted(i for _, i in left), 10, "those that are left")
+    closing(conns)

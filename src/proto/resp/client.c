@@ -133,9 +133,8 @@ static const struct {
     {"info", 2, mr_resp_client_info, "INFO: this connection, as LIST shows it"},
     {"kill", -3, mr_resp_client_kill,
      "KILL <ip:port> | [ID <id>] [TYPE <type>] [USER <name>] [ADDR <ip:port>] [LADDR <ip:port>] "
-     "[SKIPME (YES|NO)]: close connections of this pool in this process"},
-    {"list", -2, mr_resp_client_list,
-     "LIST [TYPE <type> | ID <id> ...]: connections of this pool in this process"},
+     "[SKIPME (YES|NO)]: close connections of this pool"},
+    {"list", -2, mr_resp_client_list, "LIST [TYPE <type> | ID <id> ...]: connections of this pool"},
     {"no-evict", 3, client_switch, "NO-EVICT (ON|OFF): accepted, without effect"},
     {"no-touch", 3, client_switch, "NO-TOUCH (ON|OFF): accepted, without effect"},
     {"pause", -3, client_pause, "PAUSE: not supported"},
@@ -145,7 +144,7 @@ static const struct {
     {"tracking", -3, client_tracking, "TRACKING OFF: accepted; ON is not supported"},
     {"trackinginfo", 2, client_trackinginfo, "TRACKINGINFO: says that nothing is tracked"},
     {"unblock", -3, mr_resp_client_unblock,
-     "UNBLOCK <id> [TIMEOUT|ERROR]: ends what blocks a connection of this pool in this process"},
+     "UNBLOCK <id> [TIMEOUT|ERROR]: ends what blocks a connection of this pool"},
     {"unpause", 2, client_pause, "UNPAUSE: not supported"},
 };
 

@@ -1,4 +1,9 @@
-/* clients.c - CLIENT subcommands that list or end clients: INFO, LIST, KILL, UNBLOCK. */
+/*
+ * clients.c - CLIENT subcommands that list or end clients: INFO, LIST, KILL, UNBLOCK.
+ *
+ * LIST, KILL and UNBLOCK are about the clients of all workers. Each worker answers for its own,
+ * and the worker that was asked joins the answers.
+ */
 #include "proto/resp/local.h"
 
 #include "core/number.h"
@@ -46,7 +51,7 @@ static void put_line(const struct mr_resp_answer *a, struct mr_buf *text,
 static void show(const struct mr_resp_answer *a, struct mr_buf *text)
 {
     if (mr_buf_failed(text))
-        mr_resp_add(a, "-ERR out of memory\r\n");
+        mr_resp_add(a, MR_RESP_NO_MEMORY);
     else
         mr_resp_add_verbatim(a, mr_buf_slice(text));
     mr_buf_clear(text, a->ctx->slab);
@@ -131,6 +136,7 @@ static void show_clients(const struct mr_resp_answer *a, enum type type, const u
         if ((type == ANY_TYPE || type == type_of(s)) &&
             (ids == NULL || bsearch(&s->id, ids, n, sizeof(*ids), by_value) != NULL))
             put_line(a, &text, s);
+    *a->asks_others = !mr_buf_failed(&text);
     show(a, &text);
 }
 
@@ -141,7 +147,7 @@ static void list_ids(const struct mr_resp_answer *a)
     uint64_t *ids = mr_slab_try(a->ctx->slab, n * sizeof(*ids));
 
     if (ids == NULL)
-        mr_resp_add(a, "-ERR out of memory\r\n");
+        mr_resp_add(a, MR_RESP_NO_MEMORY);
     else if (read_ids(a, ids, n))
         show_clients(a, ANY_TYPE, ids, n);
     else
@@ -169,6 +175,8 @@ void mr_resp_client_list(const struct mr_resp_answer *a)
 }
 
 /* ---- KILL ---- */
+
+#define NO_SUCH_CLIENT "-ERR No such client\r\n"
 
 /* Conditions that a client must meet; `at` NULL means any. */
 struct filter {
@@ -277,9 +285,13 @@ void mr_resp_client_kill(const struct mr_resp_answer *a)
 
     if (a->msg->n_args == 3) { /* the old form, with which a client may end itself */
         f = (struct filter){.peer = a->msg->args[2]};
-        mr_resp_add(a, end_all(a, &f) > 0 ? "+OK\r\n" : "-ERR No such client\r\n");
+        const bool found = end_all(a, &f) > 0;
+        mr_resp_add(a, found ? "+OK\r\n" : NO_SUCH_CLIENT);
+        *a->asks_others = !found;
     } else if (read_options(a, &f)) {
-        mr_resp_add_number(a, end_all(a, &f));
+        const uint64_t n = end_all(a, &f);
+        mr_resp_add_number(a, n);
+        *a->asks_others = f.id == 0 || n == 0;
     }
 }
 
@@ -305,5 +317,118 @@ void mr_resp_client_unblock(const struct mr_resp_answer *a)
         const struct mr_session *s = client_by_id(a, (uint64_t)id);
         const bool done = s != NULL && a->ctx->facts->unblock_client(s, timed_out);
         mr_resp_add_number(a, done);
+        *a->asks_others = s == NULL;
     }
+}
+
+/* ---- answers of several processes ---- */
+
+struct line {
+    uint64_t id;
+    struct mr_slice text;
+};
+
+static int by_id(const void *a, const void *b)
+{
+    const uint64_t x = ((const struct line *)a)->id, y = ((const struct line *)b)->id;
+
+    return (x > y) - (x < y);
+}
+
+/* The text of a bulk or verbatim string. */
+static struct mr_slice text_of(struct mr_slice reply)
+{
+    const char *end = memchr(reply.at, '\n', reply.len);
+    const size_t head = (size_t)(end - reply.at) + 1 + (reply.at[0] == '=' ? strlen("txt:") : 0);
+
+    return (struct mr_slice){reply.at + head, reply.len - head - strlen("\r\n")};
+}
+
+/* The number after the first `skip` bytes. */
+static uint64_t number_in(struct mr_slice text, size_t skip)
+{
+    uint64_t n = 0;
+
+    for (size_t i = skip; i < text.len && text.at[i] >= '0' && text.at[i] <= '9'; i++)
+        n = n * 10 + (uint64_t)(text.at[i] - '0');
+    return n;
+}
+
+/* Splits a text into lines. Without `lines`, counts them. */
+static size_t split_lines(struct mr_slice text, struct line *lines)
+{
+    size_t n = 0;
+
+    while (text.len > 0) {
+        const char *end = memchr(text.at, '\n', text.len);
+        const size_t len = (size_t)(end - text.at) + 1;
+        if (lines != NULL) {
+            lines[n].text = (struct mr_slice){text.at, len};
+            lines[n].id = number_in(lines[n].text, strlen("id="));
+        }
+        text = (struct mr_slice){text.at + len, text.len - len};
+        n++;
+    }
+    return n;
+}
+
+/* Keeps one line of each client: one that moved meanwhile may be in two lists. Returns how many. */
+static size_t drop_doubles(struct line *lines, size_t n)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < n; i++)
+        if (kept == 0 || lines[i].id != lines[kept - 1].id)
+            lines[kept++] = lines[i];
+    return kept;
+}
+
+/* All lines, in the order of the clients' numbers as in Redis. */
+static void join_lists(const struct mr_slice *parts, uint32_t n, struct mr_slab *slab,
+                       struct mr_buf *out)
+{
+    const bool verbatim = parts[0].at[0] == '=';
+    size_t room = 0, bytes = 0, at = 0;
+
+    for (uint32_t i = 0; i < n; i++)
+        room += split_lines(text_of(parts[i]), NULL);
+    struct line *lines = mr_slab_try(slab, (room + 1) * sizeof(*lines));
+    if (lines == NULL) {
+        mr_buf_put(out, slab, MR_RESP_NO_MEMORY, strlen(MR_RESP_NO_MEMORY));
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        at += split_lines(text_of(parts[i]), lines + at);
+    qsort(lines, room, sizeof(*lines), by_id);
+    const size_t n_lines = drop_doubles(lines, room);
+    for (size_t i = 0; i < n_lines; i++)
+        bytes += lines[i].text.len;
+    mr_resp_put_head(out, slab, verbatim ? '=' : '$', bytes + (verbatim ? strlen("txt:") : 0));
+    if (verbatim)
+        mr_buf_put(out, slab, "txt:", strlen("txt:"));
+    for (size_t i = 0; i < n_lines; i++)
+        mr_buf_put(out, slab, lines[i].text.at, lines[i].text.len);
+    mr_buf_put(out, slab, "\r\n", strlen("\r\n"));
+    mr_slab_put(slab, lines, (room + 1) * sizeof(*lines));
+}
+
+void mr_resp_join_answers(const struct mr_slice *parts, uint32_t n, struct mr_slab *slab,
+                          struct mr_buf *out)
+{
+    const struct mr_slice *chosen = &parts[0];
+    uint64_t sum = 0;
+
+    if (parts[0].at[0] == '$' || parts[0].at[0] == '=') {
+        join_lists(parts, n, slab, out);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        sum += parts[i].at[0] == ':' ? number_in(parts[i], strlen(":")) : 0;
+        if (parts[i].at[0] == '+')
+            chosen = &parts[i];
+    }
+    if (chosen->at[0] == ':')
+        mr_resp_put_head(out, slab, ':', sum);
+    else
+        mr_buf_put(out, slab, chosen->at, chosen->len);
 }

@@ -161,7 +161,7 @@ enum mr_outcome mr_resp_answer_info(const struct mr_resp_answer *a)
             SECTIONS[i].put(&info);
         }
     if (mr_buf_failed(&info.text))
-        mr_resp_add(a, "-ERR out of memory\r\n");
+        mr_resp_add(a, MR_RESP_NO_MEMORY);
     else
         mr_resp_add_verbatim(a, mr_buf_slice(&info.text));
     mr_buf_clear(&info.text, a->ctx->slab);

@@ -48,6 +48,10 @@ void mr_resp_refuse_subcommand(const struct mr_proto_ctx *ctx, struct mr_msg *ms
 enum mr_outcome mr_resp_answer(const struct mr_proto_ctx *ctx, const struct mr_msg *msg,
                                struct mr_buf *out);
 
+/** proto->client.join_answers: of CLIENT LIST, KILL and UNBLOCK. */
+void mr_resp_join_answers(const struct mr_slice *parts, uint32_t n, struct mr_slab *slab,
+                          struct mr_buf *out);
+
 void mr_resp_begin_part(const struct mr_msg *msg, struct mr_slab *slab, struct mr_part *part);
 void mr_resp_end_parts(const struct mr_msg *msg, struct mr_plan *plan, struct mr_slab *slab);
 void mr_resp_join(const struct mr_plan *plan, struct mr_slab *slab, struct mr_buf *out);

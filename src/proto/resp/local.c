@@ -190,7 +190,9 @@ enum mr_outcome mr_resp_answer(const struct mr_proto_ctx *ctx, const struct mr_m
                                struct mr_buf *out)
 {
     const struct mr_resp_command *cmd = msg->command;
-    const struct mr_resp_answer a = {ctx, msg, out};
+    bool asks_others = false;
+    const struct mr_resp_answer a = {ctx, msg, out, &asks_others};
+    const enum mr_outcome outcome = ANSWERS[cmd - MR_RESP_COMMANDS](&a);
 
-    return ANSWERS[cmd - MR_RESP_COMMANDS](&a);
+    return asks_others ? MR_ASK_OTHERS : outcome;
 }

@@ -8,6 +8,8 @@
 
 #define MR_RESP_USER "default" /* who logs in without a name */
 
+#define MR_RESP_NO_MEMORY "-ERR out of memory\r\n"
+
 #define MR_RESP_BAD_NAME                                                                           \
     "-ERR Client names cannot contain spaces, newlines or special characters.\r\n"
 
@@ -16,6 +18,7 @@ struct mr_resp_answer {
     const struct mr_proto_ctx *ctx;
     const struct mr_msg *msg;
     struct mr_buf *out;
+    bool *asks_others; /* set it if other processes have parts of the answer, too */
 };
 
 /** Names that a client gives itself. */

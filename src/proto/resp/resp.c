@@ -276,6 +276,7 @@ const struct mr_proto MR_PROTO_RESP = {
                .parse = mr_resp_parse,
                .permit = mr_resp_permit,
                .answer = mr_resp_answer,
+               .join_answers = mr_resp_join_answers,
                .fail = fail,
                .say = say,
                .has_dialect = has_dialect},
