@@ -62,9 +62,9 @@ struct mr_client {
     struct mr_parse_state parse;
     unsigned pauses;                  /* bits of enum mr_pause; 0 while reading */
     unsigned barred;                  /* those of LINE, LEASE and LANE that hold */
+    uint32_t map_changes;             /* version of the pool's map that its queue was routed by */
     struct mr_subscriber *subscriber; /* see subscribe.h; may be NULL */
     struct mr_pin *pin;               /* state beyond single requests, see pin.h; may be NULL */
-    uint32_t map_changes;             /* version of the pool's map that its queue was routed by */
     struct mr_request *head;
     struct mr_request *tail;
     struct mr_request *unsent; /* answered, but its reply is not sent yet */
