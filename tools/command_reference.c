@@ -42,6 +42,8 @@ static const struct {
      "The proxy queues its commands, and sends them in one run with EXEC."},
     {MR_RESP_COMMIT, "Executing a transaction", "All its keys must be on one server."},
     {MR_RESP_DISCARD, "Discarding a transaction", "Drops the queued commands and watched keys."},
+    {MR_RESP_FACADE, "Facades",
+     "Answered by the proxy in pools with `present_as`, see facades.md; refused in others."},
     {MR_RESP_REFUSE_ADMIN, "Refused: administration", "Send these to the server itself."},
 };
 

@@ -1,6 +1,8 @@
 /* check.c - checks across the values of a pool, and across pools. */
 #include "config/internal.h"
 
+#include "proto/resp/resp.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -225,6 +227,26 @@ static bool check_names(const struct mr_config_reader *r, const struct mr_pool_c
     return good;
 }
 
+static void check_announced(const struct mr_config_reader *r, const struct mr_yaml *node,
+                            const struct mr_pool_config *pool)
+{
+    static const char *const NEEDY[] = {"announce", "announce_name"};
+
+    if (pool->present_as != MR_PRESENT_NONE && !pool->redis)
+        (void)mr_config_fail(r, mr_config_place_of(node, "present_as"),
+                             "pool '%s': \"present_as\" needs \"redis: true\"", pool->name);
+    for (size_t i = 0; i < MR_COUNT(NEEDY); i++)
+        if (pool->present_as == MR_PRESENT_NONE && mr_yaml_get(node, NEEDY[i]) != NULL)
+            (void)mr_config_fail(r, mr_config_place_of(node, NEEDY[i]),
+                                 "pool '%s': \"%s\" has no effect without \"present_as\"",
+                                 pool->name, NEEDY[i]);
+    for (uint32_t i = 0; i < pool->announced.n; i++)
+        if (!mr_resp_is_address(pool->announced.at[i]))
+            (void)mr_config_fail(r, mr_config_place_of(node, "announce"),
+                                 "pool '%s': \"announce\" has '%s', which is not \"host:port\"",
+                                 pool->name, pool->announced.at[i]);
+}
+
 void mr_config_check_servers(const struct mr_config_reader *r, const struct mr_yaml *node,
                              struct mr_pool_config *pool)
 {
@@ -232,6 +254,7 @@ void mr_config_check_servers(const struct mr_config_reader *r, const struct mr_y
                                            "protocol", "follow_roles", NULL};
     static const char *const RING[] = {"hash", "distribution", NULL};
 
+    check_announced(r, node, pool);
     pool->master = MR_NO_MASTER;
     qsort(pool->servers.at, pool->servers.n, sizeof(*pool->servers.at), by_server_name);
     pool->servers.named = pool->servers.n;

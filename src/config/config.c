@@ -2,6 +2,7 @@
 #include "config/internal.h"
 
 #include "config/value.h"
+#include "route/ring.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -112,6 +113,11 @@ static struct mr_proto_options options_of(const struct mr_pool_config *pool, uin
         .allow_flush = pool->allow_flush_all,
         .lone = pool->servers.n == 1 || pool->master_names.n == 1,
         .failure_is_miss = pool->on_server_failure == MR_FAILURE_MISS,
+        .present_as = pool->present_as,
+        .announced = pool->announced.at,
+        .n_announced = pool->announced.n,
+        .master_name = pool->announced_name != NULL ? pool->announced_name : pool->name,
+        .slot_of = mr_hash_slot,
         .unknown_by_key = pool->unknown_commands == MR_UNKNOWN_BY_KEY,
         .commands = pool->commands.at,
         .n_commands = pool->commands.n,

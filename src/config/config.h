@@ -96,6 +96,9 @@ struct mr_pool_config {
     struct mr_proto_options options; /* what the protocol needs; borrows from this struct */
     struct mr_proto_options sentinel_options; /* towards sentinels */
     struct mr_names master_names;             /* that sentinels are asked for */
+    enum mr_present present_as;
+    struct mr_names announced; /* addresses as which the pool presents itself */
+    char *announced_name;      /* NULL: its own name */
     char *redis_auth;
     char *sentinel_auth;
     struct mr_users users; /* who may log in */

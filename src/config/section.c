@@ -20,6 +20,7 @@ static const char *const WORDS[][5] = {
     [MR_TYPE_FAILURE] = {"error", "miss"},
     [MR_TYPE_TOPOLOGY] = {"shards", "replicated", "cluster", "sentinel"},
     [MR_TYPE_READ_FROM] = {"master", "prefer_replica", "replica", "nearest"},
+    [MR_TYPE_PRESENT] = {"none", "cluster", "sentinel"},
     [MR_TYPE_FALLBACK] = {"master", "none"},
     [MR_TYPE_HEALTH] = {"auto", "always", "off"},
     [MR_TYPE_BALANCE] = {"least_connections", "round_robin", "source_hash"},
@@ -319,6 +320,7 @@ static enum mr_result set(const struct mr_config_reader *r, const struct mr_conf
     case MR_TYPE_FAILURE:
     case MR_TYPE_TOPOLOGY:
     case MR_TYPE_READ_FROM:
+    case MR_TYPE_PRESENT:
     case MR_TYPE_FALLBACK:
     case MR_TYPE_HEALTH:
     case MR_TYPE_BALANCE:

@@ -94,6 +94,13 @@ const struct mr_listen_ref *mr_config_listen(const struct mr_config *config,
     return bsearch(addr, config->listens, config->n_listens, sizeof(*config->listens), listens_at);
 }
 
+static void free_names(struct mr_names *names)
+{
+    for (uint32_t i = 0; i < names->n; i++)
+        free(names->at[i]);
+    free(names->at);
+}
+
 static void free_listens(struct mr_listens *listens)
 {
     for (uint32_t i = 0; i < listens->n; i++)
@@ -113,9 +120,9 @@ static void free_pool(struct mr_pool_config *pool)
     free(pool->name);
     free(pool->redis_auth);
     free(pool->sentinel_auth);
-    for (uint32_t i = 0; i < pool->master_names.n; i++)
-        free(pool->master_names.at[i]);
-    free(pool->master_names.at);
+    free_names(&pool->master_names);
+    free_names(&pool->announced);
+    free(pool->announced_name);
     free(pool->users.at);
 }
 

@@ -20,6 +20,9 @@ struct mr_resp_command;
 
 #define MR_MSG_ARGS 4 /* leading arguments that parsing records */
 
+/** What a pool pretends to be, for clients that expect it. */
+enum mr_present { MR_PRESENT_NONE, MR_PRESENT_CLUSTER, MR_PRESENT_SENTINEL };
+
 /** The part of a pool's configuration that its protocol needs. */
 struct mr_proto_options {
     const char *auth;             /* password for clients, and towards servers; NULL for none */
@@ -31,6 +34,11 @@ struct mr_proto_options {
     uint32_t max_item_bytes;                /* limit of a value */
     const struct mr_resp_command *commands; /* commands added by the configuration; borrowed */
     uint32_t n_commands;
+    enum mr_present present_as;
+    char *const *announced;                   /* addresses that it shows, as host:port; borrowed */
+    uint32_t n_announced;                     /* 0: the one that the client is connected to */
+    const char *master_name;                  /* as which it is known to those who ask a sentinel */
+    uint32_t (*slot_of)(struct mr_slice key); /* in a cluster */
     bool unknown_by_key;    /* unknown commands are routed by their first argument */
     bool allow_flush;       /* clients may empty the servers */
     bool lone;              /* the pool has one server */

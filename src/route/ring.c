@@ -1,6 +1,7 @@
 /* ring.c - hash value to server index. */
 #include "route/ring.h"
 
+#include "route/hash.h"
 #include "route/md5.h"
 
 #include <math.h>
@@ -36,6 +37,13 @@ struct mr_slice mr_hash_tag(struct mr_slice key, const char *tag)
     if (close == NULL || close == open)
         return key;
     return (struct mr_slice){open, (size_t)(close - open)};
+}
+
+uint32_t mr_hash_slot(struct mr_slice key)
+{
+    const struct mr_slice tag = mr_hash_tag(key, "{}");
+
+    return mr_hash_function(MR_HASH_crc16)(tag.at, tag.len) % MR_HASH_SLOTS;
 }
 
 static int by_value(const void *a, const void *b)

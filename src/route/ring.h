@@ -57,3 +57,11 @@ bool mr_distribution_by_name(struct mr_slice name, enum mr_distribution *out);
  * the whole key if there is no such pair or nothing between. `tag` is two bytes, or NULL.
  */
 struct mr_slice mr_hash_tag(struct mr_slice key, const char *tag);
+
+#define MR_HASH_SLOTS 16384u
+
+/**
+ * The slot of a key in a Redis Cluster.
+ * https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/
+ */
+uint32_t mr_hash_slot(struct mr_slice key);

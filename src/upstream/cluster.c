@@ -133,13 +133,10 @@ static void stop(struct mr_pool *pool)
 
 /* ---- who takes a request ---- */
 
-/* https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/ */
 static uint32_t group(struct mr_pool *pool, struct mr_slice key)
 {
-    const struct mr_slice tag = mr_hash_tag(key, "{}");
-
     (void)pool;
-    return mr_hash_function(MR_HASH_crc16)(tag.at, tag.len) % MR_SLOTS;
+    return mr_hash_slot(key);
 }
 
 static uint32_t group_of_name(struct mr_pool *pool, struct mr_slice key)

@@ -13,7 +13,7 @@ from harness import Millrace, Raw, command
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("MILLRACE_BUILD", ROOT / "build"))
 ROW = re.compile(r'^X\("([\w-]+)", (-?\d+), (\w+), ([\w| ]+), (\w+), (.*)\)$')
-LOCAL = re.compile(r'^LOCAL\("([\w-]+)", (-?\d+), .*\)$')
+LOCAL = re.compile(r'^(?:LOCAL|FACADE)\("([\w-]+)", (-?\d+), .*\)$')
 
 
 def table():

@@ -460,6 +460,14 @@ static MR_ALWAYS_INLINE void classify(const struct mr_proto_ctx *ctx, struct mr_
         msg->action = MR_MSG_ANYWHERE;
         msg->key = (struct mr_slice){NULL, 0};
         return;
+    case MR_RESP_FACADE:
+        if (mr_resp_is_presented(ctx->options, cmd))
+            msg->action = MR_MSG_LOCAL;
+        else if (mr_slice_eq_nocase(msg->args[0], "sentinel")) /* Redis does not know it */
+            unknown_command(ctx, msg);
+        else
+            refuse_group(ctx, msg, cmd, "it administers one server");
+        return;
     case MR_RESP_REFUSE_ADMIN:
         refuse_group(ctx, msg, cmd, "it administers one server");
         return;

@@ -8,23 +8,24 @@
 #define SLOT_BITS  10u
 #define SLOTS      (1u << SLOT_BITS)
 
-#define NO_KEYS                              MR_RESP_NO_KEYS, 0, 0, 0
-#define KEYS(first, last, step)              MR_RESP_KEYS, first, last, step
-#define TOPICS(first, last, step)            MR_RESP_KEYS, first, last, step
-#define NUM_KEYS(n, dest)                    MR_RESP_NUM_KEYS, n, dest, 0
-#define STORE_KEYS(n)                        MR_RESP_STORE_KEYS, n, 0, 0
-#define STREAM_KEYS                          MR_RESP_STREAM_KEYS, 0, 0, 0
-#define SORT_KEYS                            MR_RESP_SORT_KEYS, 2, 0, 0
-#define COPY_KEYS                            MR_RESP_COPY_KEYS, 1, 2, 1
-#define MOVE_KEYS                            MR_RESP_MOVE_KEYS, 1, 1, 1
-#define USAGE_KEYS                           MR_RESP_USAGE_KEYS, 2, 2, 1
-#define MEITU                                MR_RESP_MEITU
-#define OPEN                                 MR_RESP_OPEN
-#define QUEUED                               MR_RESP_QUEUED
-#define ENDS                                 MR_RESP_ENDS
-#define LISTENS                              MR_RESP_LISTENS
-#define LOCAL(name, arity, traits, function) X(name, arity, OTHER, traits, LOCAL, NO_KEYS)
-#define X(...)                               ROW(__VA_ARGS__)
+#define NO_KEYS                               MR_RESP_NO_KEYS, 0, 0, 0
+#define KEYS(first, last, step)               MR_RESP_KEYS, first, last, step
+#define TOPICS(first, last, step)             MR_RESP_KEYS, first, last, step
+#define NUM_KEYS(n, dest)                     MR_RESP_NUM_KEYS, n, dest, 0
+#define STORE_KEYS(n)                         MR_RESP_STORE_KEYS, n, 0, 0
+#define STREAM_KEYS                           MR_RESP_STREAM_KEYS, 0, 0, 0
+#define SORT_KEYS                             MR_RESP_SORT_KEYS, 2, 0, 0
+#define COPY_KEYS                             MR_RESP_COPY_KEYS, 1, 2, 1
+#define MOVE_KEYS                             MR_RESP_MOVE_KEYS, 1, 1, 1
+#define USAGE_KEYS                            MR_RESP_USAGE_KEYS, 2, 2, 1
+#define MEITU                                 MR_RESP_MEITU
+#define OPEN                                  MR_RESP_OPEN
+#define QUEUED                                MR_RESP_QUEUED
+#define ENDS                                  MR_RESP_ENDS
+#define LISTENS                               MR_RESP_LISTENS
+#define LOCAL(name, arity, traits, function)  X(name, arity, OTHER, traits, LOCAL, NO_KEYS)
+#define FACADE(name, arity, traits, function) X(name, arity, OTHER, traits, FACADE, NO_KEYS)
+#define X(...)                                ROW(__VA_ARGS__)
 #define ROW(name, arity, class, traits, handling, ...)                                             \
     {name, arity, MR_CLASS_##class, traits, MR_RESP_##handling, __VA_ARGS__},
 

@@ -23,6 +23,7 @@ enum mr_resp_handling {
     MR_RESP_BEGIN,
     MR_RESP_COMMIT,
     MR_RESP_DISCARD,
+    MR_RESP_FACADE,
     MR_RESP_REFUSE_ADMIN,
     MR_RESP_REFUSE_WHOLE,
 };

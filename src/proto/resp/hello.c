@@ -83,7 +83,7 @@ static void hello_reply(const struct mr_resp_answer *a)
     mr_resp_add_text(a, "id");
     mr_resp_put_head(a->out, a->ctx->slab, ':', a->ctx->session->id);
     mr_resp_add_text(a, "mode");
-    mr_resp_add_text(a, "standalone");
+    mr_resp_add_text(a, mr_resp_mode(a));
     mr_resp_add_text(a, "role");
     mr_resp_add_text(a, "master");
     mr_resp_add_text(a, "modules");

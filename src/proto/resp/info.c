@@ -26,10 +26,12 @@ static void put_server(struct info *info)
     const uint64_t up = now > since ? (now - since) / US_PER_S : 0;
 
     PUT(info,
-        "redis_version:%s\r\nredis_mode:standalone\r\nserver_name:millrace\r\n"
+        "redis_version:%s\r\nredis_git_sha1:00000000\r\nredis_git_dirty:0\r\n"
+        "redis_mode:%s\r\nserver_name:millrace\r\n"
         "arch_bits:%zu\r\nprocess_id:%d\r\nuptime_in_seconds:%" PRIu64 "\r\nuptime_in_days:%" PRIu64
         "\r\n",
-        mr_resp_server_version(info->a), 8 * sizeof(void *), (int)getpid(), up, up / S_PER_DAY);
+        mr_resp_server_version(info->a), mr_resp_mode(info->a), 8 * sizeof(void *), (int)getpid(),
+        up, up / S_PER_DAY);
 }
 
 /* A counter of the pool, over all workers. */
@@ -96,7 +98,7 @@ static void put_persistence(struct info *info)
 
 static void put_replication(struct info *info)
 {
-    PUT(info, "role:master\r\nconnected_slaves:0\r\n");
+    PUT(info, "role:master\r\nconnected_slaves:0\r\nmaster_repl_offset:0\r\n");
 }
 
 static void put_cpu(struct info *info)
@@ -111,7 +113,7 @@ static void put_cpu(struct info *info)
 
 static void put_cluster(struct info *info)
 {
-    PUT(info, "cluster_enabled:0\r\n");
+    PUT(info, "cluster_enabled:%d\r\n", info->a->ctx->options->present_as == MR_PRESENT_CLUSTER);
 }
 
 static const struct {

@@ -45,6 +45,10 @@ void mr_resp_refuse(const struct mr_proto_ctx *ctx, struct mr_msg *msg, const ch
 /** Refuses the message because of the unknown subcommand in argument 1. */
 void mr_resp_refuse_subcommand(const struct mr_proto_ctx *ctx, struct mr_msg *msg);
 
+/** Whether the command is one of those that the pool's facade answers. */
+bool mr_resp_is_presented(const struct mr_proto_options *options,
+                          const struct mr_resp_command *command);
+
 enum mr_outcome mr_resp_answer(const struct mr_proto_ctx *ctx, const struct mr_msg *msg,
                                struct mr_buf *out);
 

@@ -181,8 +181,9 @@ static enum mr_outcome answer_config(const struct mr_resp_answer *a)
 
 /* The function for each row; NULL if servers answer it. */
 static enum mr_outcome (*const ANSWERS[])(const struct mr_resp_answer *a) = {
-#define X(...)                               NULL,
-#define LOCAL(name, arity, traits, function) function,
+#define X(...)                                NULL,
+#define LOCAL(name, arity, traits, function)  function,
+#define FACADE(name, arity, traits, function) function,
 #include "proto/resp/commands.def"
 };
 

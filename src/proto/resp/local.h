@@ -45,6 +45,12 @@ static inline const char *mr_resp_server_version(const struct mr_resp_answer *a)
     return told ? facts->version : MR_RESP_SERVER_VERSION;
 }
 
+/** As which kind of server the proxy presents itself. */
+static inline const char *mr_resp_mode(const struct mr_resp_answer *a)
+{
+    return a->ctx->options->present_as == MR_PRESENT_CLUSTER ? "cluster" : "standalone";
+}
+
 static inline bool mr_resp_speaks_3(const struct mr_resp_answer *a)
 {
     return mr_resp_version(a->ctx->session->dialect) == MR_RESP_3;
@@ -86,6 +92,12 @@ MR_PRINTF(2, 0)
 void mr_resp_add_quoting(const struct mr_resp_answer *a, const char *fmt, struct mr_slice said);
 
 void mr_resp_wrong_arity(const struct mr_resp_answer *a, const char *name);
+
+/** Commands of facades, see facade.c. */
+enum mr_outcome mr_resp_answer_asking(const struct mr_resp_answer *a);
+enum mr_outcome mr_resp_answer_cluster(const struct mr_resp_answer *a);
+enum mr_outcome mr_resp_answer_role(const struct mr_resp_answer *a);
+enum mr_outcome mr_resp_answer_sentinel(const struct mr_resp_answer *a);
 
 enum mr_outcome mr_resp_answer_auth(const struct mr_resp_answer *a);
 enum mr_outcome mr_resp_answer_client(const struct mr_resp_answer *a);

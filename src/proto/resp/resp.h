@@ -7,3 +7,6 @@
 #include "proto/proto.h"
 
 extern const struct mr_proto MR_PROTO_RESP;
+
+/** True for "host:port" and "[host]:port", as `announce` has them. */
+bool mr_resp_is_address(const char *text);

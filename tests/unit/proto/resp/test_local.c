@@ -170,7 +170,8 @@ static void resp3(void **state)
     assert_string_equal(ask("CLIENT GETNAME"), "_\r\n");
     assert_memory_equal(ask("CLIENT TRACKINGINFO"), "%3\r\n$5\r\nflags\r\n~1\r\n", 19);
     assert_string_equal(ask("INFO replication"),
-                        "=52\r\ntxt:# Replication\r\nrole:master\r\nconnected_slaves:0\r\n\r\n");
+                        "=74\r\ntxt:# Replication\r\nrole:master\r\nconnected_slaves:0\r\n"
+                        "master_repl_offset:0\r\n\r\n");
     assert_non_null(strstr(ask("CLIENT INFO"), " resp=3 lib-name= lib-ver=\n"));
     assert_string_equal(ask("CONFIG GET save"), "%1\r\n$4\r\nsave\r\n$0\r\n\r\n");
     assert_string_equal(ask("HELLO 3 SETNAME \"a b\""),
