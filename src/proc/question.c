@@ -57,9 +57,10 @@ static void read_text(const struct mr_message *msg, uint32_t bytes, struct mr_sl
 {
     void *map;
 
-    if (msg->fd < 0 || bytes == 0)
+    if (bytes == 0)
         return;
-    map = bytes <= MAX_BYTES ? mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, msg->fd, 0) : MAP_FAILED;
+    map = msg->fd >= 0 && bytes <= MAX_BYTES ? mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, msg->fd, 0)
+                                             : MAP_FAILED;
     if (map == MAP_FAILED) {
         mr_buf_fail(text, slab);
         return;

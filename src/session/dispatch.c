@@ -220,6 +220,8 @@ static void ask_others(struct mr_client *client, const struct mr_msg *msg,
             mr_inquire(client->service, &r->call, &client->session, msg->wire, mr_buf_slice(part));
     if (error != NULL)
         mr_client_fail(r, error);
+    else
+        client->barred |= MR_PAUSE_LINE; /* one at a time: answers may be large */
 }
 
 static bool answer(struct mr_client *client, const struct mr_proto_ctx *ctx,

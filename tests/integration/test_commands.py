@@ -13,7 +13,7 @@ from harness import Millrace, Raw, command
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("MILLRACE_BUILD", ROOT / "build"))
 ROW = re.compile(r'^X\("([\w-]+)", (-?\d+), (\w+), ([\w| ]+), (\w+), (.*)\)$')
-LOCAL = re.compile(r'^(?:LOCAL|FACADE)\("([\w-]+)", (-?\d+), .*\)$')
+LOCAL = re.compile(r'^(LOCAL|FACADE)\("([\w-]+)", (-?\d+), .*\)$')
 
 
 def table():
@@ -23,7 +23,8 @@ def table():
         if m := ROW.match(line):
             rows[m[1]] = (int(m[2]), m[3], m[5], m[6])
         elif m := LOCAL.match(line):
-            rows[m[1]] = (int(m[2]), "OTHER", "LOCAL", "NO_KEYS")
+            handling = "LOCAL" if m[1] == "LOCAL" else "REFUSE"  # in pools without a facade
+            rows[m[2]] = (int(m[3]), "OTHER", handling, "NO_KEYS")
     assert len(rows) > 230
     return rows
 

@@ -248,4 +248,5 @@ def test_what_is_refused_has_the_right_number_of_arguments_first(start, redis1):
                 if arity not in (1, -1) and not direct.tell(name).startswith(b"-ERR unknown command"):
                     assert c.ask(name) == direct.tell(name).strip(), name
                 n = abs(arity) - 1 + (arity < 0)
-                assert b"this proxy" in c.ask(name, *["x"] * n), name
+                said = b"unknown command" if name == "sentinel" else b"this proxy"  # only sentinels know it
+                assert said in c.ask(name, *["x"] * n), name
