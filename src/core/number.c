@@ -6,6 +6,8 @@ static bool is_digit(char c)
     return c >= '0' && c <= '9';
 }
 
+#define SAFE_DIGITS 19u /* that any uint64_t has room for */
+
 bool mr_parse_uint(struct mr_slice s, uint64_t max, uint64_t *out)
 {
     uint64_t v = 0;
@@ -16,10 +18,12 @@ bool mr_parse_uint(struct mr_slice s, uint64_t max, uint64_t *out)
         if (!is_digit(s.at[i]))
             return false;
         const uint64_t digit = (uint64_t)(s.at[i] - '0');
-        if (v > max / 10 || v * 10 > max - digit)
+        if (i >= SAFE_DIGITS && v > (UINT64_MAX - digit) / 10)
             return false;
         v = v * 10 + digit;
     }
+    if (v > max)
+        return false;
     *out = v;
     return true;
 }

@@ -118,6 +118,21 @@ static void build_in_order(struct mr_ring *ring, const struct mr_ring_member *me
     }
 }
 
+/* Divides the values up to `last` into about as many ranges as there are points. */
+static void build_ranges(struct mr_ring *ring, uint32_t last)
+{
+    while (last >> ring->shift >= 2 * ring->n_points)
+        ring->shift++;
+    const uint32_t n = (last >> ring->shift) + 1;
+    ring->first = calloc((size_t)n + 1, sizeof(*ring->first));
+    MR_CHECK(ring->first != NULL);
+    for (uint32_t range = 0, at = 0; range <= n; range++) {
+        while (at < ring->n_points && ring->points[at].value >> ring->shift < range)
+            at++;
+        ring->first[range] = at;
+    }
+}
+
 enum mr_result mr_ring_build(struct mr_ring *ring, enum mr_distribution distribution,
                              const struct mr_ring_member *members, uint32_t n, struct mr_error *err)
 {
@@ -136,6 +151,8 @@ enum mr_result mr_ring_build(struct mr_ring *ring, enum mr_distribution distribu
         build_ketama(&made, members, n, n_live, total);
     else if (n_live > 0)
         build_in_order(&made, members, n, n_live);
+    if (made.n_points > 0)
+        build_ranges(&made, distribution == MR_DIST_KETAMA ? UINT32_MAX : made.total);
     *ring = made;
     return MR_OK;
 }
@@ -143,14 +160,16 @@ enum mr_result mr_ring_build(struct mr_ring *ring, enum mr_distribution distribu
 void mr_ring_free(struct mr_ring *ring)
 {
     free(ring->points);
+    free(ring->first);
     *ring = (struct mr_ring){0};
 }
 
 /* Index of the first point whose value is >= v, or n_points. */
 static uint32_t lower_bound(const struct mr_ring *ring, uint32_t v)
 {
-    const struct mr_ring_point *base = ring->points;
-    uint32_t n = ring->n_points;
+    const uint32_t range = v >> ring->shift;
+    const struct mr_ring_point *base = ring->points + ring->first[range];
+    uint32_t n = ring->first[range + 1] - ring->first[range];
 
     while (n > 1) { /* branchless: compiles to a conditional move */
         const uint32_t half = n / 2;

@@ -32,6 +32,9 @@ struct mr_ring {
     uint32_t total; /* modula: sum of the weights */
     bool flat;      /* modula: all weights are 1, so slots need no search */
     struct mr_ring_point *points;
+    uint32_t *first; /* where to search for a value: of each range of 2^shift values, its first
+                        point, and at last n_points */
+    uint32_t shift;
 };
 
 /**

@@ -65,6 +65,7 @@ struct mr_mc_line {
     bool normal;      /* can be forwarded as is: starts at the first word, ends in CR LF */
     bool clean;       /* has no control bytes */
     uint32_t n_words; /* may exceed MR_MC_WORDS */
+    size_t longest;   /* bytes of the longest word */
     struct mr_slice words[MR_MC_WORDS];
 };
 
@@ -173,5 +174,11 @@ void mr_mc_fail(const struct mr_proto_options *options, uint64_t ticket, const c
                 struct mr_slab *slab, struct mr_buf *out);
 void mr_mc_judge(unsigned possible, uint64_t ticket, struct mr_slice reply,
                  struct mr_verdict *verdict);
+/**
+ * Reads the length of a value, which follows `before` words in at..end.
+ * @return false if there is none
+ */
+bool mr_mc_value_length(const char *at, const char *end, uint32_t before, uint64_t *length);
+
 enum mr_result mr_mc_scan_reply(uint8_t lane, struct mr_reply_state *state, const char *bytes,
                                 size_t len, size_t *reply_len);

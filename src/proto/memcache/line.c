@@ -16,12 +16,10 @@ bool mr_mc_word(const char **at, const char *end, struct mr_slice *word)
 
     while (p < end && *p == ' ')
         p++;
-    const char *start = p;
-    while (p < end && *p != ' ')
-        p++;
-    *word = (struct mr_slice){start, (size_t)(p - start)};
-    *at = p;
-    return p > start;
+    const char *blank = memchr(p, ' ', (size_t)(end - p));
+    *at = blank != NULL ? blank : end;
+    *word = (struct mr_slice){p, (size_t)(*at - p)};
+    return word->len > 0;
 }
 
 static bool control_byte(char c)
@@ -29,9 +27,21 @@ static bool control_byte(char c)
     return (uint8_t)c < 0x20 || c == 0x7f;
 }
 
+static bool has_control_byte(struct mr_slice bytes)
+{
+    uint8_t found = 0;
+
+    for (size_t i = 0; i < bytes.len; i++) { /* without a branch: many bytes at a time */
+        const uint8_t c = (uint8_t)bytes.at[i];
+        found = (uint8_t)(found | (c < 0x20) | (c == 0x7f));
+    }
+    return found != 0;
+}
+
 void mr_mc_read_line(const char *bytes, const char *nl, struct mr_mc_line *line)
 {
     const char *p = bytes;
+    struct mr_slice word;
 
     line->bytes = (size_t)(nl - bytes) + 1;
     line->end = nl > bytes && nl[-1] == '\r' ? nl - 1 : nl;
@@ -39,18 +49,15 @@ void mr_mc_read_line(const char *bytes, const char *nl, struct mr_mc_line *line)
         p++;
     line->at = p;
     line->normal = p == bytes && line->end < nl;
-    line->clean = true;
+    line->clean = !has_control_byte((struct mr_slice){p, (size_t)(line->end - p)});
     line->n_words = 0;
-    while (p < line->end) {
-        const char *start = p;
-        for (; p < line->end && *p != ' '; p++)
-            if (MR_UNLIKELY(control_byte(*p)))
-                line->clean = false;
+    line->longest = 0;
+    while (mr_mc_word(&p, line->end, &word)) {
         if (line->n_words < MR_MC_WORDS)
-            line->words[line->n_words] = (struct mr_slice){start, (size_t)(p - start)};
+            line->words[line->n_words] = word;
         line->n_words++;
-        while (p < line->end && *p == ' ')
-            p++;
+        if (word.len > line->longest)
+            line->longest = word.len;
     }
 }
 

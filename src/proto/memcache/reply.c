@@ -11,14 +11,12 @@
 #define IN_LIST   2u /* the reply has more lines */
 #define LAST      4u /* the reply ends at `offset` */
 
-/* Length of a value, from word `number` of the line. */
-static bool value_length(struct mr_slice line, uint32_t number, uint64_t *length)
+bool mr_mc_value_length(const char *at, const char *end, uint32_t before, uint64_t *length)
 {
-    const char *p = line.at;
     struct mr_slice word = {NULL, 0};
 
-    for (uint32_t i = 0; i <= number; i++)
-        if (!mr_mc_word(&p, line.at + line.len, &word))
+    for (uint32_t i = 0; i <= before; i++)
+        if (!mr_mc_word(&at, end, &word))
             return false;
     return mr_parse_uint(word, MR_MC_VALUE_MAX, length);
 }
@@ -27,16 +25,17 @@ static bool value_length(struct mr_slice line, uint32_t number, uint64_t *length
 static enum mr_result take_line(struct mr_reply_state *state, struct mr_slice line, uint64_t next)
 {
     const bool in_list = (state->pending & IN_LIST) != 0;
+    const char *end = line.at + line.len;
     uint64_t length;
 
     state->offset = next;
     if (mr_mc_starts(line, "VALUE ")) {
-        if (!value_length(line, 3, &length))
+        if (!mr_mc_value_length(line.at + 6, end, 2, &length))
             return MR_EPROTO;
         state->offset += length;
         state->pending = VALUE_DUE | IN_LIST;
     } else if (mr_mc_starts(line, "VA ") && !in_list) {
-        if (!value_length(line, 1, &length))
+        if (!mr_mc_value_length(line.at + 3, end, 0, &length))
             return MR_EPROTO;
         state->offset += length;
         state->pending = VALUE_DUE;

@@ -106,20 +106,17 @@ static bool join_error(const struct mr_plan *plan, const char *good_end, struct 
 /* Consumes the value at *at if it belongs to the key. Returns its size in bytes, or 0. */
 static size_t take_value(const char **at, const char *end, struct mr_slice key)
 {
-    struct mr_reply_state state = {0};
-    struct mr_slice name;
-    const char *p = *at + 6;
-    size_t n = 0;
+    const struct mr_slice rest = {*at, (size_t)(end - *at)};
+    const char *after = *at + 6 + key.len;
+    uint64_t length = 0;
 
-    if (end - *at < 6 || memcmp(*at, "VALUE ", 6) != 0 || !mr_mc_word(&p, end, &name) ||
-        !mr_slice_eq(name, key))
+    if (rest.len <= 6 + key.len || !mr_mc_starts(rest, "VALUE ") || *after != ' ' ||
+        memcmp(*at + 6, key.at, key.len) != 0)
         return 0;
-    /* a single value looks like the start of a list: it ends where the scan would continue */
-    const char *nl = memchr(p, '\n', (size_t)(end - p));
-    MR_CHECK(nl != NULL);
-    (void)mr_mc_scan_reply(MR_MC_TEXT_LANE, &state, *at, (size_t)(nl + 1 - *at), &n);
-    n = (size_t)state.offset + 2;
-    MR_CHECK(n <= (size_t)(end - *at));
+    const char *nl = memchr(after, '\n', (size_t)(end - after));
+    MR_CHECK(nl != NULL && mr_mc_value_length(after, nl - 1, 1, &length)); /* it was scanned */
+    const size_t n = (size_t)(nl + 1 - *at) + (size_t)length + 2;
+    MR_CHECK(n <= rest.len);
     *at += n;
     return n;
 }

@@ -129,9 +129,6 @@ static void read_noreply(struct mr_mc_line *line, struct mr_msg *msg)
 static enum mr_result parse_retrieve(const struct mr_proto_ctx *ctx, const struct mr_mc_line *line,
                                      uint32_t first, struct mr_msg *msg)
 {
-    const char *p = line->at;
-    struct mr_slice word;
-
     if (line->n_words < 2)
         return mr_mc_refuse(msg, BAD_VERB);
     if (line->n_words > KEYS_MAX)
@@ -140,9 +137,8 @@ static enum mr_result parse_retrieve(const struct mr_proto_ctx *ctx, const struc
         return mr_mc_refuse(msg, BAD_EXPTIME);
     if (line->n_words == first)
         return mr_mc_refuse(msg, "END\r\n"); /* a time without a key */
-    for (uint32_t i = 0; mr_mc_word(&p, line->end, &word); i++)
-        if (i >= first && !mr_mc_key_ok(line, word))
-            return mr_mc_refuse(msg, MR_MC_BAD_FORMAT);
+    if (!line->clean || line->longest > MR_MC_KEY_BYTES)
+        return mr_mc_refuse(msg, MR_MC_BAD_FORMAT);
     msg->args[0] = line->words[0];
     msg->args[1] = line->words[1];
     msg->n_args = first;

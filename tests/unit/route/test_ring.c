@@ -148,6 +148,45 @@ static void modula_by_weight(void **state)
     assert_int_equal(mr_ring_build(&ring, MR_DIST_MODULA, m, 3, &err), MR_ELIMIT);
 }
 
+/* The first point at or after a value, found by looking at all of them. */
+static uint32_t walk_to(const struct mr_ring *ring, uint32_t value)
+{
+    for (uint32_t i = 0; i < ring->n_points; i++)
+        if (ring->points[i].value >= value)
+            return ring->points[i].index;
+    return ring->points[0].index;
+}
+
+static void finds_what_a_walk_finds(void **state)
+{
+    static const uint32_t SIZES[] = {1, 2, 3, 7, 64, 300};
+    struct mr_ring ring;
+    struct mr_error err;
+    uint32_t value = 1;
+
+    (void)state;
+    for (size_t s = 0; s < MR_COUNT(SIZES); s++) {
+        struct mr_ring_member *m = equal_members(SIZES[s]);
+        for (uint32_t i = 0; i < SIZES[s]; i++)
+            m[i].weight = i % 5 == 0 ? 1000 : 1 + i;
+        assert_int_equal(mr_ring_build(&ring, MR_DIST_KETAMA, m, SIZES[s], &err), MR_OK);
+        for (uint32_t i = 0; i < 3000; i++) {
+            value = value * 1664525u + 1013904223u;
+            const uint32_t near = ring.points[value % ring.n_points].value;
+            assert_int_equal(mr_ring_pick(&ring, value, 0), walk_to(&ring, value));
+            assert_int_equal(mr_ring_pick(&ring, near, 0), walk_to(&ring, near));
+            assert_int_equal(mr_ring_pick(&ring, near + 1, 0), walk_to(&ring, near + 1));
+        }
+        assert_int_equal(mr_ring_pick(&ring, 0, 0), walk_to(&ring, 0));
+        assert_int_equal(mr_ring_pick(&ring, UINT32_MAX, 0), walk_to(&ring, UINT32_MAX));
+        mr_ring_free(&ring);
+        assert_int_equal(mr_ring_build(&ring, MR_DIST_MODULA, m, SIZES[s], &err), MR_OK);
+        for (uint32_t slot = 0; slot < ring.total; slot++)
+            assert_int_equal(mr_ring_pick(&ring, slot, 0), walk_to(&ring, slot + 1));
+        mr_ring_free(&ring);
+    }
+}
+
 static void random_uses_live_servers_only(void **state)
 {
     struct mr_ring_member *m = equal_members(4);
@@ -193,5 +232,5 @@ static void names(void **state)
 }
 
 RUN(T(tags), T(rounds_as_the_original), T(weights_share_the_ring), T(known_points),
-    T(long_names_are_cut), T(modula_by_weight), T(random_uses_live_servers_only),
-    T(empty_when_nobody_lives), T(names))
+    T(long_names_are_cut), T(modula_by_weight), T(finds_what_a_walk_finds),
+    T(random_uses_live_servers_only), T(empty_when_nobody_lives), T(names))
