@@ -9,6 +9,7 @@
 
 #define INLINE_MAX     65536u /* limit of an inline command, as in Redis */
 #define NAME_MAX_BYTES 256    /* longer than any name, so that endless names are not buffered */
+#define BULK_MAX_BYTES (512 << 20) /* Redis's default proto-max-bulk-len */
 
 /* Redis's limits for clients that have not authenticated yet. */
 #define STRANGER_ARGS       10
@@ -129,7 +130,7 @@ static enum mr_result read_bulks(const struct mr_proto_ctx *ctx, struct mr_parse
         if (MR_UNLIKELY(rc != MR_OK))
             return rc == MR_AGAIN ? more(state, bytes, element, left, 0)
                                   : broken(ctx, msg, "invalid bulk length");
-        if (n < 0)
+        if (n < 0 || MR_UNLIKELY(n > BULK_MAX_BYTES))
             return broken(ctx, msg, "invalid bulk length");
         if (MR_UNLIKELY(n > STRANGER_BULK_BYTES) && !ctx->session->authed)
             return broken(ctx, msg, "unauthenticated bulk length");
