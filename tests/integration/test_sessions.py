@@ -66,7 +66,9 @@ def test_clients_see_each_other(start, redis1):
         assert set(lines) == set(ids.values())
         mine = lines[ids[a]]
         info = fields(a.ask("CLIENT", "INFO"))
-        assert all(mine[f] == info[f] for f in mine if f not in (b"age", b"idle"))
+        assert all(mine[f] == info[f] for f in mine if f not in (b"age", b"idle", b"cmd"))
+        assert (mine[b"cmd"], info[b"cmd"]) == (b"client|list", b"client|info")
+        assert int(mine[b"qbuf"]) == len(command("CLIENT", "LIST"))
         assert mine[b"name"] == b"alice" and mine[b"db"] == b"0" and mine[b"flags"] == b"N"
         assert mine[b"addr"] == b"127.0.0.1:%d" % a.sock.getsockname()[1]
         assert mine[b"laddr"] == b"127.0.0.1:%d" % m.port

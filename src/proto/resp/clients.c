@@ -10,6 +10,7 @@
 #include "proto/user.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 static const char *user_of(const struct mr_session *s)
@@ -23,13 +24,30 @@ static const struct mr_session *next_client(const struct mr_resp_answer *a,
     return a->ctx->facts->next_client(a->ctx->facts, s);
 }
 
+/* "client|" and the subcommand, as Redis names it. */
+static void name_command(const struct mr_msg *msg, char *name, size_t size)
+{
+    const struct mr_slice sub = msg->args[1];
+
+    (void)snprintf(name, size, "client|%.*s", (int)(sub.len < 32 ? sub.len : 32), sub.at);
+    for (char *c = name; *c != '\0'; c++)
+        if (*c >= 'A' && *c <= 'Z')
+            *c = (char)(*c | 0x20);
+}
+
 /* Has the fields that clients parse as numbers; those without a meaning here are 0. */
 static void put_line(const struct mr_resp_answer *a, struct mr_buf *text,
                      const struct mr_session *s)
 {
+    const bool is_self = s == a->ctx->session;
+    char command[64] = "NULL";
     struct mr_client_facts f;
 
     a->ctx->facts->describe_client(s, &f);
+    if (is_self)
+        name_command(a->msg, command, sizeof(command));
+    if (is_self && f.input_bytes < a->msg->consumed)
+        f.input_bytes = a->msg->consumed; /* Redis counts the request being executed */
     mr_buf_printf(text, a->ctx->slab,
                   "id=%" PRIu64 " addr=%s laddr=%s fd=%d name=%s age=%" PRIu64 " idle=%" PRIu64
                   " flags=%s db=%u sub=%u psub=%u ssub=%u multi=%" PRId64,
@@ -43,8 +61,8 @@ static void put_line(const struct mr_resp_answer *a, struct mr_buf *text,
     mr_buf_printf(text, a->ctx->slab,
                   " qbuf=%zu qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=%zu oll=0 omem=0 "
                   "tot-mem=0 events=r cmd=%s user=%s redir=-1 resp=%d lib-name=%s lib-ver=%s\n",
-                  f.input_bytes, f.output_bytes, s == a->ctx->session ? "client" : "NULL",
-                  user_of(s), mr_resp_version(s->dialect) == MR_RESP_3 ? 3 : 2,
+                  f.input_bytes, f.output_bytes, command, user_of(s),
+                  mr_resp_version(s->dialect) == MR_RESP_3 ? 3 : 2,
                   mr_resp_label(s, MR_RESP_LIB_NAME), mr_resp_label(s, MR_RESP_LIB_VERSION));
 }
 

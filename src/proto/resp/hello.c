@@ -52,18 +52,19 @@ static bool log_in_as(const struct mr_resp_answer *a, struct mr_slice name,
 enum mr_outcome mr_resp_answer_auth(const struct mr_resp_answer *a)
 {
     const struct mr_proto_options *options = a->ctx->options;
+    const bool is_open = mr_proto_is_open(options);
     const bool named = a->msg->n_args == 3;
     const bool alone = options->users == NULL; /* without users, replies are those of twemproxy */
 
     if (a->msg->n_args > 3) {
         mr_resp_add(a, "-ERR syntax error\r\n");
-    } else if (mr_proto_is_open(options)) {
+    } else if (is_open && !named) {
         mr_resp_add(a, "-ERR Client sent AUTH, but no password is set\r\n");
     } else if (log_in_as(a, named ? a->msg->args[1] : mr_slice_of(MR_RESP_USER),
                          a->msg->args[named ? 2 : 1],
                          alone && !named ? "-ERR invalid password\r\n" : WRONG_PASS)) {
         mr_resp_add(a, "+OK\r\n");
-    } else if (alone) {
+    } else if (alone && !is_open) {
         a->ctx->session->authed = false;
     }
     return MR_KEEP_CLIENT;
