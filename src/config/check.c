@@ -313,6 +313,32 @@ static void number_servers(struct mr_config *config)
     }
 }
 
+static void find_mirror(const struct mr_config_reader *r, struct mr_pool_config *pool)
+{
+    const struct mr_config *config = r->config;
+    uint32_t to = 0;
+
+    pool->mirror = MR_NO_MIRROR;
+    if (pool->mirror_to == NULL || pool->protocol == NULL)
+        return;
+    while (to < config->n_pools && strcmp(config->pools[to].name, pool->mirror_to) != 0)
+        to++;
+    const struct mr_pool_config *other = to < config->n_pools ? &config->pools[to] : NULL;
+    if (other == NULL)
+        (void)mr_config_fail(r, pool->place, "pool '%s': \"mirror_to\": there is no pool '%s'",
+                             pool->name, pool->mirror_to);
+    else if (pool->protocol->transfer.fetch == NULL || other->protocol != pool->protocol)
+        (void)mr_config_fail(r, pool->place,
+                             "pool '%s': \"mirror_to\" needs \"redis: true\" in both pools",
+                             pool->name);
+    else if (other == pool || other->mirror_to != NULL)
+        (void)mr_config_fail(r, pool->place, "pool '%s': \"mirror_to\": pool '%s' %s", pool->name,
+                             pool->mirror_to,
+                             other == pool ? "is the pool itself" : "is mirrored to another");
+    else
+        pool->mirror = to;
+}
+
 void mr_config_check_pools(const struct mr_config_reader *r)
 {
     struct mr_config *config = r->config;
@@ -321,6 +347,8 @@ void mr_config_check_pools(const struct mr_config_reader *r)
     for (uint32_t i = 0; i < config->n_pools && !config->meitu; i++)
         warn_stats_name(r, config->pools[i].place, "pool", config->pools[i].name);
     number_servers(config);
+    for (uint32_t i = 0; i < config->n_pools; i++)
+        find_mirror(r, &config->pools[i]);
     mr_config_sort_listens(config);
     check_listens_differ(r);
     mr_config_settle_users(r);

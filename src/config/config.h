@@ -35,6 +35,7 @@ enum mr_health_checks { MR_HEALTH_AUTO, MR_HEALTH_ALWAYS, MR_HEALTH_OFF };
 #define MR_HOST_BYTES 240u /* longest host; with port and weight it is also a name */
 
 #define MR_NO_MASTER UINT32_MAX
+#define MR_NO_MIRROR UINT32_MAX
 #define MR_MASTER    "master" /* a server of this name is the master */
 
 struct mr_listen_config {
@@ -99,6 +100,9 @@ struct mr_pool_config {
     enum mr_present present_as;
     struct mr_names announced; /* addresses as which the pool presents itself */
     char *announced_name;      /* NULL: its own name */
+    char *mirror_to;           /* name of the pool that gets what is written; NULL */
+    uint32_t mirror;           /* its index, or MR_NO_MIRROR */
+    uint32_t mirror_buffer_bytes;
     char *redis_auth;
     char *sentinel_auth;
     struct mr_users users; /* who may log in */

@@ -123,6 +123,7 @@ static void free_pool(struct mr_pool_config *pool)
     free_names(&pool->master_names);
     free_names(&pool->announced);
     free(pool->announced_name);
+    free(pool->mirror_to);
     free(pool->users.at);
 }
 

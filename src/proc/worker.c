@@ -7,6 +7,7 @@
 #include "proc/question.h"
 #include "session/balance.h"
 #include "session/handover.h"
+#include "session/mirror.h"
 #include "session/turnstile.h"
 #include "upstream/health.h"
 
@@ -50,6 +51,18 @@ static const struct mr_config *config_of(const struct worker *w)
 
 /* ---- lifecycle callbacks ---- */
 
+/* Pools whose keys move must come to rest. */
+static void pause_mirrors(struct worker *w)
+{
+    const struct mr_config *config = config_of(w);
+
+    for (uint32_t i = 0; i < config->n_pools; i++) {
+        const uint32_t to = config->pools[i].mirror;
+        if (to != MR_NO_MIRROR && (w->moves[i] || w->moves[to]))
+            mr_mirror_pause(&w->services[i], true);
+    }
+}
+
 /* Clients leave from now on. New workers accept instead, except for a slot that is removed. */
 static void begin_handover(void *arg, const struct mr_handover_payload *terms, int way)
 {
@@ -63,6 +76,7 @@ static void begin_handover(void *arg, const struct mr_handover_payload *terms, i
         w->moves[i] = i >= MR_HANDOVER_POOLS || terms->moves[i / 8] & 1u << (i % 8);
         mr_service_hold(&w->services[i], terms->retired);
     }
+    pause_mirrors(w);
     mr_log(MR_LOG_INFO, "handover_begins clients=%u", w->budget.n);
 }
 
@@ -323,6 +337,9 @@ static void init_services(struct worker *w)
         mr_service_init(&w->services[i], &setup);
         listen += pool->listens.n;
     }
+    for (uint32_t i = 0; i < config->n_pools; i++)
+        if (config->pools[i].mirror != MR_NO_MIRROR)
+            mr_mirror_open(&w->services[i], &w->services[config->pools[i].mirror].pool);
     w->budget.services = w->services;
     w->budget.n_services = config->n_pools;
 }

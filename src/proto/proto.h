@@ -548,6 +548,39 @@ struct mr_proto_feed {
     char (*mark)(const struct mr_session *session);
 };
 
+/** What a server has under a key. */
+enum mr_holding {
+    MR_HOLDS_VALUE,
+    MR_HOLDS_NOTHING,
+    MR_HOLDING_UNKNOWN, /* the reply is an error, or no reply to this request */
+};
+
+/** Bringing keys to another pool, see transfer/. `fetch` is NULL if the protocol cannot. */
+struct mr_proto_transfer {
+    /**
+     * The lane in which the pool `to` has the keys of a lane of `from`: clients begin in lane 0 of
+     * each, other databases have the same number. False if `to` has no such database.
+     */
+    bool (*lane)(const struct mr_proto_options *from, uint8_t lane,
+                 const struct mr_proto_options *to, uint8_t *to_lane);
+    /** True if the message also changes its keys in another lane. */
+    bool (*other_lane)(const struct mr_proto_options *options, const struct mr_msg *msg,
+                       uint8_t *lane);
+    /** True if the message removes all keys, or all of its lane. */
+    bool (*empties)(const struct mr_msg *msg);
+    /** Appends a request with two replies: a key's time to live, and its value. */
+    void (*fetch)(struct mr_slice key, struct mr_slab *slab, struct mr_buf *out);
+    /** Milliseconds left; -1 without a limit or a key. False if it is an error. */
+    bool (*read_ttl)(struct mr_slice reply, int64_t *ms);
+    enum mr_holding (*read_value)(struct mr_slice reply, struct mr_slice *value);
+    /** Appends a request to store a value until `until_ms` since 1970; 0: for ever. */
+    void (*store)(struct mr_slice key, struct mr_slice value, uint64_t until_ms,
+                  struct mr_slab *slab, struct mr_buf *out);
+    void (*remove)(struct mr_slice key, struct mr_slab *slab, struct mr_buf *out);
+    /** False if the reply to `store` or `remove` is an error. */
+    bool (*done)(struct mr_slice reply);
+};
+
 struct mr_proto {
     const char *name;
     struct mr_proto_client client;
@@ -557,6 +590,7 @@ struct mr_proto {
     struct mr_proto_cluster cluster;
     struct mr_proto_sentinel sentinel;
     struct mr_proto_feed feed;
+    struct mr_proto_transfer transfer;
 };
 
 /** True if clients and servers exchange bytes, not requests and replies: see session/relay.h. */

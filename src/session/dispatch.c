@@ -1,6 +1,7 @@
 /* dispatch.c - sends a parsed request to its server or servers, or answers it. */
 #include "session/client.h"
 #include "session/inquiry.h"
+#include "session/mirror.h"
 #include "session/pin.h"
 
 #include <errno.h>
@@ -149,6 +150,13 @@ static const char *try_others(struct mr_request *r, const struct mr_msg *msg, st
 
 /* ---- one server takes the whole request ---- */
 
+static inline void note_write(struct mr_client *client, const struct mr_msg *msg)
+{
+    client->wrote_us = client->service->loop->now_us;
+    if (MR_UNLIKELY(client->service->mirror != NULL))
+        mr_mirror_message(client, msg);
+}
+
 static MR_ALWAYS_INLINE void forward(struct mr_client *client, const struct mr_msg *msg,
                                      struct mr_slice key, struct mr_target to)
 {
@@ -160,7 +168,7 @@ static MR_ALWAYS_INLINE void forward(struct mr_client *client, const struct mr_m
     if (MR_UNLIKELY(error != NULL || r->call.unsent))
         error = try_others(r, msg, key, to, error);
     if (msg->class == MR_CLASS_WRITE)
-        client->wrote_us = client->service->loop->now_us;
+        note_write(client, msg);
     if (MR_UNLIKELY(error != NULL))
         mr_client_fail(r, error);
 }
@@ -184,8 +192,11 @@ static void split(struct mr_client *client, const struct mr_msg *msg)
 {
     const struct mr_target whole = mr_gather(client, msg);
 
-    if (whole.server == NULL)
+    if (whole.server == NULL) {
+        if (msg->class == MR_CLASS_WRITE)
+            note_write(client, msg);
         return;
+    }
     if (client->service->pool.topology->has_roles && !(intent_of(client, msg) & MR_TO_MASTER))
         by_key(client, msg, msg->key); /* a replica may take it */
     else
@@ -273,6 +284,8 @@ bool mr_dispatch_plain(struct mr_client *client, const struct mr_proto_ctx *ctx,
         break;
     case MR_MSG_EVERYWHERE:
         mr_gather_all(client, msg);
+        if (msg->class == MR_CLASS_WRITE)
+            note_write(client, msg);
         break;
     case MR_MSG_IN_TURN:
         mr_gather_in_turn(client, msg);

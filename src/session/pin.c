@@ -1,6 +1,7 @@
 /* pin.c - clients with state at a server: watched keys and blocking commands. */
 #include "session/pin.h"
 
+#include "session/mirror.h"
 #include "session/subscribe.h"
 #include "upstream/pool.h"
 
@@ -50,12 +51,24 @@ static void set_blocked(struct mr_client *client, bool blocked)
     client->pin->blocked = blocked;
 }
 
+/* What was sent over the lease has been executed by now, or may yet be. */
+static void mirror(struct mr_client *client)
+{
+    struct mr_buf written = client->pin->written;
+
+    client->pin->written = (struct mr_buf){0};
+    if (!mr_buf_empty(&written))
+        mr_mirror_run(client, mr_buf_slice(&written));
+    mr_buf_clear(&written, slab_of(client));
+}
+
 void mr_pin_free(struct mr_client *client)
 {
     struct mr_pin *pin = client->pin;
 
     if (pin == NULL)
         return;
+    mirror(client);
     set_blocked(client, false);
     mr_lease_end(&pin->lease, pin->in_flight > 0 ? MR_LEASE_SPOILT
                               : pin->watching    ? MR_LEASE_USED
@@ -137,6 +150,8 @@ static void over(struct mr_client *client)
     set_blocked(client, false);
     pin->unblock_us = 0;
     mr_buf_clear(&pin->kept, slab_of(client));
+    if (pin->in_flight == 0)
+        mirror(client);
     mr_pin_settle(client);
     mr_client_reconsider(client);
 }
@@ -291,10 +306,13 @@ void mr_pin_send(struct mr_client *client, const struct mr_msg *msg, struct mr_s
     if (msg->class == MR_CLASS_WRITE)
         client->wrote_us = client->service->loop->now_us;
     const char *error = mr_lease_send(&pin->lease, &r->call, wire);
-    if (error != NULL)
+    if (error != NULL) {
         mr_client_fail(r, error);
-    else
-        pin->in_flight++;
+        return;
+    }
+    pin->in_flight++;
+    if (client->service->mirror != NULL)
+        mr_buf_put(&pin->written, slab_of(client), wire.at, wire.len);
 }
 
 /* Sends to a node that is importing the key's slot. */

@@ -23,6 +23,7 @@ struct mr_pin {
     bool once;              /* it cannot be repeated elsewhere */
     uint64_t unblock_us;    /* loop time of the last attempt to unblock it; 0: none */
     struct mr_buf kept;     /* bytes of a request that may have to be repeated elsewhere */
+    struct mr_buf written;  /* bytes of the requests in flight, for mr_mirror_run */
 
     /* where servers redirect requests */
     struct mr_server *asking; /* target of an ASK redirect, for the next request; NULL */

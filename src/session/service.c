@@ -5,6 +5,7 @@
 #include "session/balance.h"
 #include "session/client.h"
 #include "session/inquiry.h"
+#include "session/mirror.h"
 #include "session/others.h"
 #include "session/pin.h"
 #include "session/relay.h"
@@ -348,6 +349,7 @@ void mr_service_release(struct mr_service *service)
     if (!service->by_turns)
         mr_service_accept(service, true); /* does nothing if it never stopped */
     mr_pool_reopen(&service->pool);
+    mr_mirror_pause(service, false);
     take_back(service);
     for (struct mr_list *link = service->clients.next; link != &service->clients;
          link = link->next) {
@@ -427,7 +429,8 @@ void mr_service_shed(struct mr_service *service)
 bool mr_service_empty(const struct mr_service *service)
 {
     return mr_list_empty(&service->clients) && mr_list_empty(&service->travelling) &&
-           mr_list_empty(&service->relays) && mr_list_empty(&service->lingering);
+           mr_list_empty(&service->relays) && mr_list_empty(&service->lingering) &&
+           mr_mirror_settled(service);
 }
 
 static void cut_all(struct mr_list *list)
@@ -439,6 +442,7 @@ static void cut_all(struct mr_list *list)
 void mr_service_close(struct mr_service *service)
 {
     stop_accepting(service);
+    mr_mirror_pause(service, true);
     mr_timer_cancel(&service->idle_timer);
     cut_all(&service->clients);
     cut_all(&service->travelling);
@@ -450,6 +454,7 @@ void mr_service_close(struct mr_service *service)
 void mr_service_fini(struct mr_service *service)
 {
     MR_CHECK(mr_service_empty(service));
+    mr_mirror_free(service);
     mr_timer_cancel(&service->linger_timer);
     mr_timer_cancel(&service->unblock_timer);
     mr_table_fini(&service->subscriptions);

@@ -14,6 +14,7 @@ struct mr_door {
 };
 
 struct mr_inquiries;
+struct mr_mirror;
 struct mr_pin_luggage;
 
 struct mr_service {
@@ -37,6 +38,7 @@ struct mr_service {
     struct mr_proto_facts facts;
     struct mr_logins *logins;       /* borrowed; NULL: failed logins are not counted */
     struct mr_inquiries *inquiries; /* borrowed; NULL: there are no other workers */
+    struct mr_mirror *mirror;       /* see mirror.h; may be NULL */
     struct mr_buf answer;           /* local reply being built */
     bool locked;                    /* does not accept */
     bool held;                      /* neither accepts nor dispatches */
@@ -121,7 +123,7 @@ void mr_service_drain(struct mr_service *service);
  */
 void mr_service_shed(struct mr_service *service);
 
-/** True if no clients are left. */
+/** True if no clients are left, and what they wrote is mirrored. */
 bool mr_service_empty(const struct mr_service *service);
 
 /** Cuts every client and server connection. Turn the loop before fini. */

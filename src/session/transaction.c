@@ -1,4 +1,5 @@
 /* transaction.c - queues a transaction, and sends it in one run. */
+#include "session/mirror.h"
 #include "session/pin.h"
 
 #include "upstream/pool.h"
@@ -160,6 +161,8 @@ static void send_run(struct mr_client *client, const struct mr_msg *msg)
     const char *error = send_shared(client, r, msg->lane, run);
     if (error != NULL)
         mr_client_fail(r, error);
+    else if (client->service->mirror != NULL)
+        mr_mirror_run(client, run);
 }
 
 static bool commit(struct mr_client *client, const struct mr_msg *msg)

@@ -96,6 +96,21 @@ void mr_resp_confirm_topic(const struct mr_session *session, enum mr_topic_kind 
                            struct mr_slice name, struct mr_slab *slab, struct mr_buf *out);
 char mr_resp_message_mark(const struct mr_session *session);
 
+/* ---- transfer.c: see struct mr_proto_transfer ---- */
+
+bool mr_resp_transfer_lane(const struct mr_proto_options *from, uint8_t lane,
+                           const struct mr_proto_options *to, uint8_t *to_lane);
+bool mr_resp_other_lane(const struct mr_proto_options *options, const struct mr_msg *msg,
+                        uint8_t *lane);
+bool mr_resp_empties(const struct mr_msg *msg);
+void mr_resp_fetch(struct mr_slice key, struct mr_slab *slab, struct mr_buf *out);
+bool mr_resp_read_ttl(struct mr_slice reply, int64_t *ms);
+enum mr_holding mr_resp_read_value(struct mr_slice reply, struct mr_slice *value);
+void mr_resp_store(struct mr_slice key, struct mr_slice value, uint64_t until_ms,
+                   struct mr_slab *slab, struct mr_buf *out);
+void mr_resp_remove(struct mr_slice key, struct mr_slab *slab, struct mr_buf *out);
+bool mr_resp_transferred(struct mr_slice reply);
+
 /** mr_proto.scan_reply. */
 enum mr_result mr_resp_scan_reply(uint8_t lane, struct mr_reply_state *state, const char *bytes,
                                   size_t len, size_t *reply_len);

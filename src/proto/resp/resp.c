@@ -313,4 +313,13 @@ const struct mr_proto MR_PROTO_RESP = {
              .ping = "*1\r\n$4\r\nPING\r\n",
              .confirm = mr_resp_confirm_topic,
              .mark = mr_resp_message_mark},
+    .transfer = {.lane = mr_resp_transfer_lane,
+                 .other_lane = mr_resp_other_lane,
+                 .empties = mr_resp_empties,
+                 .fetch = mr_resp_fetch,
+                 .read_ttl = mr_resp_read_ttl,
+                 .read_value = mr_resp_read_value,
+                 .store = mr_resp_store,
+                 .remove = mr_resp_remove,
+                 .done = mr_resp_transferred},
 };
