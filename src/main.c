@@ -1,6 +1,7 @@
 /* main.c - starts the program: options, configuration, sockets, then processes. */
 #include "admin/admin.h"
 #include "config/diff.h"
+#include "copy/copy.h"
 #include "core/log.h"
 #include "core/number.h"
 #include "core/version.h"
@@ -382,6 +383,8 @@ int main(int argc, char **argv)
     struct mr_error err;
 
     mr_hold_standard_descriptors();
+    if (argc > 1 && strcmp(argv[1], "copy") == 0)
+        return mr_copy_main(argc - 1, argv + 1, default_conf_file());
     mr_settle_signals();
     if (mr_options_parse(&s.options, argc, argv, &err) != MR_OK) {
         (void)fprintf(stderr, "millrace: %s\n", err.text);

@@ -2,6 +2,7 @@
  * manual.c - prints the manual pages: `manual 8` for the program, `manual 5` for its configuration.
  */
 #include "config/schema.h"
+#include "copy/options.h"
 #include "core/result.h"
 #include "core/version.h"
 #include "proc/options.h"
@@ -61,13 +62,12 @@ static void option(const struct mr_option_desc *d)
     entry(term, d->help);
 }
 
-static void options(void)
+static void options(const struct mr_option_desc *all, size_t n)
 {
-    puts(".SH OPTIONS");
-    for (size_t i = 0; i < MR_OPTION_COUNT; i++) {
-        if (i == 0 || strcmp(MR_OPTIONS[i].group, MR_OPTIONS[i - 1].group) != 0)
-            printf(".SS %s\n", MR_OPTIONS[i].group);
-        option(&MR_OPTIONS[i]);
+    for (size_t i = 0; i < n; i++) {
+        if (i == 0 || strcmp(all[i].group, all[i - 1].group) != 0)
+            printf(".SS %s\n", all[i].group);
+        option(&all[i]);
     }
 }
 
@@ -99,6 +99,7 @@ static void rest_of_program_page(void)
     puts(".SH EXIT STATUS");
     entry("0", "A graceful stop; with `-t`, a valid configuration; with `-d`, the workers serve.");
     entry("1", "An error, or a stop by `INT`.");
+    entry("2, 3", "`millrace copy`: keys that were compared differ; it was interrupted.");
     puts(".SH EXAMPLES");
     entry("`millrace -t -c /etc/nutcracker/nutcracker.yml`", "Check a twemproxy configuration.");
     entry("`millrace -t -c NEW --diff OLD`",
@@ -113,13 +114,22 @@ static void program_page(void)
     puts(".SH SYNOPSIS\n"
          ".B millrace\n[\\fB\\-c\\fR FILE] [\\fB\\-d\\fR] [options]\n"
          ".br\n.B millrace\n\\fB\\-t\\fR [\\fB\\-c\\fR FILE] [\\fB\\-\\-diff\\fR OLD]\n"
+         ".br\n.B millrace copy\n\\fB\\-\\-from\\fR POOL \\fB\\-\\-to\\fR POOL [\\fB\\-c\\fR FILE] "
+         "[options]\n"
          ".br\n.B millrace\n\\fB\\-k\\fR WORD [\\fB\\-p\\fR FILE | \\fB\\-c\\fR FILE]\n"
          ".SH DESCRIPTION");
     text("millrace stands between clients and their Redis or Memcached servers. It maps every key "
          "to a server as twemproxy does, reads twemproxy's configuration files, and takes its "
          "options and signals. A master process supervises one worker for each CPU, an admin "
          "process for statistics, and a resolver if servers are given by name.");
-    options();
+    puts(".SH OPTIONS");
+    options(MR_OPTIONS, MR_OPTION_COUNT);
+    puts(".SH COPYING KEYS");
+    text("`millrace copy` copies the keys of one pool to another, through the running proxy, "
+         "whatever "
+         "the topology of both. With `mirror_to` in the first pool, what clients write meanwhile "
+         "arrives, too.");
+    options(MR_COPY_OPTIONS, MR_COPY_OPTION_COUNT);
     signals();
     rest_of_program_page();
 }

@@ -5,6 +5,7 @@
 #include "core/version.h"
 #include "net/loop.h"
 
+#include <hiredis/hiredis.h>
 #include <jansson.h>
 #include <microhttpd.h>
 #include <nettle/version.h>
@@ -57,6 +58,8 @@ void mr_about_print_build(void)
     print_engine("io_uring");
     (void)fprintf(stderr, "\ncompiled with %s\n", COMPILER);
     (void)fputs("\nlibraries:\n", stderr);
+    (void)fprintf(stderr, "  %-14s %d.%d.%d\n", "hiredis", HIREDIS_MAJOR, HIREDIS_MINOR,
+                  HIREDIS_PATCH);
     (void)fprintf(stderr, "  %-14s %s\n", "libyaml", yaml_get_version_string());
     (void)fprintf(stderr, "  %-14s %s\n", "jansson", jansson());
     (void)fprintf(stderr, "  %-14s %s\n", "libmicrohttpd", MHD_get_version());

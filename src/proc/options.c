@@ -53,10 +53,17 @@ static void print_option(const struct mr_option_desc *d)
 
 void mr_options_print_usage(void)
 {
-    (void)fputs("Usage: millrace [-c FILE] [-d] [options]\n", stderr);
-    for (size_t i = 0; i < MR_OPTION_COUNT; i++) {
-        const struct mr_option_desc *d = &MR_OPTIONS[i];
-        if (i == 0 || strcmp(d->group, MR_OPTIONS[i - 1].group) != 0)
+    mr_options_print("millrace [-c FILE] [-d] [options]\n"
+                     "       millrace copy --from=POOL --to=POOL [options]",
+                     MR_OPTIONS, MR_OPTION_COUNT);
+}
+
+void mr_options_print(const char *usage, const struct mr_option_desc *options, size_t n)
+{
+    (void)fprintf(stderr, "Usage: %s\n", usage);
+    for (size_t i = 0; i < n; i++) {
+        const struct mr_option_desc *d = &options[i];
+        if (i == 0 || strcmp(d->group, options[i - 1].group) != 0)
             (void)fprintf(stderr, "\n%s:\n", d->group);
         print_option(d);
     }

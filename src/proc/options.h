@@ -42,6 +42,9 @@ extern const size_t MR_OPTION_COUNT;
 enum mr_result mr_options_parse(struct mr_options *o, int argc, char **argv,
                                 struct mr_error *err) MR_MUST_USE;
 
+/** Prints "Usage: ", this text, and options on stderr. */
+void mr_options_print(const char *usage, const struct mr_option_desc *options, size_t n);
+
 /** Print the usage and the list of statistics on stderr. */
 void mr_options_print_usage(void);
 void mr_options_print_stats(void);

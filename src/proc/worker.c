@@ -51,18 +51,6 @@ static const struct mr_config *config_of(const struct worker *w)
 
 /* ---- lifecycle callbacks ---- */
 
-/* Pools whose keys move must come to rest. */
-static void pause_mirrors(struct worker *w)
-{
-    const struct mr_config *config = config_of(w);
-
-    for (uint32_t i = 0; i < config->n_pools; i++) {
-        const uint32_t to = config->pools[i].mirror;
-        if (to != MR_NO_MIRROR && (w->moves[i] || w->moves[to]))
-            mr_mirror_pause(&w->services[i], true);
-    }
-}
-
 /* Clients leave from now on. New workers accept instead, except for a slot that is removed. */
 static void begin_handover(void *arg, const struct mr_handover_payload *terms, int way)
 {
@@ -76,7 +64,6 @@ static void begin_handover(void *arg, const struct mr_handover_payload *terms, i
         w->moves[i] = i >= MR_HANDOVER_POOLS || terms->moves[i / 8] & 1u << (i % 8);
         mr_service_hold(&w->services[i], terms->retired);
     }
-    pause_mirrors(w);
     mr_log(MR_LOG_INFO, "handover_begins clients=%u", w->budget.n);
 }
 
@@ -153,9 +140,14 @@ static bool quiesced(const void *arg)
 {
     const struct worker *w = arg;
 
-    for (uint32_t i = 0; i < config_of(w)->n_pools; i++)
+    for (uint32_t i = 0; i < config_of(w)->n_pools; i++) {
+        const uint32_t to = config_of(w)->pools[i].mirror;
         if (w->moves[i] && !mr_service_quiet(&w->services[i]))
             return false;
+        if (to != MR_NO_MIRROR && (w->moves[i] || w->moves[to]) &&
+            !mr_mirror_settled(&w->services[i]))
+            return false; /* what was written must arrive where keys are now */
+    }
     return true;
 }
 

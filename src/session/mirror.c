@@ -56,24 +56,15 @@ void mr_mirror_free(struct mr_service *service)
     service->mirror = NULL;
 }
 
-void mr_mirror_pause(struct mr_service *service, bool paused)
+void mr_mirror_stop(struct mr_service *service)
 {
-    if (service->mirror == NULL)
-        return;
-    if (paused)
+    if (service->mirror != NULL)
         mr_carrier_stop(&service->mirror->carrier);
-    else
-        mr_carrier_resume(&service->mirror->carrier);
 }
 
 bool mr_mirror_settled(const struct mr_service *service)
 {
     return service->mirror == NULL || mr_carrier_settled(&service->mirror->carrier);
-}
-
-const struct mr_pool *mr_mirror_target(const struct mr_service *service)
-{
-    return service->mirror == NULL ? NULL : service->mirror->to;
 }
 
 /* ---- keys ---- */

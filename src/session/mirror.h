@@ -16,14 +16,11 @@ void mr_mirror_open(struct mr_service *service, struct mr_pool *to);
 /** Drops what is left. The pools must be closed, and the loop settled. */
 void mr_mirror_free(struct mr_service *service);
 
-/** Starts no transfers, or starts them again. Does nothing without a mirror. */
-void mr_mirror_pause(struct mr_service *service, bool paused);
+/** Starts no more transfers. Does nothing without a mirror. */
+void mr_mirror_stop(struct mr_service *service);
 
 /** True if waiting any longer brings nothing more to the other pool, or without a mirror. */
 bool mr_mirror_settled(const struct mr_service *service);
-
-/** The pool that a service's writes are brought to, or NULL. */
-const struct mr_pool *mr_mirror_target(const struct mr_service *service);
 
 /**
  * A message that writes was sent: its keys are transferred after it. Call it right after sending,

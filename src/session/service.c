@@ -349,7 +349,6 @@ void mr_service_release(struct mr_service *service)
     if (!service->by_turns)
         mr_service_accept(service, true); /* does nothing if it never stopped */
     mr_pool_reopen(&service->pool);
-    mr_mirror_pause(service, false);
     take_back(service);
     for (struct mr_list *link = service->clients.next; link != &service->clients;
          link = link->next) {
@@ -442,7 +441,7 @@ static void cut_all(struct mr_list *list)
 void mr_service_close(struct mr_service *service)
 {
     stop_accepting(service);
-    mr_mirror_pause(service, true);
+    mr_mirror_stop(service);
     mr_timer_cancel(&service->idle_timer);
     cut_all(&service->clients);
     cut_all(&service->travelling);

@@ -381,10 +381,3 @@ void mr_carrier_stop(struct mr_carrier *c)
 {
     c->stopped = true;
 }
-
-void mr_carrier_resume(struct mr_carrier *c)
-{
-    c->stopped = false;
-    c->moved_us = c->setup.loop->now_us;
-    run(c);
-}

@@ -72,6 +72,5 @@ void mr_carrier_drop(struct mr_carrier *carrier, const char *reason);
 /** No transfer makes progress: no key is left, the other pool does not answer, or it is stopped. */
 bool mr_carrier_settled(const struct mr_carrier *carrier);
 
-/** Starts no more transfers until it is resumed. */
+/** Starts no more transfers. */
 void mr_carrier_stop(struct mr_carrier *carrier);
-void mr_carrier_resume(struct mr_carrier *carrier);

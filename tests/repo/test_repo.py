@@ -14,8 +14,8 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[2]
 SRC = ROOT / "src"
 BUILD = pathlib.Path(os.environ.get("MILLRACE_BUILD", ROOT / "build"))
-FLOORS = {"core": 0, "net": 1, "proto": 1, "route": 1, "config": 2, "upstream": 3, "session": 4,
-          "proc": 5, "admin": 5}
+FLOORS = {"core": 0, "net": 1, "proto": 1, "route": 1, "config": 2, "upstream": 3, "transfer": 4,
+          "session": 5, "proc": 6, "admin": 6, "copy": 7}
 # net and proto are on the same layer and may not include each other
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)
 
