@@ -339,6 +339,59 @@ static void find_mirror(const struct mr_config_reader *r, struct mr_pool_config 
         pool->mirror = to;
 }
 
+/* The name of the zone, which may be in the environment. */
+static void find_zone(const struct mr_config_reader *r)
+{
+    struct mr_config *config = r->config;
+
+    if (config->zone == NULL || config->zone[0] != '$')
+        return;
+    const char *value = getenv(config->zone + 1);
+    if (value == NULL)
+        mr_config_warn(r, (struct mr_place){0}, "\"zone\": %s is not in the environment",
+                       config->zone);
+    free(config->zone);
+    config->zone = value != NULL ? strdup(value) : NULL;
+}
+
+static void check_reads(const struct mr_config_reader *r, struct mr_pool_config *pool)
+{
+    pool->zone = r->config->zone;
+    for (uint32_t i = 0; i < pool->zones.n; i++) {
+        const char *equals = strchr(pool->zones.at[i], '=');
+        if (equals == NULL || equals == pool->zones.at[i] || equals[1] == '\0')
+            (void)mr_config_fail(r, pool->place,
+                                 "pool '%s': \"zones\" has '%s', which is not \"ZONE=PREFIX\"",
+                                 pool->name, pool->zones.at[i]);
+    }
+    if (pool->zones.n > 0 && (pool->read_from != MR_READ_NEAREST || pool->zone == NULL))
+        mr_config_warn(r, pool->place,
+                       "pool '%s': \"zones\" has no effect without \"read_from: nearest\" and the "
+                       "proxy's own \"zone\"",
+                       pool->name);
+    if (pool->fail_fast_without_remap && !pool->auto_eject_hosts)
+        (void)mr_config_fail(
+            r, pool->place,
+            "pool '%s': \"fail_fast_without_remap\" has no effect without \"auto_eject_hosts\"",
+            pool->name);
+}
+
+bool mr_config_in_zone(const struct mr_pool_config *pool, const char *name, const char *address)
+{
+    size_t longest = 0;
+    bool in_zone = false;
+
+    for (uint32_t i = 0; i < pool->zones.n && pool->zone != NULL; i++) {
+        const char *zone = pool->zones.at[i], *prefix = strchr(zone, '=') + 1;
+        const size_t n = strlen(prefix), zone_len = (size_t)(prefix - zone) - 1;
+        if (n <= longest || (strncmp(name, prefix, n) != 0 && strncmp(address, prefix, n) != 0))
+            continue;
+        longest = n;
+        in_zone = strlen(pool->zone) == zone_len && memcmp(pool->zone, zone, zone_len) == 0;
+    }
+    return in_zone;
+}
+
 void mr_config_check_pools(const struct mr_config_reader *r)
 {
     struct mr_config *config = r->config;
@@ -349,6 +402,9 @@ void mr_config_check_pools(const struct mr_config_reader *r)
     number_servers(config);
     for (uint32_t i = 0; i < config->n_pools; i++)
         find_mirror(r, &config->pools[i]);
+    find_zone(r);
+    for (uint32_t i = 0; i < config->n_pools; i++)
+        check_reads(r, &config->pools[i]);
     mr_config_sort_listens(config);
     check_listens_differ(r);
     mr_config_settle_users(r);

@@ -100,8 +100,13 @@ struct mr_pool_config {
     enum mr_present present_as;
     struct mr_names announced; /* addresses as which the pool presents itself */
     char *announced_name;      /* NULL: its own name */
-    char *mirror_to;           /* name of the pool that gets what is written; NULL */
-    uint32_t mirror;           /* its index, or MR_NO_MIRROR */
+    struct mr_names zones;     /* as ZONE=PREFIX */
+    const char *zone;          /* of the proxy; NULL: unknown */
+    uint32_t slow_start_ms;
+    bool retry_reads;
+    bool fail_fast_without_remap;
+    char *mirror_to; /* name of the pool that gets what is written; NULL */
+    uint32_t mirror; /* its index, or MR_NO_MIRROR */
     uint32_t mirror_buffer_bytes;
     char *redis_auth;
     char *sentinel_auth;
@@ -165,6 +170,7 @@ struct mr_listen_ref {
 };
 
 struct mr_config {
+    char *zone; /* that the proxy is in; NULL: unknown */
     bool meitu; /* Meitu's layout, with its defaults and its format of the statistics */
     uint32_t worker_processes;
     uint32_t worker_shutdown_timeout_ms;
@@ -194,6 +200,9 @@ struct mr_config {
     uint32_t n_listens;
     char *source; /* the text it was read from */
 };
+
+/** True if a server of this name or address is in the proxy's zone. */
+bool mr_config_in_zone(const struct mr_pool_config *pool, const char *name, const char *address);
 
 /**
  * Reads and checks a file. `max_key_bytes` becomes every pool's limit. All errors and warnings are

@@ -122,6 +122,7 @@ static void free_pool(struct mr_pool_config *pool)
     free(pool->sentinel_auth);
     free_names(&pool->master_names);
     free_names(&pool->announced);
+    free_names(&pool->zones);
     free(pool->announced_name);
     free(pool->mirror_to);
     free(pool->users.at);
@@ -136,6 +137,7 @@ void mr_config_free(struct mr_config *config)
     mr_config_free_users(config);
     free(config->pools);
     free(config->listens);
+    free(config->zone);
     free(config->user);
     free(config->group);
     free(config->source);

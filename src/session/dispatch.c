@@ -15,7 +15,8 @@ static void on_fail(struct mr_call *call, const char *reason)
 
     if (r->client == NULL)
         mr_request_free(r);
-    else if (r->again == NULL || !mr_again_elsewhere(r->again))
+    else if (r->again == NULL || r->started || !mr_buf_empty(&r->reply) ||
+             !mr_again_elsewhere(r->again))
         mr_client_fail(r, reason);
 }
 
@@ -157,12 +158,20 @@ static inline void note_write(struct mr_client *client, const struct mr_msg *msg
         mr_mirror_message(client, msg);
 }
 
+/* True if a copy is needed before anything has gone wrong. */
+static inline bool must_keep(const struct mr_service *service, const struct mr_msg *msg)
+{
+    return service->pool.topology->redirected != NULL ||
+           (service->config->retry_reads && msg->class == MR_CLASS_READ &&
+            service->pool.topology->elsewhere);
+}
+
 static MR_ALWAYS_INLINE void forward(struct mr_client *client, const struct mr_msg *msg,
                                      struct mr_slice key, struct mr_target to)
 {
     struct mr_request *r = add_request(client, msg);
 
-    if (MR_UNLIKELY(client->service->pool.topology->redirected != NULL) && to.server != NULL)
+    if (MR_UNLIKELY(must_keep(client->service, msg)) && to.server != NULL)
         keep(r, msg, key, to.server, intent_of(client, msg));
     const char *error = send_to(r, to, msg);
     if (MR_UNLIKELY(error != NULL || r->call.unsent))

@@ -72,9 +72,20 @@ static const char *send_to(struct mr_again *again, struct mr_server *server)
     return mr_server_send(server, again->lane, again->affinity, call, request_of(again));
 }
 
+/* True if the server has not seen it, or if it is a read that may be tried once more. */
+static bool may_repeat(struct mr_again *again)
+{
+    if (again->call->unsent)
+        return true;
+    if (again->repeated || !again->pool->config->retry_reads || again->call->class != MR_CLASS_READ)
+        return false;
+    again->repeated = true;
+    return true;
+}
+
 bool mr_again_elsewhere(struct mr_again *again)
 {
-    if (!again->call->unsent || again->intent & MR_TO_MASTER || again->too_large ||
+    if (again->intent & MR_TO_MASTER || again->too_large || !may_repeat(again) ||
         ++again->tries > again->pool->n_servers)
         return false;
     const struct mr_target to =

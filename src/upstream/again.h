@@ -26,6 +26,7 @@ struct mr_again {
     uint8_t intent;
     uint8_t tries;
     bool too_large; /* no copy was kept */
+    bool repeated;  /* after the server had seen it */
     bool later;     /* an early reply asks for a delay */
 };
 

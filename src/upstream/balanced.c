@@ -42,12 +42,16 @@ static uint64_t load(const struct mr_pool *pool, uint32_t server)
     return n;
 }
 
-static bool is_candidate(const struct mr_server *server, const struct mr_server *avoid,
-                         bool well_only)
+static bool is_candidate(struct mr_server *server, const struct mr_server *avoid, bool well_only)
 {
+    const uint64_t now_us = server->pool->loop->now_us;
+
     if (server == avoid || mr_health_ejected(server->health))
         return false;
-    return !well_only || mr_health_is_well(server->health, server->pool->loop->now_us);
+    return !well_only ||
+           (mr_health_is_well(server->health, now_us) &&
+            mr_server_takes_share(server, server->pool->config->slow_start_ms * UINT64_C(1000),
+                                  now_us));
 }
 
 /* Fewest connections per weight; of equals, each in turn. */

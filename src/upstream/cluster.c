@@ -173,8 +173,8 @@ static bool can_read(const struct mr_server *s, const struct mr_server *avoid)
 }
 
 /* The replica with the fewest requests of this worker, or the nearest; NULL if there is none. */
-static struct mr_server *replica(struct mr_pool *pool, struct mr_server *master,
-                                 const struct mr_server *avoid)
+static struct mr_server *best_for_reads(struct mr_pool *pool, struct mr_server *master,
+                                        const struct mr_server *avoid, uint64_t slow_start_us)
 {
     struct cluster *c = of(pool);
     const bool by_distance = pool->config->read_from == MR_READ_NEAREST;
@@ -188,15 +188,25 @@ static struct mr_server *replica(struct mr_pool *pool, struct mr_server *master,
     for (uint32_t k = 0; k < n + by_distance; k++) {
         struct mr_server *s =
             k == n ? master : &pool->servers[c->replicas[first + (c->turn + k) % n]];
-        const uint64_t rtt = mr_health_load(&s->health->rtt_us);
-        const uint64_t cost = by_distance ? (rtt > 0 ? rtt : UINT64_MAX - 1)
-                                          : s->metrics->in_queue + s->metrics->out_queue;
-        if (can_read(s, avoid) && cost < least) {
+        const uint64_t cost =
+            by_distance ? mr_server_distance(s) : s->metrics->in_queue + s->metrics->out_queue;
+        if (can_read(s, avoid) && cost < least &&
+            mr_server_takes_share(s, slow_start_us, pool->loop->now_us)) {
             least = cost;
             best = s;
         }
     }
     return best;
+}
+
+/* If all have come back only now, they share the requests as usual. */
+static struct mr_server *replica(struct mr_pool *pool, struct mr_server *master,
+                                 const struct mr_server *avoid)
+{
+    const uint64_t slow_start_us = pool->config->slow_start_ms * UINT64_C(1000);
+    struct mr_server *best = best_for_reads(pool, master, avoid, slow_start_us);
+
+    return best != NULL || slow_start_us == 0 ? best : best_for_reads(pool, master, avoid, 0);
 }
 
 static struct mr_target by_intent(struct mr_pool *pool, uint32_t group, unsigned intent,

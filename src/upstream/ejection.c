@@ -101,9 +101,11 @@ static bool may_return(const struct mr_server *server)
 
 void mr_server_restore(struct mr_server *server)
 {
-    if (may_return(server) && mr_health_restore(server->health, first_of(server)))
-        mr_log_limited(MR_LOG_NOTICE, "server_restored pool=%s server=%s",
-                       server->pool->config->name, server->name);
+    if (!may_return(server) || !mr_health_restore(server->health, first_of(server)))
+        return;
+    mr_health_store(&server->health->returned_us, server->pool->loop->now_us);
+    mr_log_limited(MR_LOG_NOTICE, "server_restored pool=%s server=%s", server->pool->config->name,
+                   server->name);
 }
 
 /* ---- all of them ---- */

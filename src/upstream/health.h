@@ -43,6 +43,7 @@ struct mr_health {
     uint64_t strikes;      /* consecutive failures that count towards ejection */
     uint64_t ring_changes; /* in the pool's first server only: number of ejections and returns */
     uint64_t ejected_us;   /* when it was ejected; 0: it is not */
+    uint64_t returned_us;  /* when it was last found well again */
     uint64_t retry_us;     /* while it fails: earliest time of the next connect */
     uint64_t cut_us;       /* when a cut connection was last counted */
     uint64_t late_us;      /* when a time-out was last counted */

@@ -77,6 +77,7 @@ static void init_server(struct mr_pool *pool, uint32_t i, const struct mr_pool_s
     s->lanes = calloc(pool->n_lanes, sizeof(*s->lanes));
     MR_CHECK(s->lanes != NULL);
     (void)mr_server_lane(s, 0);
+    mr_server_find_zone(s);
 }
 
 void mr_pool_init(struct mr_pool *pool, const struct mr_pool_setup *setup)

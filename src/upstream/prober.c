@@ -58,6 +58,8 @@ static void change_state(struct mr_server *server, enum mr_health_state state, c
         mr_log_limited(MR_LOG_WARN, "server_down pool=%s server=%s reason=\"%s\"",
                        server->pool->config->name, server->name, why);
     else if (before == MR_HEALTH_DOWN)
+        mr_health_store(&h->returned_us, now_us(server));
+    if (state == MR_HEALTH_UP && before == MR_HEALTH_DOWN)
         mr_log_limited(MR_LOG_NOTICE, "server_up pool=%s server=%s", server->pool->config->name,
                        server->name);
 }

@@ -61,45 +61,40 @@ static bool can_read(const struct mr_server *s, const struct mr_server *avoid)
            (mr_health_load(&h->link) != 0 && mr_health_load(&h->lag_us) <= max_us);
 }
 
+static bool takes_share(struct mr_server *s)
+{
+    return mr_server_takes_share(s, s->pool->config->slow_start_ms * UINT64_C(1000),
+                                 s->pool->loop->now_us);
+}
+
 static uint64_t waiting_at(const struct mr_server *s)
 {
     return s->metrics->in_queue + s->metrics->out_queue;
 }
 
-/* The replica with the fewest requests of this worker in flight; equal ones take turns. */
-static struct mr_server *least_loaded(struct mr_pool *pool, const struct mr_server *avoid)
+/*
+ * The replica with the fewest requests of this worker in flight, or the nearest server; equal ones
+ * take turns.
+ */
+static struct mr_server *best_for_reads(struct mr_pool *pool, const struct mr_server *avoid,
+                                        bool slow_start)
 {
+    const bool by_distance = pool->config->read_from == MR_READ_NEAREST;
     const uint32_t first = of(pool)->turn;
     uint64_t least = UINT64_MAX;
     struct mr_server *best = NULL;
 
     for (uint32_t k = 0; k < pool->n_servers; k++) {
         struct mr_server *s = &pool->servers[(first + k) % pool->n_servers];
-        if (can_read(s, avoid) && waiting_at(s) < least) {
-            least = waiting_at(s);
+        const uint64_t cost = by_distance ? mr_server_distance(s) : waiting_at(s);
+        const bool can =
+            by_distance && s == of(pool)->master ? is_well(s) && s != avoid : can_read(s, avoid);
+        if (can && cost < least && (!slow_start || takes_share(s))) {
+            least = cost;
             best = s;
         }
     }
     of(pool)->turn = best != NULL ? best->index + 1 : 0;
-    return best;
-}
-
-/* By the duration of probes. Servers never probed come last. */
-static struct mr_server *nearest(const struct mr_pool *pool, const struct mr_server *avoid)
-{
-    uint64_t least = UINT64_MAX;
-    struct mr_server *best = NULL;
-
-    for (uint32_t i = 0; i < pool->n_servers; i++) {
-        struct mr_server *s = &pool->servers[i];
-        const uint64_t measured = mr_health_load(&s->health->rtt_us);
-        const uint64_t rtt = measured > 0 ? measured : UINT64_MAX - 1;
-        const bool can = s == of(pool)->master ? is_well(s) && s != avoid : can_read(s, avoid);
-        if (can && rtt < least) {
-            least = rtt;
-            best = s;
-        }
-    }
     return best;
 }
 
@@ -110,8 +105,8 @@ static struct mr_server *replica(struct mr_pool *pool, struct mr_slice key,
         struct mr_server *s = mr_shards_pick(of(pool)->by_key, key);
         return s != NULL && can_read(s, avoid) ? s : NULL;
     }
-    return pool->config->read_from == MR_READ_NEAREST ? nearest(pool, avoid)
-                                                      : least_loaded(pool, avoid);
+    struct mr_server *best = best_for_reads(pool, avoid, true);
+    return best != NULL ? best : best_for_reads(pool, avoid, false);
 }
 
 static struct mr_target master(const struct mr_pool *pool)

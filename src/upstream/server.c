@@ -116,6 +116,8 @@ const char *mr_server_connect_and_send(struct mr_server *server, uint8_t lane, u
     struct mr_backend **slot = &l->slots[affinity % l->n_slots];
 
     server->lane = lane;
+    if (server->pool->config->fail_fast_without_remap && mr_health_ejected(server->health))
+        return mr_pool_reason((int)mr_health_load(&server->health->error));
     const char *error = mr_server_connect(server, slot, lane, &SHARED);
     return error != NULL ? error : mr_backend_send(*slot, call, request);
 }
@@ -146,10 +148,26 @@ void mr_server_preconnect(struct mr_server *server)
             return;
 }
 
-void mr_server_set_address(struct mr_server *server, const struct mr_addr *addr)
+void mr_server_find_zone(struct mr_server *server)
+{
+    server->in_zone = mr_config_in_zone(server->pool->config, server->name,
+                                        server->config->host != NULL && server->addr.len == 0
+                                            ? server->config->host
+                                            : server->addr.text);
+}
+
+void mr_server_disconnect(struct mr_server *server)
 {
     struct mr_backend *b, *next;
 
+    for (b = mr_backend_next(server, NULL); b != NULL; b = next) {
+        next = mr_backend_next(server, b);
+        mr_backend_retire(b);
+    }
+}
+
+void mr_server_set_address(struct mr_server *server, const struct mr_addr *addr)
+{
     if (mr_addr_eq(&server->addr, addr))
         return;
     mr_log(MR_LOG_NOTICE, "server_address pool=%s server=%s old=%s new=%s",
@@ -157,10 +175,8 @@ void mr_server_set_address(struct mr_server *server, const struct mr_addr *addr)
            server->addr.len > 0 ? server->addr.text : "none", addr->text);
     server->addr = *addr;
     mr_server_answered(server);
-    for (b = mr_backend_next(server, NULL); b != NULL; b = next) {
-        next = mr_backend_next(server, b);
-        mr_backend_retire(b);
-    }
+    mr_server_find_zone(server);
+    mr_server_disconnect(server);
     if (server->pool->config->preconnect)
         mr_server_preconnect(server);
 }

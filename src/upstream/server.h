@@ -58,6 +58,8 @@ struct mr_server {
     int shortage;            /* errno */
     uint8_t lane;            /* of the latest request */
     bool probing;            /* a probe is outstanding */
+    bool in_zone;            /* of the proxy */
+    uint8_t turn;            /* of requests that it might get during its slow start */
 };
 
 /** mr_server_send over a connection that must be opened first. */
@@ -111,6 +113,37 @@ void mr_server_preconnect(struct mr_server *server);
 
 /** The address changed: new connections use it, old ones finish. */
 void mr_server_set_address(struct mr_server *server, const struct mr_addr *addr);
+
+/** False if the request should go elsewhere, because the server has come back only now. */
+static inline bool mr_server_takes_share(struct mr_server *server, uint64_t slow_start_us,
+                                         uint64_t now_us)
+{
+    const uint64_t since = now_us - mr_health_load(&server->health->returned_us);
+
+    if (MR_LIKELY(since >= slow_start_us))
+        return true;
+    server->turn = (uint8_t)(server->turn + 157u); /* takes all values, spread evenly */
+    return server->turn < since * 256u / slow_start_us;
+}
+
+/**
+ * What it costs to read there: below any other for servers of the own zone, by their requests in
+ * flight; else by the duration of probes. Servers never probed come last.
+ */
+static inline uint64_t mr_server_distance(const struct mr_server *server)
+{
+    const uint64_t rtt_us = mr_health_load(&server->health->rtt_us);
+
+    if (server->in_zone)
+        return server->metrics->in_queue + server->metrics->out_queue;
+    return rtt_us > 0 ? UINT64_MAX / 2 + rtt_us : UINT64_MAX - 1;
+}
+
+/** Notes whether it is in the proxy's zone. Call it when its name or address is known. */
+void mr_server_find_zone(struct mr_server *server);
+
+/** Fails its requests at once, until it returns: without a connection they are refused. */
+void mr_server_disconnect(struct mr_server *server);
 
 /** False for a free place of a server that is yet to be discovered. */
 static inline bool mr_server_is_known(const struct mr_server *server)

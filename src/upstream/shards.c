@@ -47,8 +47,9 @@ void mr_shards_rebuild(struct mr_shards *s, const struct mr_server *except)
 
     s->n_live = 0;
     for (uint32_t i = 0; i < pool->n_servers; i++) {
-        s->members[i].live =
-            !mr_health_ejected(pool->servers[i].health) && &pool->servers[i] != except;
+        s->members[i].live = (pool->config->fail_fast_without_remap ||
+                              !mr_health_ejected(pool->servers[i].health)) &&
+                             &pool->servers[i] != except;
         s->n_live += s->members[i].live;
     }
     if (s->n_live == 0)
@@ -111,6 +112,9 @@ static struct mr_target route(struct mr_pool *pool, struct mr_slice key, unsigne
 static void changed(struct mr_pool *pool)
 {
     mr_shards_rebuild(pool->map, NULL);
+    for (uint32_t i = 0; i < pool->n_servers && pool->config->fail_fast_without_remap; i++)
+        if (mr_health_ejected(pool->servers[i].health))
+            mr_server_disconnect(&pool->servers[i]);
 }
 
 static bool may_eject(const struct mr_server *server)
