@@ -4,6 +4,7 @@
 #include "core/log.h"
 #include "transfer/carrier.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #define ACTIVE 64u /* transfers at a time, in each worker */
@@ -179,6 +180,11 @@ void mr_mirror_message(struct mr_client *client, const struct mr_msg *msg)
     take(client, msg, false);
 }
 
+void mr_mirror_lost(struct mr_service *service)
+{
+    mr_carrier_drop(&service->mirror->carrier, mr_pool_reason(ENOMEM));
+}
+
 void mr_mirror_run(struct mr_client *client, struct mr_slice run)
 {
     struct mr_service *service = client->service;
@@ -192,8 +198,10 @@ void mr_mirror_run(struct mr_client *client, struct mr_slice run)
     while (run.len > 0) {
         struct mr_parse_state state = {0};
         struct mr_msg msg = {0};
-        if (service->config->protocol->client.parse(&ctx, &state, run.at, run.len, &msg) != MR_OK)
+        if (service->config->protocol->client.parse(&ctx, &state, run.at, run.len, &msg) != MR_OK) {
+            mr_mirror_lost(service);
             break;
+        }
         take(client, &msg, true); /* leases are other connections, and may be closed meanwhile */
         run = (struct mr_slice){run.at + msg.consumed, run.len - msg.consumed};
     }

@@ -28,5 +28,8 @@ bool mr_mirror_settled(const struct mr_service *service);
  */
 void mr_mirror_message(struct mr_client *client, const struct mr_msg *msg);
 
+/** For lack of memory, what was written cannot be told. */
+void mr_mirror_lost(struct mr_service *service);
+
 /** The same for several messages, given their bytes, whose replies have arrived or not. */
 void mr_mirror_run(struct mr_client *client, struct mr_slice run);

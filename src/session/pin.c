@@ -57,7 +57,9 @@ static void mirror(struct mr_client *client)
     struct mr_buf written = client->pin->written;
 
     client->pin->written = (struct mr_buf){0};
-    if (!mr_buf_empty(&written))
+    if (mr_buf_failed(&written))
+        mr_mirror_lost(client->service);
+    else if (!mr_buf_empty(&written))
         mr_mirror_run(client, mr_buf_slice(&written));
     mr_buf_clear(&written, slab_of(client));
 }

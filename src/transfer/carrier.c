@@ -184,6 +184,7 @@ static void retry(struct mr_cargo *cargo, enum mr_transfer_result result)
                    name_of(c->setup.from), name_of(c->setup.to),
                    t->by_target ? name_of(c->setup.to) : name_of(c->setup.from), t->reason);
     if (result == MR_TRANSFER_FAILED) {
+        cargo->doubtful = true; /* a write on the connection that broke may still be executed */
         fail(cargo);
     } else if (++cargo->refusals < c->setup.tries) {
         put_off(cargo, RETRY_US);
@@ -333,6 +334,8 @@ void mr_carrier_add(struct mr_carrier *c, const struct mr_carrier_key *key)
         mr_carrier_drop(c, "mirror_buffer is full");
         return;
     }
+    if (c->cargo.n == 0)
+        c->moved_us = c->setup.loop->now_us; /* nothing could move before */
     mr_table_add(&c->cargo, &cargo->item, hash);
     mr_list_append(&c->ready, &cargo->link);
     run(c);

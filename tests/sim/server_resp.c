@@ -116,6 +116,39 @@ static void role(const struct sim_server *s, struct sim_bytes *out)
                             ":100\r\n");
 }
 
+/* ---- keys that are brought to another pool; nobody checks who may write there ---- */
+
+static void dump(struct sim_server *s, struct mr_slice key, struct sim_bytes *out)
+{
+    const struct sim_stored *it = sim_server_find(s, key);
+
+    if (it == NULL) {
+        sim_bytes_add(out, "$-1\r\n", 5);
+        return;
+    }
+    sim_bytes_addf(out, "$%zu\r\n", it->value.len);
+    sim_bytes_add(out, it->value.at, it->value.len);
+    sim_bytes_add(out, "\r\n", 2);
+}
+
+static bool transfer(struct sim_server *s, const struct mr_slice *args, uint32_t n,
+                     struct sim_bytes *out)
+{
+    if (is(args[0], "pttl")) {
+        sim_bytes_addf(out, sim_server_find(s, args[1]) != NULL ? ":-1\r\n" : ":-2\r\n");
+    } else if (is(args[0], "dump")) {
+        dump(s, args[1], out);
+    } else if (is(args[0], "restore") && n == 5) {
+        sim_server_store(s, args[1], args[3], 0);
+        sim_bytes_addf(out, "+OK\r\n");
+    } else if (is(args[0], "unlink")) {
+        sim_bytes_addf(out, ":%d\r\n", sim_server_delete(s, args[1]));
+    } else {
+        return false;
+    }
+    return true;
+}
+
 /* ---- transactions and blocking ---- */
 
 /* State of a connection beyond its requests. */
@@ -270,7 +303,7 @@ static void run(struct sim_server_conn *sc, const struct mr_slice *args, uint32_
         set(sc, args, n, out);
     } else if (is(args[0], "del")) {
         delete (sc, args, n, out);
-    } else {
+    } else if (!transfer(sc->server, args, n, out)) {
         sim_bytes_addf(out, "-ERR unknown command for a model\r\n");
     }
 }

@@ -14,6 +14,8 @@
 #define CLIENTS_MAX 12u
 #define SERVERS_MAX 4u
 #define SERVER_PORT 7000u
+#define MIRRORS     2u /* servers of the pool that gets what clients write */
+#define MIRROR_PORT 7100u
 #define SECOND_US   UINT64_C(1000000)
 #define REST_US     (120 * SECOND_US) /* for everything to be answered */
 #define LIMIT_MS    30000u            /* worker_shutdown_timeout */
@@ -22,6 +24,8 @@ static struct {
     struct mr_config *config;
     struct sim_server *servers[SERVERS_MAX];
     uint32_t n_servers;
+    struct sim_server *mirrors[MIRRORS];
+    bool is_mirrored;
     int listener;
     bool is_redis;      /* else memcached */
     bool is_old;        /* memcacheds without meta commands */
@@ -72,6 +76,17 @@ static void configure_replicas(struct sim_bytes *text)
         sim_bytes_addf(text, "  meitu_compat: true\n");
 }
 
+static void configure_mirror(struct sim_bytes *text, bool auth)
+{
+    sim_bytes_addf(text, "mirror:\n  listen: 127.0.0.1:2\n  redis: true\n  timeout: %u\n",
+                   sim_once_in(2) ? 0 : sim_between(300, 3000));
+    if (auth)
+        sim_bytes_addf(text, "  redis_auth: secret\n");
+    sim_bytes_addf(text, "  servers:\n");
+    for (uint32_t i = 0; i < MIRRORS; i++)
+        sim_bytes_addf(text, "   - 127.0.0.1:%u:1\n", MIRROR_PORT + i);
+}
+
 static void note_lines(struct mr_slice text)
 {
     const char *end = text.at + text.len;
@@ -115,10 +130,15 @@ static void configure(bool auth)
         configure_memcache(&text);
     if (w.is_replicated)
         configure_replicas(&text);
+    if (w.is_mirrored)
+        sim_bytes_addf(&text, "  mirror_to: mirror\n  mirror_buffer: %s\n",
+                       one_of("64kb", "1mb", "64mb"));
     sim_bytes_addf(&text, "  servers:\n");
     for (uint32_t i = 0; i < w.n_servers; i++)
         sim_bytes_addf(&text, "   - 127.0.0.1:%u:1%s\n", SERVER_PORT + i,
                        i > 0 || !w.is_replicated ? "" : " master");
+    if (w.is_mirrored)
+        configure_mirror(&text, auth);
     note_lines(sim_bytes_slice(&text));
     SIM_CHECK(mr_config_parse(&w.config, "sim", sim_bytes_slice(&text), 1000, NULL, &err) == MR_OK,
               "%s", err.text);
@@ -158,6 +178,8 @@ static void set_habits(void)
         .unreachable = times_out ? rarely(10) : 0,
         .blocked = rarely(6),
     };
+    if (w.is_mirrored) /* a connection that lags behind others would execute a write after all */
+        sim_habits.slow = sim_habits.silent = sim_habits.blocked = 0;
     sim_aftermath_us = 5 * SECOND_US + 4000 * (uint64_t)pool_config()->timeout_ms +
                        1000 * (uint64_t)pool_config()->server_retry_timeout_ms;
     sim_strict = !pool_config()->auto_eject_hosts;
@@ -217,7 +239,8 @@ static void change_master(struct sim_server *to)
 
 static void change_world(void *arg)
 {
-    struct sim_server *s = w.servers[sim_below(w.n_servers)];
+    struct sim_server *s = w.is_mirrored && sim_once_in(4) ? w.mirrors[sim_below(MIRRORS)]
+                                                           : w.servers[sim_below(w.n_servers)];
 
     (void)arg;
     switch (sim_below(5)) {
@@ -228,7 +251,7 @@ static void change_world(void *arg)
         sim_server_up(s);
         break;
     case 2:
-        change_master(s);
+        change_master(w.servers[sim_below(w.n_servers)]);
         break;
     case 3:
         if (!sim_workers_are_over()) {
@@ -358,6 +381,50 @@ static void stop_worker(void)
     sim_workers_stop();
 }
 
+/* ---- the mirror ---- */
+
+static uint64_t dropped(void)
+{
+    uint64_t n = 0;
+
+    for (uint32_t i = 0; i < sim_n_workers; i++)
+        n += sim_workers[i].metrics.pools[0].mirror_dropped;
+    return n;
+}
+
+static const struct sim_stored *find_in(struct sim_server *const *servers, uint32_t n,
+                                        struct mr_slice key)
+{
+    const struct sim_stored *it = NULL;
+
+    for (uint32_t i = 0; i < n && it == NULL; i++)
+        it = sim_server_find(servers[i], key);
+    return it;
+}
+
+/* Everything that one side has, the other has, too. */
+static void compare(struct sim_server *const *ours, uint32_t n, struct sim_server *const *theirs,
+                    uint32_t m, const char *what)
+{
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t b = 0; b < SIM_STORED_BUCKETS; b++)
+            for (const struct sim_stored *it = ours[i]->stored[b]; it != NULL; it = it->next) {
+                const struct sim_stored *other = find_in(theirs, m, it->key);
+                SIM_CHECK(other != NULL && mr_slice_eq(other->value, it->value), "key %.*s %s: %s",
+                          (int)it->key.len, it->key.at, what,
+                          other == NULL ? "it is missing" : "it has another value");
+            }
+}
+
+/* After the workers have ended, unless they gave something up, or the keys' places changed. */
+static void check_mirror(void)
+{
+    if (!w.is_mirrored || dropped() > 0 || pool_config()->auto_eject_hosts)
+        return;
+    compare(w.servers, w.n_servers, w.mirrors, MIRRORS, "was not mirrored");
+    compare(w.mirrors, MIRRORS, w.servers, w.n_servers, "should not be in the mirror");
+}
+
 /* ---- a run ---- */
 
 /* Without further trouble, everything is answered. */
@@ -426,6 +493,7 @@ static void end_worker(void)
             sim_note("client %u is still there: %u unanswered, said last %d, accepted %d", c->id,
                      c->n_waiting, c->said_last, c->conn->accepted);
     sim_workers_check();
+    check_mirror();
     for (struct sim_client *c = sim_clients; c != NULL; c = c->next)
         sim_client_close(c);
     sim_run_until(sim_now_us + SECOND_US);
@@ -436,6 +504,7 @@ static void run(void)
     w.is_redis = sim_once_in(2);
     w.is_old = sim_once_in(8);
     w.is_replicated = w.is_redis && sim_once_in(3);
+    w.is_mirrored = w.is_redis && sim_once_in(3);
     sim_may_refuse = sim_once_in(6);
     w.max_clients = sim_may_refuse ? sim_between(1, CLIENTS_MAX - 1) : 100;
     const bool auth = w.is_redis && sim_once_in(6);
@@ -453,6 +522,10 @@ static void run(void)
         w.servers[i]->is_old = w.is_old;
         w.servers[i]->is_master = i == 0;
         w.servers[i]->memory = w.is_replicated ? w.servers[0] : NULL;
+    }
+    for (uint32_t i = 0; i < MIRRORS && w.is_mirrored; i++) {
+        w.mirrors[i] = sim_server_new(&SIM_SERVER_RESP, (uint16_t)(MIRROR_PORT + i));
+        w.mirrors[i]->password = auth ? "secret" : NULL;
     }
     sim_on_connect = sim_server_connect;
     sim_on_write = on_write;

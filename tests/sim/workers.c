@@ -20,6 +20,7 @@ uint32_t sim_n_workers;
 static struct {
     const struct mr_config *config;
     int listener;
+    int listen_fds[SIM_POOLS]; /* the second pool has no clients of its own */
     uint32_t max_clients;
     struct mr_addr *addresses;
     struct mr_health *health;
@@ -59,11 +60,11 @@ static int body(void *arg)
 static void start(bool held, bool takes_clients)
 {
     struct sim_worker *w = &sim_workers[sim_n_workers++];
-    const struct mr_pool_config *pool = &all.config->pools[0];
+    const struct mr_config *config = all.config;
     struct mr_error err;
 
-    *w = (struct sim_worker){.n_servers = pool->servers.n, .held = held, .way = {-1, -1}};
-    MR_CHECK(mr_metrics_open(&w->metrics, 1, pool->servers.n, &err) == MR_OK);
+    *w = (struct sim_worker){.n_servers = config->n_servers, .held = {held, held}, .way = {-1, -1}};
+    MR_CHECK(mr_metrics_open(&w->metrics, config->n_pools, config->n_servers, &err) == MR_OK);
     MR_CHECK(mr_channel_open(w->channel, &err) == MR_OK);
     if (takes_clients)
         MR_CHECK(mr_handover_open(w->way, &err) == MR_OK);
@@ -72,7 +73,7 @@ static void start(bool held, bool takes_clients)
         .generation = sim_n_workers,
         .slots = &w->metrics,
         .n_slots = 1,
-        .held = &w->held,
+        .held = w->held,
         .accepts_shared = true,
         .engine = sim_once_in(2) ? "epoll" : "io_uring",
         .max_clients = all.max_clients,
@@ -82,7 +83,7 @@ static void start(bool held, bool takes_clients)
         .node_maps = all.node_maps,
     };
     w->setup = (struct mr_worker_setup){.runtime = &w->runtime,
-                                        .listen_fds = &all.listener,
+                                        .listen_fds = all.listen_fds,
                                         .ways_in = &w->way[1],
                                         .n_ways = takes_clients,
                                         .channel = w->channel[1],
@@ -179,11 +180,12 @@ void sim_workers_stop(void)
 
 void sim_workers_begin(const struct mr_config *config, int listener, uint32_t max_clients)
 {
-    const uint32_t n = config->pools[0].servers.n;
+    const uint32_t n = config->n_servers;
 
     memset(&all, 0, sizeof(all));
     all.config = config;
-    all.listener = listener;
+    all.listener = all.listen_fds[0] = listener;
+    all.listen_fds[1] = -1;
     all.max_clients = max_clients;
     all.addresses = sim_alloc(n * sizeof(struct mr_addr));
     all.health = sim_alloc(n * sizeof(struct mr_health));

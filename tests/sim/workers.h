@@ -8,6 +8,8 @@
 
 #include "proc/worker.h"
 
+#define SIM_POOLS 2u /* at most */
+
 struct sim_worker {
     struct sim_process *process;
     struct mr_metrics metrics;
@@ -16,10 +18,11 @@ struct sim_worker {
     uint32_t n_servers;
     int channel[2]; /* ours, the worker's */
     int way[2];     /* from the previous worker to this one; -1 for none */
-    bool held;
+    bool held[SIM_POOLS];
     bool ready, quiesced; /* as reported */
 };
 
+#define SIM_POOLS   2u /* at most */
 #define SIM_WORKERS 8u
 
 extern struct sim_worker sim_workers[SIM_WORKERS];
