@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #define MAGIC   0x6d72736du
-#define VERSION 5u
+#define VERSION 6u
 
 _Static_assert(sizeof(struct mr_pool_metrics) % 8 == 0 && sizeof(struct mr_server_metrics) % 8 == 0,
                "copied word by word");

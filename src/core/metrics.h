@@ -129,6 +129,7 @@ struct mr_metrics_head {
     uint64_t deaths;     /* workers of this slot that died unexpectedly */
     uint64_t clients;    /* currently connected */
     int64_t clients_due; /* being handed over to this worker; other workers add to it atomically */
+    uint64_t client_ids; /* given by workers of this slot so far; added to atomically */
     struct mr_process_metrics process;
 };
 

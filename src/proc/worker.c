@@ -230,8 +230,8 @@ static void init_budget(struct worker *w)
     w->budget = (struct mr_client_budget){.clients = &rt->slots[slot].head->clients,
                                           .max = rt->max_clients,
                                           .burst = rt->accept_burst,
-                                          /* unique among workers, and across generations */
-                                          .next_id = (slot << 40) + (generation << 28) + 1};
+                                          .first_id = (slot << 40) + (generation << 28) + 1,
+                                          .ids = &rt->slots[slot].head->client_ids};
     mr_budget_init(&w->budget);
 }
 

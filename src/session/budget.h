@@ -15,7 +15,8 @@ struct mr_client_budget {
     uint32_t max;                /* limit, from the number of file descriptors */
     uint32_t burst;              /* how many may wait in the listen queues */
     bool sparing;                /* close to the limit, see mr_budget_init */
-    uint64_t next_id;            /* of the next client */
+    uint64_t first_id;           /* of a client: unique among workers, and across generations */
+    uint64_t *ids;               /* given so far; outlives this worker, so that none comes twice */
     struct mr_service *services; /* borrowed; all that accept */
     uint32_t n_services;
 };

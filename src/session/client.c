@@ -579,7 +579,8 @@ void mr_client_open(struct mr_service *service, int fd)
 {
     struct mr_client *client = add(service, fd);
 
-    client->session.id = service->budget->next_id++;
+    client->session.id =
+        service->budget->first_id + __atomic_fetch_add(service->budget->ids, 1, __ATOMIC_RELAXED);
     client->session.authed = mr_proto_is_open(&service->config->options);
     service->pool.process->total_connections++;
 }

@@ -111,6 +111,7 @@ def test_killed_worker_is_replaced(start, redis1):
     """Only its own clients are cut; the slot serves again within 100 ms; counters continue."""
     m = start(Millrace, [redis1.port], workers=2)
     clients = [m.raw() for _ in range(40)]
+    ids = {c.ask("CLIENT", "ID") for c in clients}
     for c in clients:
         c.slot = c.ask("CLIENT", "ID") >> 40
         assert c.ask("SET", "k", 1) == b"+OK"
@@ -133,6 +134,10 @@ def test_killed_worker_is_replaced(start, redis1):
                     cut += 1
             by_slot = [sum(c.slot == s for c in clients) for s in (0, 1)]
             assert sorted([cut, alive]) == sorted(by_slot)
+            more = [m.raw() for _ in range(20)]
+            assert not ids & {c.ask("CLIENT", "ID") for c in more}  # an id is never given twice
+            for c in more:
+                c.close()
     print("respawn seconds", took)  # a few milliseconds; bench/respawn measures it under load
     for _ in range(50):
         with m.raw() as c:

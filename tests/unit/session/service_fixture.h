@@ -82,8 +82,9 @@ static inline void start(const char *more)
     assert_int_equal(mr_config_parse(&config, "t", mr_slice_of(yaml), 1000, NULL, &err), MR_OK);
     assert_int_equal(mr_metrics_open(&metrics, 1, 1, &err), MR_OK);
     assert_int_equal(mr_loop_init(&loop, test_engine(), &err), MR_OK);
-    static uint64_t clients;
-    budget = (struct mr_client_budget){.max = 100, .next_id = 1, .clients = &clients};
+    static uint64_t clients, ids;
+    ids = 0;
+    budget = (struct mr_client_budget){.max = 100, .first_id = 1, .ids = &ids, .clients = &clients};
     mr_inquiries_init(&inquiries, &loop, ask, NULL);
     const struct mr_service_setup setup = {.pool = {.loop = &loop,
                                                     .config = &config->pools[0],

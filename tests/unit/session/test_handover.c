@@ -38,7 +38,7 @@ struct side {
     struct mr_service service;
     struct mr_client_budget budget;
     struct mr_metrics metrics;
-    uint64_t clients;
+    uint64_t clients, ids;
 };
 
 static struct mr_loop loop;
@@ -56,7 +56,8 @@ static void open_side(struct side *side)
     struct mr_error err;
 
     assert_int_equal(mr_metrics_open(&side->metrics, 1, 1, &err), MR_OK);
-    side->budget = (struct mr_client_budget){.max = 100, .next_id = 1, .clients = &side->clients};
+    side->budget = (struct mr_client_budget){
+        .max = 100, .first_id = 1, .ids = &side->ids, .clients = &side->clients};
     const struct mr_service_setup setup = {.pool = {.loop = &loop,
                                                     .config = &config->pools[0],
                                                     .metrics = side->metrics.pools,
