@@ -418,6 +418,8 @@ static void take_reply(struct sim_client *c, struct mr_slice reply)
         c->refused = true; /* at any time, because it may have been handed over */
         return;
     }
+    if (proto->take_push != NULL && proto->take_push(c, reply))
+        return;
     if (c->head != NULL && c->head->optional && !proto->names_errors && proto->is_error(reply))
         excuse_quiet(c);
     while (c->head != NULL && c->head->optional &&

@@ -17,6 +17,7 @@ enum sim_want {
     SIM_WANT_COUNT,  /* the counter's new number, or a failure */
     SIM_WANT_ERROR,  /* any error */
     SIM_WANT_MAYBE,  /* exactly `text`, or nothing */
+    SIM_WANT_TOPIC,  /* the beginning is `text`; afterwards the channel is as in `yes` */
 };
 
 /** A key that only one client writes, in its state after everything sent so far. */
@@ -81,6 +82,8 @@ struct sim_client_proto {
     bool (*is_for)(const struct sim_expect *e, struct mr_slice reply);
     bool (*is_error)(struct mr_slice reply);
     bool names_errors; /* is_for can attribute errors */
+    /** Takes what came in if it answers no request. NULL: everything does. */
+    bool (*take_push)(struct sim_client *c, struct mr_slice reply);
     /** Fails the run unless this is the expected reply. */
     void (*check)(struct sim_client *c, const struct sim_expect *e, struct mr_slice reply);
 };
@@ -103,11 +106,15 @@ struct sim_client_plan {
     bool long_stops;     /* pauses of seconds */
     bool authorizes;
     uint32_t transacts; /* Redis: one request in this many is a transaction, or blocks; 0: none */
+    uint32_t publishes; /* Redis: ... publishes a message; 0: none */
+    bool listens;       /* Redis: it only subscribes */
     uint32_t meta;      /* text: how many of sixteen requests are meta commands */
     enum sim_ending ending;
 };
 
 #define SIM_OWN_KEYS 3u
+#define SIM_CHANNELS 3u
+#define SIM_HEARD_OF 32u
 
 struct sim_client {
     struct sim_client *next;
@@ -125,8 +132,12 @@ struct sim_client {
     struct sim_own_key own[SIM_OWN_KEYS], counter;
     struct sim_event act, reading;
     uint32_t opaque;
-    size_t scanned;      /* size of the incoming reply so far, for `length` */
-    uint64_t session_id; /* reply to CLIENT ID */
+    size_t scanned;           /* size of the incoming reply so far, for `length` */
+    uint64_t session_id;      /* reply to CLIENT ID */
+    bool hears[SIM_CHANNELS]; /* channels that it is subscribed to */
+    uint32_t n_published;
+    uint32_t last_published[SIM_CHANNELS];
+    uint32_t heard_of[SIM_CHANNELS][SIM_HEARD_OF]; /* by client: the last message heard of it */
     bool opened, over;
     bool said_last; /* its last request was sent */
     bool refused;

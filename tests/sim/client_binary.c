@@ -354,6 +354,7 @@ static void check(struct sim_client *c, const struct sim_expect *e, struct mr_sl
         check_count(c, e, &h, reply);
         break;
     case SIM_WANT_MAYBE:
+    case SIM_WANT_TOPIC:
     case SIM_WANT_ERROR:
         if (!is_error(reply))
             sim_wrong(c, e, reply, "no error");

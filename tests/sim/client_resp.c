@@ -1,6 +1,7 @@
 /* client_resp.c - scripted clients of Redis (RESP2). */
 #include "client.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define KEYS_MAX 12u
@@ -160,6 +161,72 @@ static void block(struct sim_client *c)
     word(c, "2");
 }
 
+/* ---- channels ---- */
+
+static void publish(struct sim_client *c)
+{
+    struct sim_expect *e = sim_expect_add(c, SIM_WANT_COUNT);
+    const uint32_t number = sim_below(SIM_CHANNELS);
+    const char *channel = sim_text("c%u", number);
+
+    e->reply_bytes = 10;
+    begin(c, 3);
+    word(c, "PUBLISH");
+    word(c, channel);
+    word(c, sim_text("%s %u %u", channel, c->id, ++c->n_published));
+    c->last_published[number] = c->n_published;
+}
+
+static void change_topic(struct sim_client *c)
+{
+    struct sim_expect *e = sim_expect_add(c, SIM_WANT_TOPIC);
+    const bool on = !sim_once_in(3);
+    const char *what = on ? "subscribe" : "unsubscribe";
+    const uint32_t channel = sim_below(SIM_CHANNELS);
+
+    e->yes = on;
+    e->number = channel;
+    e->text = sim_text("*3\r\n$%zu\r\n%s\r\n$2\r\nc%u\r\n:", strlen(what), what, channel);
+    e->reply_bytes = strlen(e->text) + 3;
+    begin(c, 2);
+    word(c, what);
+    word(c, sim_text("c%u", channel));
+}
+
+static const struct sim_client *client_of(unsigned id)
+{
+    const struct sim_client *c = sim_clients;
+
+    while (c != NULL && c->id != id)
+        c = c->next;
+    return c;
+}
+
+/* A message is for a channel that it is subscribed to, and comes once, and in order. */
+static bool take_push(struct sim_client *c, struct mr_slice reply)
+{
+    static const struct mr_slice MESSAGE = {"*3\r\n$7\r\nmessage\r\n$2\r\nc", 22};
+    const struct sim_expect none = {0};
+    unsigned channel, named, id, number;
+
+    if (!c->plan.listens || reply.len < MESSAGE.len ||
+        memcmp(reply.at, MESSAGE.at, MESSAGE.len) != 0)
+        return false;
+    const char *text = sim_text("%.*s", (int)(reply.len - MESSAGE.len), reply.at + MESSAGE.len);
+    if (sscanf(text, "%u\r\n$%*u\r\nc%u %u %u\r\n", &channel, &named, &id, &number) != 4 ||
+        channel != named || channel >= SIM_CHANNELS || id >= SIM_HEARD_OF)
+        sim_wrong(c, &none, reply, "a message is broken");
+    const struct sim_client *by = client_of(id);
+    if (by == NULL || number > by->n_published)
+        sim_wrong(c, &none, reply, "a message that nobody has sent");
+    if (!c->hears[channel] && !c->failed_partly)
+        sim_wrong(c, &none, reply, "a message of a channel that it is not subscribed to");
+    if (number <= c->heard_of[channel][id] && !by->failed_partly && !sim_may_fail(by->sent_us))
+        sim_wrong(c, &none, reply, "a message twice, or after a later one");
+    c->heard_of[channel][id] = number;
+    return true;
+}
+
 static void refused(struct sim_client *c)
 {
     static const char *const WORDS[] = {"MULTI", "NOSUCHCOMMAND", "BLPOP", "MONITOR", "SHUTDOWN"};
@@ -187,6 +254,14 @@ static void request(struct sim_client *c)
         begin(c, 2);
         word(c, "AUTH");
         word(c, "secret");
+        return;
+    }
+    if (c->plan.listens) {
+        change_topic(c);
+        return;
+    }
+    if (sim_once_in(c->plan.publishes)) {
+        publish(c);
         return;
     }
     if (sim_once_in(c->plan.transacts)) {
@@ -363,6 +438,11 @@ static void check(struct sim_client *c, const struct sim_expect *e, struct mr_sl
             !mr_slice_eq(reply, mr_slice_of("*-1\r\n")))
             sim_wrong(c, e, reply, "another reply");
         break;
+    case SIM_WANT_TOPIC:
+        if (reply.len < strlen(e->text) || memcmp(reply.at, e->text, strlen(e->text)) != 0)
+            sim_wrong(c, e, reply, "another reply");
+        c->hears[e->number] = e->yes;
+        break;
     case SIM_WANT_START: {
         const uint64_t id = (uint64_t)number_at(reply.at + 1);
         if (reply.at[0] != e->text[0])
@@ -401,4 +481,5 @@ const struct sim_client_proto SIM_CLIENT_RESP = {
     .is_for = is_for,
     .is_error = is_error,
     .check = check,
+    .take_push = take_push,
 };

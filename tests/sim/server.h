@@ -21,6 +21,7 @@ struct sim_server_habits {
 extern struct sim_server_habits sim_habits;
 
 struct sim_server_conn;
+struct sim_topic;
 
 /** A server's protocol; one file each. */
 struct sim_server_proto {
@@ -66,7 +67,8 @@ struct sim_server_conn {
     uint64_t mark;         /* for the world: bytes sent at some time */
     struct sim_event wake; /* for a blocking command */
     void *session;         /* for the protocol */
-    bool waiting;          /* for `session`: serves no more requests */
+    struct sim_topic *topics;
+    bool waiting; /* for `session`: serves no more requests */
     bool authed, binary, decided, silent, blocked, closing;
 };
 
@@ -97,6 +99,10 @@ extern void (*sim_on_write)(struct sim_server_conn *sc, struct mr_slice key);
 
 /** Ends `waiting`; `out` is sent first. */
 void sim_server_go_on(struct sim_server_conn *sc, struct sim_bytes *out);
+
+/** Serves a request about topics; false if it is none. */
+bool sim_server_pubsub(struct sim_server_conn *sc, const struct mr_slice *args, uint32_t n,
+                       struct sim_bytes *out);
 
 /** True if this request should get an error. */
 bool sim_server_errs(void);

@@ -321,6 +321,8 @@ static size_t serve(struct sim_server_conn *sc, struct mr_slice in, struct sim_b
         sim_bytes_addf(out, sc->authed ? "+OK\r\n" : "-ERR invalid password\r\n");
     } else if (sc->server->password != NULL && !sc->authed) {
         sim_bytes_addf(out, "-NOAUTH Authentication required.\r\n");
+    } else if (sim_server_pubsub(sc, args, n, out)) {
+        ;
     } else if (is(args[0], "ping")) {
         sim_bytes_addf(out, "+PONG\r\n");
     } else if (is(args[0], "role")) {

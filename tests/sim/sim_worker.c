@@ -212,6 +212,8 @@ static struct sim_client_plan new_plan(bool auth)
         .authorizes = auth,
         .meta = 8 * sim_below(3),
         .transacts = sim_once_in(3) ? sim_magnitude(2, 50) : 0,
+        .publishes = sim_once_in(2) ? sim_magnitude(2, 30) : 0,
+        .listens = w.is_redis && sim_once_in(4),
         .ending = (enum sim_ending)sim_below(SIM_END_RESET + 1),
     };
 
@@ -316,6 +318,8 @@ static const char *excuse(struct sim_client *c)
     if (due != NULL && (c->most_waiting_bytes >= pool_config()->client_output_limit / 2 ||
                         (w.huge && pool_config()->client_output_limit < 1000000)))
         return "it waits for more than may pile up";
+    if (c->plan.listens && pool_config()->client_output_limit < 1000000)
+        return "it may have heard more than may pile up";
     if (due != NULL && sim_may_fail(due->sent_us))
         return "trouble";
     return NULL;
@@ -345,7 +349,8 @@ static bool allows_error(const struct sim_expect *e, struct mr_slice reply)
         return true;
     if (w.stopped_us != 0 && says(reply, "UNBLOCKED"))
         return true;
-    if (w.max_clients < CLIENTS_MAX && says(reply, "no dedicated server connection is free"))
+    if (w.max_clients < CLIENTS_MAX && (says(reply, "no dedicated server connection is free") ||
+                                        says(reply, "no descriptor is left for subscriptions")))
         return true; /* they count like clients */
     return sim_may_fail(e->sent_us) || (is_late(e) && says(reply, "timed out"));
 }
@@ -452,6 +457,16 @@ static void come_to_rest(void)
                   "client %u: %u requests are never answered", c->id, c->n_waiting);
 }
 
+/* Whoever is subscribed has heard it all. */
+static void check_heard(const struct sim_client *by)
+{
+    for (const struct sim_client *c = sim_clients; c != NULL; c = c->next)
+        for (uint32_t i = 0; i < SIM_CHANNELS && !c->over && !c->failed_partly; i++)
+            SIM_CHECK(!c->hears[i] || c->heard_of[i][by->id] == by->last_published[i],
+                      "client %u has heard message %u of channel %u, but not %u", c->id,
+                      c->heard_of[i][by->id], i, by->last_published[i]);
+}
+
 /* Long after the last trouble, nothing fails. */
 static void check_well(bool auth)
 {
@@ -464,10 +479,12 @@ static void check_well(bool auth)
     plan.huge = plan.read_us = plan.stops = 0;
     plan.think_us = 10000;
     plan.ending = SIM_END_CLOSE;
+    plan.publishes = w.is_redis && sim_once_in(2);
     const struct sim_client *c = sim_client_start(&plan);
     sim_run_until(sim_now_us + REST_US);
     SIM_CHECK(c->over, "client %u: %u requests are not answered, though all is well", c->id,
               c->n_waiting);
+    check_heard(c);
 }
 
 /* Clients idle beyond the limit are closed. */
@@ -479,7 +496,8 @@ static void check_idle(void)
         return;
     sim_run_until(sim_now_us + 2 * limit_us + 5 * SECOND_US);
     for (const struct sim_client *c = sim_clients; c != NULL; c = c->next)
-        SIM_CHECK(c->over || !c->conn->accepted, "client %u: idle, and still there", c->id);
+        SIM_CHECK(c->over || c->plan.listens || !c->conn->accepted,
+                  "client %u: idle, and still there", c->id);
 }
 
 static void end_worker(void)

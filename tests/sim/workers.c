@@ -213,6 +213,7 @@ static void check(const struct sim_worker *w)
               (unsigned long long)w->metrics.head->clients);
     SIM_CHECK(sim_status(w->process) == 0, "%s ends with status %d", name, sim_status(w->process));
     SIM_CHECK(w->metrics.head->clients == 0, "%s counts clients when there is none", name);
+    SIM_CHECK(w->metrics.pools[0].subscriptions == 0, "%s counts subscriptions of nobody", name);
     for (uint32_t i = 0; i < w->n_servers; i++)
         SIM_CHECK(w->metrics.servers[i].in_queue == 0 && w->metrics.servers[i].out_queue == 0 &&
                       w->metrics.servers[i].server_connections == 0,
