@@ -106,9 +106,7 @@ def test_read_from(start, trio, read_from):
     if read_from == "master":
         assert on[0] == 20
     elif read_from == "replica":
-        assert on[0] == 0
-    else:
-        assert max(on) >= 10
+        assert on[0] == 0  # all are equally near, so `nearest` may use any
 
 
 def relay(target, seconds):
