@@ -132,15 +132,31 @@ static bool take_stored(struct mr_copy *copy, struct key *keys, size_t n)
 
 /* ---- fetching ---- */
 
-static void send_fetches(struct mr_copy *copy, const struct key *keys, size_t n)
+/* True if reads may go to a replica, which may be behind. A transaction goes to the master. */
+static bool asks_in_transactions(const struct mr_copy *copy)
 {
-    for (size_t i = 0; i < n; i++) {
+    const struct mr_pool_config *pool = copy->from.pool;
+
+    return pool->topology != MR_SHARDS && pool->read_from != MR_READ_MASTER;
+}
+
+/* Asks for the time to live and the value of keys that are not finished, `most` at a time. */
+static void send_fetches(struct mr_copy *copy, const struct key *keys, size_t n, size_t most)
+{
+    const bool transaction = asks_in_transactions(copy);
+
+    for (size_t i = 0; i < n && most > 0; i++) {
         const char *ttl[] = {"PTTL", keys[i].name}, *dump[] = {"DUMP", keys[i].name};
         const size_t lens[] = {4, keys[i].len};
         if (keys[i].progress == FINISHED)
             continue;
+        most--;
+        if (transaction)
+            mr_link_ask(&copy->from, "MULTI", NULL);
         mr_link_send(&copy->from, 2, ttl, lens);
         mr_link_send(&copy->from, 2, dump, lens);
+        if (transaction)
+            mr_link_ask(&copy->from, "EXEC", NULL);
     }
 }
 
@@ -172,23 +188,50 @@ static void take_value(struct mr_copy *copy, struct key *key, const redisReply *
         send_removal(copy, key);
 }
 
+static bool skip_replies(struct mr_link *link, uint32_t n)
+{
+    redisReply *reply;
+
+    for (; n > 0 && (reply = mr_link_reply(link)) != NULL; n--)
+        freeReplyObject(reply);
+    return n == 0;
+}
+
+/* Takes the replies to one fetch. False if the connection broke. */
+static bool take_fetched(struct mr_copy *copy, struct key *key)
+{
+    const bool transaction = asks_in_transactions(copy);
+
+    if (transaction && !skip_replies(&copy->from, 3)) /* OK, QUEUED, QUEUED */
+        return false;
+    redisReply *first = mr_link_reply(&copy->from);
+    redisReply *second = first == NULL || transaction ? NULL : mr_link_reply(&copy->from);
+    const bool good = first != NULL && (transaction || second != NULL);
+
+    if (good && !transaction)
+        take_value(copy, key, first, second);
+    else if (good && first->type == REDIS_REPLY_ARRAY && first->elements == 2)
+        take_value(copy, key, first->element[0], first->element[1]);
+    else if (good)
+        stumble(copy, key, first);
+    if (second != NULL)
+        freeReplyObject(second);
+    if (first != NULL)
+        freeReplyObject(first);
+    return good;
+}
+
 /* False if a connection broke. */
-static bool take_values(struct mr_copy *copy, struct key *keys, size_t n)
+static bool take_values(struct mr_copy *copy, struct key *keys, size_t n, size_t most)
 {
     size_t sent = 0;
 
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n && most > 0; i++) {
         if (keys[i].progress == FINISHED)
             continue;
-        redisReply *ttl = mr_link_reply(&copy->from);
-        redisReply *value = ttl == NULL ? NULL : mr_link_reply(&copy->from);
-        if (value != NULL)
-            take_value(copy, &keys[i], ttl, value);
-        if (ttl != NULL)
-            freeReplyObject(ttl);
-        if (value == NULL)
+        most--;
+        if (!take_fetched(copy, &keys[i]))
             return false;
-        freeReplyObject(value);
         if (copy->to.unsent > FLUSH_BYTES) {
             if (!take_stored(copy, keys + sent, i + 1 - sent))
                 return false;
@@ -226,6 +269,8 @@ static bool copy_chunk(struct mr_copy *copy, struct key *keys, size_t n)
 {
     struct mr_error err;
     uint32_t errors, before = 0;
+    size_t most =
+        n; /* at a time: fewer after a break, perhaps their values are too large together */
 
     while (count_unfinished(keys, n, &errors) > 0) {
         if (errors > before && !mr_copy_try_again(copy, "a server replies with errors"))
@@ -236,12 +281,13 @@ static bool copy_chunk(struct mr_copy *copy, struct key *keys, size_t n)
                 return false;
             continue;
         }
-        send_fetches(copy, keys, n);
-        if (!take_values(copy, keys, n)) {
+        send_fetches(copy, keys, n, most);
+        if (!take_values(copy, keys, n, most)) {
             const char *reason = copy->to.context == NULL ? copy->to.trouble : copy->from.trouble;
             mr_link_close(&copy->from);
             mr_link_close(&copy->to);
             forget_sent(keys, n);
+            most = most / 4 > 0 ? most / 4 : 1;
             if (!mr_copy_try_again(copy, reason))
                 return false;
         }

@@ -174,6 +174,29 @@ def test_from_shards_to_a_cluster_without_stopping(start, redis4):
     assert "mirror_dropped" not in m.log_text()
 
 
+def test_large_values_do_not_pile_up_in_the_proxy(start, redis4):
+    m = start(Pair, redis4[:1], redis4[1:2], alpha={"client_output_limit": 8388608}, beta={"client_output_limit": 8388608})
+    for i in range(30):
+        redis4[0].ask("SET", f"k{i}", os.urandom(1500000))
+    assert "30 keys: 30 copied" in copy(m, "--verify=30")
+
+
+def test_values_are_those_of_the_master(start, redis4):
+    """A replica that is behind must not be asked."""
+    master = start(Redis, "--repl-diskless-sync-delay", 0)
+    stale = start(Redis)
+    stale.ask("SET", "a", "old")
+    conf = pool_yaml("alpha", "127.0.0.1:@PORT@", [f"127.0.0.1:{master.port}:1 master", f"127.0.0.1:{stale.port}:1 replica"],
+                     topology="replicated", health_checks="off") + pool_yaml(
+                         "beta", f"127.0.0.1:{free_port()}", address(redis4[:1]))
+    m = start(Millrace, conf=conf)
+    master.ask("MSET", "a", "new", "b", "new")
+    with m.raw() as c:
+        assert c.ask("GET", "a") == b"old"
+    copy(m, "--verify=0")
+    assert redis4[0].ask("MGET", "a", "b") == [b"new", b"new"]
+
+
 def test_passwords_and_users(start, redis4):
     secured = start(Redis, "--requirepass", "secret")
     m = start(Pair, redis4[:1], [secured], beta={"redis_auth": "secret"})
