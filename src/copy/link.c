@@ -75,11 +75,12 @@ static enum mr_result log_in(struct mr_link *link, struct mr_error *err)
         if (rc != MR_OK)
             return rc;
     }
-    if (link->db == link->pool->redis_db)
-        return MR_OK;
     (void)snprintf(db, sizeof(db), "%u", link->db);
-    mr_link_ask(link, "SELECT", db, NULL);
-    return expect_ok(link, "SELECT", err);
+    if (link->db != link->pool->redis_db)
+        mr_link_ask(link, "SELECT", db, NULL);
+    else
+        mr_link_ask(link, "PING", NULL); /* is there a need to log in? */
+    return expect_ok(link, link->user == NULL ? "without --user" : "as this user", err);
 }
 
 enum mr_result mr_link_open(struct mr_link *link, struct mr_error *err)

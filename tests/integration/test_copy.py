@@ -204,6 +204,12 @@ def test_passwords_and_users(start, redis4):
     copy(m)
     with contextlib.closing(Raw(secured.port)) as c:
         assert c.ask("AUTH", "secret") == b"+OK" and c.ask("GET", "a") == b"1"
+    users = start(Millrace, conf="global: {users: {bob: {password: secret}}}\n" + pool_yaml(
+        "alpha", "127.0.0.1:@PORT@", address(redis4[:1])) + pool_yaml(
+            "beta", f"127.0.0.1:{free_port()}", address(redis4[1:2])))
+    assert "without --user: NOAUTH" in copy(users, status=1)
+    assert "WRONGPASS" in copy(users, "--user=bob", status=1, env={"MILLRACE_PASSWORD": "wrong"})
+    assert "1 keys: 1 copied" in copy(users, "--user=bob", env={"MILLRACE_PASSWORD": "secret"})
 
 
 def test_errors(start, redis4, tmp_path):
@@ -211,7 +217,7 @@ def test_errors(start, redis4, tmp_path):
     for args, words in ((["--to=gamma"], "there is no pool 'gamma'"), (["--to=alpha"], "the same pool"),
                         (["--rate=x"], "--rate requires a number"), (["x"], "unexpected argument 'x'"),
                         (["--nonsense"], "unknown option"), (["--state=/nonexistent/x"], "/nonexistent/x.new"),
-                        (["--db=99"], "SELECT: ERR"), (["--user=bob"], "$MILLRACE_PASSWORD"),
+                        (["--db=99"], "without --user: ERR DB index is out of range"), (["--user=bob"], "$MILLRACE_PASSWORD"),
                         (["-c", "/nonexistent"], "/nonexistent")):
         assert words in copy(m, *args, status=1), args
     (tmp_path / "state").write_text("nonsense")
