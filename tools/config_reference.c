@@ -48,18 +48,20 @@ int main(void)
     table(MR_KEY_POOL);
     puts("\n## Global keys\n");
     table(MR_KEY_GLOBAL);
-    puts("\n"
-         "## Servers\n"
-         "\n"
-         "`host:port:weight[ name]` or `/path/to.sock:weight[ name]`. ketama hashes the name, and\n"
-         "the statistics show it. Give servers names, so that they can move to another address\n"
-         "without moving their keys. The default is `host:port`, or `host` for port 11211, or the\n"
-         "path followed by `:`. Servers are sorted by length of name, then by name; `modula` uses\n"
-         "that order. IPv6 addresses may have brackets, and then the line needs quotes:\n"
-         "`'[::1]:6379:1'`.\n"
-         "\n"
-         "A separate process looks up host names, at start and every `resolve_interval`. When a\n"
-         "server's address changes, new connections use the new one, and requests already sent\n"
-         "finish on the old connection.");
+    puts(
+        "\n"
+        "## Servers\n"
+        "\n"
+        "`host:port:weight[ name]` or `/path/to.sock:weight[ name]`. ketama hashes the name, and\n"
+        "the statistics show it. Give servers names, so that they can move to another address\n"
+        "without moving their keys. The default is `host:port`, or `host` for port 11211, or the\n"
+        "path followed by `:`. Servers are sorted by length of name, then by name; `modula` uses\n"
+        "that order. IPv6 addresses may have brackets, and then the line needs quotes:\n"
+        "`'[::1]:6379:1'`.\n"
+        "\n"
+        "A separate process looks up host names, at start and every `resolve_interval`. When a\n"
+        "server's address changes, new connections use the new one, and requests already sent\n"
+        "finish on the old connection. Seeds of a cluster and sentinels may also be the name of a\n"
+        "service, `_redis._tcp.example.com[ name]`. See [names](names.md).");
     return 0;
 }

@@ -3,6 +3,8 @@
 
 #include "core/check.h"
 #include "core/clock.h"
+#include "upstream/health.h"
+#include "upstream/hosts.h"
 #include "upstream/map.h"
 
 #include <string.h>
@@ -43,7 +45,9 @@ void mr_read_proxy(const struct mr_runtime *rt, struct mr_proxy_metrics *m)
     *m = (struct mr_proxy_metrics){.started_at = rt->started_us,
                                    .generation = rt->generation,
                                    .reloads = rt->reloads->done,
-                                   .reload_failures = rt->reloads->failed};
+                                   .reload_failures = rt->reloads->failed,
+                                   .lookups = mr_health_load(&rt->hosts->lookups),
+                                   .lookup_failures = mr_health_load(&rt->hosts->failures)};
 }
 
 void mr_read_worker(const struct mr_runtime *rt, uint32_t slot, struct mr_worker_metrics *m)

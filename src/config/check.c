@@ -1,8 +1,10 @@
 /* check.c - checks across the values of a pool, and across pools. */
 #include "config/internal.h"
 
+#include "net/dns.h"
 #include "proto/resp/resp.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -147,6 +149,37 @@ static void check_sentinel(const struct mr_config_reader *r, const struct mr_yam
     free(members);
 }
 
+/* Replaces each service by its places. */
+static void make_places(const struct mr_config_reader *r, struct mr_pool_config *pool)
+{
+    const uint32_t n = pool->servers.n;
+
+    for (uint32_t i = 0; i < n; i++) {
+        const struct mr_server_config service = pool->servers.at[i];
+        if (service.service_place == 0)
+            continue;
+        if (pool->topology != MR_CLUSTER && pool->topology != MR_SENTINEL) {
+            (void)mr_config_fail(r, service.place,
+                                 "pool '%s': '%s' is a service; only \"sentinels\" and the "
+                                 "\"servers\" of a cluster can be",
+                                 pool->name, service.text);
+            continue;
+        }
+        pool->servers.at = realloc(pool->servers.at, (pool->servers.n + MR_SERVICE_PLACES - 1) *
+                                                         sizeof(*pool->servers.at));
+        MR_CHECK(pool->servers.at != NULL);
+        for (uint8_t place = 2; place <= MR_SERVICE_PLACES; place++) {
+            struct mr_server_config *s = &pool->servers.at[pool->servers.n++];
+            *s = service;
+            s->service_place = place;
+            s->text = strdup(service.text);
+            s->host = strdup(service.host);
+            MR_CHECK(s->text != NULL && s->host != NULL &&
+                     asprintf(&s->name, "%s#%u", service.name, place) >= 0);
+        }
+    }
+}
+
 /* Adds places for servers that are yet to be discovered. */
 static void make_room(struct mr_pool_config *pool)
 {
@@ -256,6 +289,7 @@ void mr_config_check_servers(const struct mr_config_reader *r, const struct mr_y
 
     check_announced(r, node, pool);
     pool->master = MR_NO_MASTER;
+    make_places(r, pool);
     qsort(pool->servers.at, pool->servers.n, sizeof(*pool->servers.at), by_server_name);
     pool->servers.named = pool->servers.n;
     if (!check_names(r, pool) || !mr_config_sound(node, TOPOLOGY) || !check_topology(r, node, pool))
@@ -403,6 +437,10 @@ void mr_config_check_pools(const struct mr_config_reader *r)
     for (uint32_t i = 0; i < config->n_pools; i++)
         find_mirror(r, &config->pools[i]);
     find_zone(r);
+    if (config->nameservers != NULL && !mr_dns_is_server_list(config->nameservers))
+        (void)mr_config_fail(r, (struct mr_place){0},
+                             "\"nameservers\": value \"%s\" is not a list of addresses",
+                             config->nameservers);
     for (uint32_t i = 0; i < config->n_pools; i++)
         check_reads(r, &config->pools[i]);
     mr_config_sort_listens(config);

@@ -34,6 +34,8 @@ enum mr_health_checks { MR_HEALTH_AUTO, MR_HEALTH_ALWAYS, MR_HEALTH_OFF };
 #define MR_NAME_BYTES 255u /* longest name of a pool or a server */
 #define MR_HOST_BYTES 240u /* longest host; with port and weight it is also a name */
 
+#define MR_SERVICE_PLACES 8u /* servers that stand for one service of SRV records */
+
 #define MR_NO_MASTER UINT32_MAX
 #define MR_NO_MIRROR UINT32_MAX
 #define MR_MASTER    "master" /* a server of this name is the master */
@@ -53,7 +55,8 @@ struct mr_server_config {
     uint32_t weight;
     struct mr_addr addr; /* len is 0 if the host is a name still to be resolved */
     struct mr_place place;
-    bool is_sentinel; /* it has no keys */
+    bool is_sentinel;      /* it has no keys */
+    uint8_t service_place; /* `host` is a service, and this is one of its places, from 1; else 0 */
 };
 
 struct mr_listens {
@@ -170,8 +173,9 @@ struct mr_listen_ref {
 };
 
 struct mr_config {
-    char *zone; /* that the proxy is in; NULL: unknown */
-    bool meitu; /* Meitu's layout, with its defaults and its format of the statistics */
+    char *nameservers; /* NULL: those of the system */
+    char *zone;        /* that the proxy is in; NULL: unknown */
+    bool meitu;        /* Meitu's layout, with its defaults and its format of the statistics */
     uint32_t worker_processes;
     uint32_t worker_shutdown_timeout_ms;
     uint32_t worker_hang_timeout_ms;

@@ -138,6 +138,7 @@ void mr_config_free(struct mr_config *config)
     free(config->pools);
     free(config->listens);
     free(config->zone);
+    free(config->nameservers);
     free(config->user);
     free(config->group);
     free(config->source);

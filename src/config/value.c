@@ -186,6 +186,31 @@ static char *default_name(struct mr_slice host, uint16_t port, bool is_unix)
     return name;
 }
 
+/* Its name begins with "_", and it has no port. */
+static bool is_service(const char *text)
+{
+    return text[0] == '_' && memchr(text, ':', strcspn(text, " ")) == NULL;
+}
+
+static enum mr_result parse_service(struct mr_server_config *out, const char *text,
+                                    struct mr_error *err)
+{
+    struct mr_slice rest = mr_slice_of(text), name = {NULL, 0};
+
+    if (mr_value_has_control(text))
+        return mr_fail(err, MR_ECONFIG, "has a control character in the name of a service");
+    if (cut_last(&rest, ' ', &name) && name.len == 0)
+        return mr_fail(err, MR_ECONFIG, "has an empty name");
+    if (rest.len > MR_HOST_BYTES || name.len > MR_HOST_BYTES)
+        return mr_fail(err, MR_ECONFIG, "has a name of more than %u bytes", MR_HOST_BYTES);
+    out->service_place = 1;
+    out->weight = 1;
+    out->text = copy(mr_slice_of(text));
+    out->host = copy(rest);
+    out->name = copy(name.len > 0 ? name : rest);
+    return MR_OK;
+}
+
 enum mr_result mr_value_sentinel(struct mr_server_config *out, const char *text,
                                  struct mr_error *err)
 {
@@ -193,7 +218,9 @@ enum mr_result mr_value_sentinel(struct mr_server_config *out, const char *text,
     const size_t place = blank != NULL ? (size_t)(blank - text) : strlen(text);
     char *weighted = NULL;
 
-    *out = (struct mr_server_config){0};
+    *out = (struct mr_server_config){.is_sentinel = true};
+    if (is_service(text))
+        return parse_service(out, text, err);
     if (memchr(text, ':', place) == NULL)
         return mr_fail(err, MR_ECONFIG, "has an invalid \"hostname:port [name]\" format string");
     MR_CHECK(asprintf(&weighted, "%.*s:1%s", (int)place, text, text + place) >= 0);
@@ -210,6 +237,8 @@ enum mr_result mr_value_server(struct mr_server_config *out, const char *text, s
     uint64_t weight;
 
     *out = (struct mr_server_config){0};
+    if (is_service(text))
+        return parse_service(out, text, err);
     if (mr_value_has_control(text))
         return bad_server(err, "a control character");
     if (cut_last(&rest, ' ', &name) && name.len == 0)

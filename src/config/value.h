@@ -22,11 +22,12 @@ bool mr_value_size(const char *text, uint64_t *bytes);
 enum mr_result mr_value_listen(struct mr_listen_config *out, const char *text,
                                struct mr_error *err) MR_MUST_USE;
 
-/** Parses a line of `servers`. Fills *out (owned by the caller), or err. */
+/** Parses a line of `servers`, possibly "_SERVICE._PROTO.DOMAIN [name]". Fills *out (owned by the
+ * caller), or err. */
 enum mr_result mr_value_server(struct mr_server_config *out, const char *text,
                                struct mr_error *err) MR_MUST_USE;
 
-/** As mr_value_server, of "host:port" and an optional name. */
+/** As mr_value_server, of "host:port" or a service, and an optional name. */
 enum mr_result mr_value_sentinel(struct mr_server_config *out, const char *text,
                                  struct mr_error *err) MR_MUST_USE;
 

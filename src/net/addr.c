@@ -96,6 +96,23 @@ enum mr_result mr_addr_resolve(struct mr_addr *addrs, uint32_t max, uint32_t *n,
     return MR_OK;
 }
 
+bool mr_addr_inet(struct mr_addr *addr, const struct sockaddr *sa, socklen_t len, uint16_t port)
+{
+    struct mr_addr made = {.len = len};
+
+    if ((sa->sa_family != AF_INET || len != sizeof(made.sa.in)) &&
+        (sa->sa_family != AF_INET6 || len != sizeof(made.sa.in6)))
+        return false;
+    memcpy(&made.sa, sa, len);
+    if (sa->sa_family == AF_INET)
+        made.sa.in.sin_port = htons(port);
+    else
+        made.sa.in6.sin6_port = htons(port);
+    describe(&made);
+    *addr = made;
+    return true;
+}
+
 static int compare_uint(uint64_t a, uint64_t b)
 {
     return a < b ? -1 : a > b;

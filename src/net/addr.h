@@ -9,6 +9,8 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#define MR_ADDR_NONE "none" /* `text` of an address that a server has lost */
+
 struct mr_addr {
     union {
         struct sockaddr any;
@@ -34,6 +36,9 @@ bool mr_addr_numeric(struct mr_addr *addr, struct mr_slice host, uint16_t port);
 enum mr_result mr_addr_resolve(struct mr_addr *addrs, uint32_t max, uint32_t *n,
                                struct mr_slice host, uint16_t port,
                                struct mr_error *err) MR_MUST_USE;
+
+/** From an IPv4 or IPv6 socket address, with another port. False for any other family. */
+bool mr_addr_inet(struct mr_addr *addr, const struct sockaddr *sa, socklen_t len, uint16_t port);
 
 /** Same family, address and port (or path). */
 bool mr_addr_eq(const struct mr_addr *a, const struct mr_addr *b);

@@ -5,6 +5,7 @@
 #include "core/version.h"
 #include "net/loop.h"
 
+#include <ares.h>
 #include <hiredis/hiredis.h>
 #include <jansson.h>
 #include <microhttpd.h>
@@ -58,6 +59,7 @@ void mr_about_print_build(void)
     print_engine("io_uring");
     (void)fprintf(stderr, "\ncompiled with %s\n", COMPILER);
     (void)fputs("\nlibraries:\n", stderr);
+    (void)fprintf(stderr, "  %-14s %s\n", "c-ares", ares_version(NULL));
     (void)fprintf(stderr, "  %-14s %d.%d.%d\n", "hiredis", HIREDIS_MAJOR, HIREDIS_MINOR,
                   HIREDIS_PATCH);
     (void)fprintf(stderr, "  %-14s %s\n", "libyaml", yaml_get_version_string());

@@ -10,6 +10,7 @@
 #include "session/handover.h"
 #include "session/logins.h"
 #include "upstream/health.h"
+#include "upstream/hosts.h"
 #include "upstream/map.h"
 #include "upstream/topology.h"
 
@@ -123,6 +124,7 @@ static uint32_t worker_count(const struct mr_generation *g, const struct mr_opti
 struct place {
     const char *host;
     uint16_t port;
+    uint8_t service_place;
     uint32_t index;
 };
 
@@ -130,7 +132,11 @@ static int by_place(const void *a, const void *b)
 {
     const struct place *x = a, *y = b;
 
-    return x->port != y->port ? (x->port < y->port ? -1 : 1) : strcmp(x->host, y->host);
+    if (x->port != y->port)
+        return x->port < y->port ? -1 : 1;
+    if (x->service_place != y->service_place)
+        return x->service_place < y->service_place ? -1 : 1;
+    return strcmp(x->host, y->host);
 }
 
 /* All servers with a host, sorted; returned owned. */
@@ -144,8 +150,8 @@ static struct place *places_of(const struct mr_config *config, uint32_t *n)
         for (uint32_t i = 0; i < config->pools[p].servers.n; i++) {
             const struct mr_server_config *s = &config->pools[p].servers.at[i];
             if (s->host != NULL)
-                places[(*n)++] =
-                    (struct place){s->host, s->port, config->pools[p].first_server + i};
+                places[(*n)++] = (struct place){s->host, s->port, s->service_place,
+                                                config->pools[p].first_server + i};
         }
     qsort(places, *n, sizeof(*places), by_place);
     return places;
@@ -267,6 +273,8 @@ enum mr_result mr_generation_share_health(struct mr_generation *g, struct mr_err
     struct mr_runtime *rt = &g->runtime;
     enum mr_result rc = share(&rt->health, health_bytes(g->config), err);
 
+    if (rc == MR_OK)
+        rc = share(&rt->hosts, sizeof(*rt->hosts), err);
     rt->node_maps = calloc(g->config->n_pools + 1, sizeof(*rt->node_maps));
     MR_CHECK(rt->node_maps != NULL);
     for (uint32_t p = 0; p < g->config->n_pools && rc == MR_OK; p++)
@@ -333,6 +341,7 @@ enum mr_result mr_generation_open(struct mr_generation *g, const struct mr_optio
     if (previous != NULL) {
         keep_health(g, previous);
         keep_nodes(g, previous);
+        mr_hosts_keep(g->runtime.hosts, previous->runtime.hosts);
     }
     if ((rc = mr_ports_open(&g->ports, g->config, options,
                             previous != NULL ? &previous->ports : NULL, err)) != MR_OK ||
@@ -374,6 +383,8 @@ static void close_runtime(struct mr_runtime *rt)
         if (rt->node_maps[p] != NULL)
             (void)munmap(rt->node_maps[p], mr_node_map_bytes(&rt->config->pools[p]));
     free(rt->node_maps);
+    if (rt->hosts != NULL)
+        (void)munmap(rt->hosts, sizeof(*rt->hosts));
     if (rt->accept_holder != NULL)
         (void)munmap(rt->accept_holder, sizeof(*rt->accept_holder));
     close_ways(rt->balance_in, rt->n_slots);

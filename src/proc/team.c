@@ -96,7 +96,9 @@ static bool tell_address(struct mr_child *c, uint32_t server)
 
     msg.body.ADDRESS = (struct mr_address_payload){
         .server = server, .addr = c->team->generation.runtime.addresses[server]};
-    return msg.body.ADDRESS.addr.len == 0 || (has_room(c) && mr_child_tell(c, &msg, -1));
+    if (msg.body.ADDRESS.addr.len == 0 && msg.body.ADDRESS.addr.text[0] == '\0')
+        return true; /* it has never had one */
+    return has_room(c) && mr_child_tell(c, &msg, -1);
 }
 
 /* True if the child is up to date. Children inherit the state when they are started. */

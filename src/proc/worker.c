@@ -310,6 +310,7 @@ static void init_services(struct worker *w)
                      .server_metrics = &mine->servers[pool->first_server],
                      .health = &rt->health[pool->first_server],
                      .nodes = rt->node_maps[i],
+                     .hosts = rt->hosts,
                      .process = &mine->head->process,
                      .extra_room = &w->budget.extra},
             .budget = &w->budget,

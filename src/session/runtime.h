@@ -5,6 +5,7 @@
 #include "core/metrics.h"
 
 struct mr_health;
+struct mr_hosts;
 struct mr_logins;
 struct mr_loop;
 
@@ -41,6 +42,7 @@ struct mr_runtime {
     struct mr_reloads *reloads;
     struct mr_health *health;       /* per server, over all pools; shared by the workers */
     struct mr_node_map **node_maps; /* per pool, shared likewise; NULL unless it is a cluster */
+    struct mr_hosts *hosts;         /* that servers name; shared by workers and resolver */
     struct mr_logins *logins;       /* failed logins; shared by the workers */
     const int *port_fds;            /* listening sockets: statistics first, then HTTP */
     uint32_t n_ports;

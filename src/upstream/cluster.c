@@ -287,7 +287,7 @@ static struct mr_target redirected(struct mr_server *by, const struct mr_redirec
     if (redirect->kind != MR_REDIRECT_ASK)
         mr_discovery_want(&c->discovery);
     if ((redirect->kind == MR_REDIRECT_MOVED || redirect->kind == MR_REDIRECT_ASK) &&
-        mr_discovery_address(by, redirect->host, redirect->port, &addr))
+        mr_discovery_address(by, redirect->host, redirect->port, &addr) == MR_HOST_IS_KNOWN)
         server = mr_discovery_find(pool, &addr);
     if (server == NULL)
         return (struct mr_target){0};

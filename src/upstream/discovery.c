@@ -90,15 +90,15 @@ void mr_discovery_stop(struct mr_discovery *d)
 
 /* ---- addresses ---- */
 
-bool mr_discovery_address(const struct mr_server *by, struct mr_slice host, uint16_t port,
-                          struct mr_addr *addr)
+enum mr_host_answer mr_discovery_address(const struct mr_server *by, struct mr_slice host,
+                                         uint16_t port, struct mr_addr *addr)
 {
-    if (host.len > 0)
-        return mr_addr_numeric(addr, host, port);
-    const char *colon = strrchr(by->addr.text, ':');
-    return colon != NULL &&
-           mr_addr_numeric(addr, (struct mr_slice){by->addr.text, (size_t)(colon - by->addr.text)},
-                           port);
+    if (host.len == 0)
+        return mr_addr_inet(addr, &by->addr.sa.any, by->addr.len, port) ? MR_HOST_IS_KNOWN
+                                                                        : MR_HOST_IS_UNKNOWN;
+    if (mr_addr_numeric(addr, host, port))
+        return MR_HOST_IS_KNOWN;
+    return mr_hosts_find(by->pool->hosts, host, port, by->pool->loop->now_us, addr);
 }
 
 struct mr_server *mr_discovery_find(struct mr_pool *pool, const struct mr_addr *addr)
@@ -156,15 +156,23 @@ void mr_reading_fini(struct mr_reading *r)
 struct mr_server *mr_reading_node(struct mr_reading *r, struct mr_slice host, uint16_t port)
 {
     struct mr_addr addr;
+    const enum mr_host_answer found =
+        port > 0 ? mr_discovery_address(r->by, host, port, &addr) : MR_HOST_IS_UNKNOWN;
 
-    if (port == 0 || !mr_discovery_address(r->by, host, port, &addr)) {
-        mr_log_limited(MR_LOG_WARN,
-                       "node_unreachable pool=%s host=\"%.*s\" port=%u reason=\"not an address\"",
+    switch (found) {
+    case MR_HOST_IS_KNOWN:
+        return mr_reading_server(r, &addr);
+    case MR_HOST_IS_PENDING:
+        r->pending++;
+        return NULL;
+    case MR_HOST_IS_UNKNOWN:
+        mr_log_limited(MR_LOG_WARN, "node_unreachable pool=%s host=\"%.*s\" port=%u reason=\"%s\"",
                        r->pool->config->name, (int)(host.len < 200 ? host.len : 200),
-                       host.len > 0 ? host.at : "", port);
+                       host.len > 0 ? host.at : "", port,
+                       port > 0 ? "it does not resolve" : "no port");
         return NULL;
     }
-    return mr_reading_server(r, &addr);
+    return NULL;
 }
 
 struct mr_server *mr_reading_server(struct mr_reading *r, const struct mr_addr *addr)
@@ -272,6 +280,10 @@ void mr_discovery_over(struct mr_discovery *d, const struct mr_reading *reading)
     }
     const uint64_t covered = count_covered(reading);
     publish(reading, covered);
-    const bool hurry = is_in_trouble(reading, covered) && d->interval_us > TROUBLE_US;
-    set_due(d, about(d, hurry ? TROUBLE_US : d->interval_us));
+    uint64_t wait_us = d->interval_us;
+    if (is_in_trouble(reading, covered) && wait_us > TROUBLE_US)
+        wait_us = TROUBLE_US;
+    if (reading->pending > 0 && wait_us > GAP_US)
+        wait_us = GAP_US;
+    set_due(d, about(d, wait_us));
 }

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "core/timer.h"
+#include "upstream/hosts.h"
 #include "upstream/map.h"
 #include "upstream/pool.h"
 
@@ -46,10 +47,12 @@ void mr_discovery_want(struct mr_discovery *d);
 /** The pool's server with this address, or NULL. */
 struct mr_server *mr_discovery_find(struct mr_pool *pool, const struct mr_addr *addr);
 
-/** The address that a server has reported; an empty host is its own. False if the host is a name.
+/**
+ * The address that a server has reported; an empty host is its own. A name is looked up by the
+ * resolver, which takes a moment.
  */
-bool mr_discovery_address(const struct mr_server *by, struct mr_slice host, uint16_t port,
-                          struct mr_addr *addr);
+enum mr_host_answer mr_discovery_address(const struct mr_server *by, struct mr_slice host,
+                                         uint16_t port, struct mr_addr *addr);
 
 /** Adds nodes that other workers discovered. */
 void mr_discovery_adopt(struct mr_pool *pool);
@@ -62,6 +65,7 @@ struct mr_reading {
     const struct mr_server *by; /* who says so */
     struct mr_node_table *table;
     uint32_t no_room; /* nodes without a free place */
+    uint32_t pending; /* nodes whose names are being looked up */
 };
 
 /** Starts with an empty table. Free it with mr_reading_fini. */

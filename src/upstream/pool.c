@@ -89,6 +89,7 @@ void mr_pool_init(struct mr_pool *pool, const struct mr_pool_setup *setup)
                              .process = setup->process,
                              .extra_room = setup->extra_room,
                              .nodes = setup->nodes,
+                             .hosts = setup->hosts,
                              .n_groups = setup->config->servers.n,
                              .n_servers = setup->config->servers.n,
                              .n_lanes =

@@ -32,6 +32,7 @@ struct mr_pool {
     const struct mr_topology_ops *topology;
     void *map;                 /* state of the topology */
     struct mr_node_map *nodes; /* of a cluster, shared by all workers; borrowed; or NULL */
+    struct mr_hosts *hosts;    /* shared likewise; borrowed; NULL: nobody looks names up */
     uint32_t n_groups;         /* see mr_topology_ops.group */
     uint32_t map_changes;      /* changes that may route a key to another server */
     struct mr_list waiting;    /* struct mr_again: calls delayed before a retry */
@@ -66,6 +67,7 @@ struct mr_pool_setup {
     struct mr_server_metrics *server_metrics; /* one per server */
     struct mr_health *health;  /* one per server, shared by all workers; NULL: private */
     struct mr_node_map *nodes; /* shared by all workers; NULL: private */
+    struct mr_hosts *hosts;    /* shared by all workers; NULL: none */
     struct mr_process_metrics *process;
     struct mr_extra_room *extra_room; /* NULL: unlimited */
 };

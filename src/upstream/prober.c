@@ -20,7 +20,8 @@ static bool wants_probes(const struct mr_server *server)
 {
     const struct mr_pool_config *config = server->pool->config;
 
-    if (config->health_checks == MR_HEALTH_OFF || !mr_server_is_known(server))
+    if (config->health_checks == MR_HEALTH_OFF || !mr_server_is_known(server) ||
+        (server->config->service_place > 0 && server->addr.len == 0)) /* a free place is not down */
         return false;
     return config->health_checks == MR_HEALTH_ALWAYS || server->pool->topology->probes ||
            config->read_from == MR_READ_NEAREST || mr_health_ejected(server->health) ||

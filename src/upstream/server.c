@@ -168,7 +168,7 @@ void mr_server_disconnect(struct mr_server *server)
 
 void mr_server_set_address(struct mr_server *server, const struct mr_addr *addr)
 {
-    if (mr_addr_eq(&server->addr, addr))
+    if (mr_addr_eq(&server->addr, addr) || (server->addr.len == 0 && addr->len == 0))
         return;
     mr_log(MR_LOG_NOTICE, "server_address pool=%s server=%s old=%s new=%s",
            server->pool->config->name, server->name,

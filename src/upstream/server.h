@@ -111,7 +111,7 @@ bool mr_server_plans(const struct mr_server *server, uint8_t lane);
 /** Opens connections in advance, as configured. */
 void mr_server_preconnect(struct mr_server *server);
 
-/** The address changed: new connections use it, old ones finish. */
+/** The address changed: new connections use it, old ones finish. len may be 0: it has none now. */
 void mr_server_set_address(struct mr_server *server, const struct mr_addr *addr);
 
 /** False if the request should go elsewhere, because the server has come back only now. */

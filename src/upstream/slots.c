@@ -19,15 +19,19 @@ struct ranges {
     struct mr_reading reading;
     struct mr_server *master; /* of the range */
     bool any;
+    bool incomplete; /* the name of a master is being looked up */
 };
 
 static void take_range(void *arg, const struct mr_slot_range *range)
 {
     struct ranges *ranges = arg;
+    const uint32_t pending = ranges->reading.pending;
     struct mr_server *server = mr_reading_node(&ranges->reading, range->host, range->port);
 
-    if (!range->is_replica)
+    if (!range->is_replica) {
         ranges->master = server;
+        ranges->incomplete |= ranges->reading.pending > pending;
+    }
     if (server == NULL)
         return;
     ranges->any = true;
@@ -44,9 +48,9 @@ static void take_answer(struct mr_look *look)
     struct ranges ranges = {0};
 
     mr_reading_init(&ranges.reading, pool, look->server);
-    const bool good =
-        pool->config->protocol->cluster.read_slots(answer, take_range, &ranges) && ranges.any;
-    if (!good)
+    const bool readable = pool->config->protocol->cluster.read_slots(answer, take_range, &ranges);
+    const bool good = readable && ranges.any && !ranges.incomplete;
+    if (!good && !(readable && ranges.incomplete))
         mr_log_limited(MR_LOG_WARN, "slots_unknown pool=%s server=%s reply=\"%.*s\"",
                        pool->config->name, look->server->name,
                        (int)(answer.len < 100 ? answer.len : 100), answer.len > 0 ? answer.at : "");

@@ -7,7 +7,8 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-from harness import INSTRUMENTED, Millrace, Names, Redis, Scripted  # noqa: E402
+from harness import Millrace, Redis, Scripted  # noqa: E402
+from nameserver import NameServer  # noqa: E402
 
 
 def pytest_configure(config):
@@ -37,10 +38,8 @@ def redis1(redis4):
 
 
 @pytest.fixture
-def names(tmp_path):
-    if INSTRUMENTED:
-        pytest.skip("a preloaded library does not go with the address sanitizer")
-    return Names(tmp_path)
+def names(start):
+    return start(NameServer)
 
 
 @pytest.fixture

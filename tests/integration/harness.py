@@ -64,9 +64,9 @@ def wait_for(condition, seconds=5.0, what="condition"):
         time.sleep(0.005)
 
 
-def can_connect(port):
+def can_connect(port, host="127.0.0.1"):
     with contextlib.suppress(OSError):
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        socket.create_connection((host, port), timeout=1).close()
         return True
     return False
 
@@ -193,19 +193,20 @@ class Process:
 class Redis(Process):
     """A real redis-server without persistence."""
 
-    def __init__(self, *args, port=None, path=None):
+    def __init__(self, *args, port=None, path=None, host="127.0.0.1"):
         self.port = port or free_port()
+        self.host = host
         self.path = path
         self.dir = tempfile.TemporaryDirectory(prefix="millrace-redis-")  # for dumps during replication
         listen = ["--port", "0", "--unixsocket", path] if path else ["--port", str(self.port)]
-        ready = (lambda: os.path.exists(path)) if path else (lambda: can_connect(self.port))
+        ready = (lambda: os.path.exists(path)) if path else (lambda: can_connect(self.port, host))
         super().__init__(
-            ["redis-server", "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+            ["redis-server", "--bind", host, "--save", "", "--appendonly", "no",
              "--dir", self.dir.name, "--loglevel", "warning", *listen, *map(str, args)],
             ready, stdout=subprocess.DEVNULL)
 
     def ask(self, *args, db=0):
-        with Raw(self.path or self.port) as c:
+        with Raw(self.path or (self.host, self.port)) as c:
             if db:
                 assert c.ask("SELECT", db) == b"+OK"
             return c.ask(*args)
@@ -397,59 +398,6 @@ def rss_kb(pid):
 def cpu_seconds(pid):
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-class Names:
-    """Our own name server: all names in `.test` have one address, or lookups hang."""
-
-    SOURCE = r"""
-        #define _GNU_SOURCE
-        #include <dlfcn.h>
-        #include <netdb.h>
-        #include <stdio.h>
-        #include <stdlib.h>
-        #include <string.h>
-        #include <unistd.h>
-        int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints,
-                        struct addrinfo **res)
-        {
-            int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **) =
-                (__typeof__(real))dlsym(RTLD_NEXT, "getaddrinfo");
-            char addr[64] = "";
-            if (node != NULL && strstr(node, ".test") != NULL) {
-                FILE *f = fopen(getenv("FAKE_HOSTS"), "r");
-                if (hints->ai_flags & AI_NUMERICHOST || f == NULL || fscanf(f, "%63s", addr) != 1) {
-                    if (f) fclose(f);
-                    return EAI_NONAME;
-                }
-                fclose(f);
-                if (strcmp(addr, "hang") == 0) {
-                    fclose(fopen(getenv("FAKE_HANGS"), "w"));
-                    for (;;)
-                        pause();
-                }
-                node = addr;
-            }
-            return real(node, service, hints, res);
-        }
-    """
-
-    def __init__(self, directory):
-        self.file, library = directory / "hosts", directory / "names.so"
-        (directory / "names.c").write_text(self.SOURCE)
-        subprocess.check_call(["cc", "-shared", "-fPIC", "-o", library, directory / "names.c", "-ldl"])
-        preload = ":".join(filter(None, [os.environ.get("LD_PRELOAD", ""), str(library)]))
-        self.env = {"LD_PRELOAD": preload, "FAKE_HOSTS": str(self.file),
-                    "FAKE_HANGS": str(self.file) + ".hangs"}
-
-    def hang(self):
-        return pathlib.Path(self.env["FAKE_HANGS"]).exists()
-
-    def are(self, address):
-        """From now on; "" for a name that does not exist, "hang" for a lookup without an answer."""
-        new = self.file.with_suffix(".new")
-        new.write_text(address)
-        new.rename(self.file)
 
 
 class Nutcracker(Process):

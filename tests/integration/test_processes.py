@@ -665,8 +665,8 @@ def test_single_process_resolves_and_serves_statistics(start, redis1):
 
 def test_the_resolver_of_a_single_process_is_replaced(start, names, redis1):
     names.are("127.0.0.9")
-    m = start(Millrace, conf="global: {worker_processes: 0, resolve_interval: 100ms}\n" + pool_yaml(
-        "alpha", "127.0.0.1:@PORT@", [f"name.test:{redis1.port}:1"]), workers=None, env=names.env)
+    m = start(Millrace, conf=f"global: {{worker_processes: 0, resolve_interval: 100ms, {names.conf}}}\n" + pool_yaml(
+        "alpha", "127.0.0.1:@PORT@", [f"name.test:{redis1.port}:1"]), workers=None)
     wait_for(lambda: "new=127.0.0.9:" in m.log_text())
     resolver = m.child_pids("millrace")[0]
     os.kill(resolver, signal.SIGKILL)
@@ -780,8 +780,8 @@ def test_a_worker_that_stood_still_learns_every_address(start, names):
     n = 400
     names.are("127.0.0.2")
     servers = "".join(f"   - s{i}.test:1:1 s{i}\n" for i in range(n))
-    m = start(Millrace, env=names.env, conf="""
-global: {resolve_interval: 100ms, worker_hang_timeout: 0s}
+    m = start(Millrace, conf=f"""
+global: {{resolve_interval: 100ms, worker_hang_timeout: 0s, {names.conf}}}
 alpha:
   listen: 127.0.0.1:@PORT@
   redis: true

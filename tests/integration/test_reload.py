@@ -745,8 +745,8 @@ def test_workers_that_die_during_a_reload(start, redis1):
 def test_a_lookup_that_hangs_holds_nothing_up(start, names, redis1):
     """It delays neither the next reload nor the end: the resolver has nothing to finish."""
     names.are("127.0.0.1")
-    m = start(Millrace, env=names.env, conf=f"""
-global: {{resolve_interval: 100ms, worker_shutdown_timeout: 0}}
+    m = start(Millrace, conf=f"""
+global: {{resolve_interval: 100ms, worker_shutdown_timeout: 0, {names.conf}}}
 {pool_yaml("alpha", "127.0.0.1:@PORT@", [f"cache.test:{redis1.port}:1"])}""")
     names.are("hang")
     helper, = m.child_pids("resolver")

@@ -31,6 +31,7 @@ class Sentinel(Process):
                          stdout=subprocess.DEVNULL)
 
     ask = Redis.ask
+    host = "127.0.0.1"
     path = None
 
     def master(self, name="main"):

@@ -177,7 +177,7 @@ def test_names_are_resolved_again(start, names):
                                 stdout=subprocess.DEVNULL) for ip in ("127.0.0.2", "127.0.0.3")]
     try:
         names.are("127.0.0.2")
-        m = start(Millrace, workers=2, env=names.env, conf="global: {resolve_interval: 100ms}\n" + pool_yaml(
+        m = start(Millrace, workers=2, conf=f"global: {{resolve_interval: 100ms, {names.conf}}}\n" + pool_yaml(
                       "alpha", "127.0.0.1:@PORT@", [f"cache.test:{port}:1"]))
         with m.raw() as c:
             wait_for(lambda: c.ask("SET", "a", "old") == b"+OK", what="first address")

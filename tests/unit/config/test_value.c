@@ -19,6 +19,9 @@ static void servers(void **state)
         {"/tmp/a.sock:1", "/tmp/a.sock:", NULL, 0, 1},
         {"/tmp/a.sock:3 nm", "nm", NULL, 0, 3},
         {"/tmp/with blank.sock:1 nm", "nm", NULL, 0, 1},
+        {"_redis._tcp.example.com", "_redis._tcp.example.com", "_redis._tcp.example.com", 0, 1},
+        {"_redis._tcp.example.com seeds", "seeds", "_redis._tcp.example.com", 0, 1},
+        {"_host:6379:1", "_host:6379", "_host", 6379, 1}, /* no service: it has a port */
     };
     static const struct {
         const char *line, *error;
@@ -35,6 +38,8 @@ static void servers(void **state)
         {"127.0.0.1:65536:1", "an invalid port"},
         {":6379:1", "an empty hostname"},
         {"nonsense", "format string"},
+        {"_redis._tcp.example.com ", "an empty name"},
+        {"_redis\x01._tcp.example.com", "a control character"},
         {"[]:6379:1", "an empty hostname"},
         {"/tmp/a.sock", "format string"},
         {"", "format string"},

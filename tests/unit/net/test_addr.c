@@ -58,4 +58,21 @@ static void resolves_and_compares(void **state)
     assert_false(mr_addr_eq(&c, &c)); /* an unknown address equals nothing */
 }
 
-RUN(T(numeric), T(unix_paths), T(resolves_and_compares))
+static void from_a_socket_address(void **state)
+{
+    struct mr_addr a, b;
+    struct mr_error err;
+
+    (void)state;
+    assert_true(mr_addr_numeric(&a, mr_slice_of("10.0.0.1"), 1));
+    assert_true(mr_addr_inet(&b, &a.sa.any, a.len, 2));
+    assert_string_equal(b.text, "10.0.0.1:2");
+    assert_false(mr_addr_inet(&b, &a.sa.any, a.len - 1, 2));
+    assert_true(mr_addr_numeric(&a, mr_slice_of("::1"), 1));
+    assert_true(mr_addr_inet(&b, &a.sa.any, a.len, 65535));
+    assert_string_equal(b.text, "[::1]:65535");
+    assert_int_equal(mr_addr_unix(&a, mr_slice_of("/tmp/a"), &err), MR_OK);
+    assert_false(mr_addr_inet(&b, &a.sa.any, a.len, 2));
+}
+
+RUN(T(from_a_socket_address), T(numeric), T(unix_paths), T(resolves_and_compares))

@@ -58,4 +58,43 @@ static void an_address_that_fails_makes_way(void **state)
     assert_non_null(strstr(seen, "10.0.0.1:1 "));
 }
 
-RUN(T(the_order_of_answers_does_not_matter), T(an_address_that_fails_makes_way))
+/* Places and answers are numbers of ports; 0 is none. */
+static void share_out(const char *before, const char *answer, bool partial, const char *after)
+{
+    struct mr_addr places[4] = {0}, given[6] = {0};
+    uint32_t n = 0;
+
+    for (size_t i = 0; i < 4; i++)
+        if (before[i] != '0')
+            assert_true(
+                mr_addr_numeric(&places[i], mr_slice_of("10.0.0.1"), (uint16_t)(before[i] - '0')));
+    for (; answer[n] != '\0'; n++)
+        assert_true(
+            mr_addr_numeric(&given[n], mr_slice_of("10.0.0.1"), (uint16_t)(answer[n] - '0')));
+    mr_resolver_share_out(given, n, partial, places, 4);
+    for (size_t i = 0; i < 4; i++) {
+        const char want[] = {'1', ':', after[i], '\0'};
+        if (after[i] == '0')
+            assert_int_equal(places[i].len, 0);
+        else
+            assert_string_equal(strstr(places[i].text, ".1:") + 1, want);
+    }
+}
+
+static void addresses_of_a_service_keep_their_places(void **state)
+{
+    (void)state;
+    share_out("0000", "12", false, "1200");
+    share_out("1200", "21", false, "1200"); /* in any order */
+    share_out("1230", "4312", false, "1234");
+    share_out("1234", "14", false, "1004"); /* some are gone */
+    share_out("1234", "5", false, "5000");
+    share_out("1234", "154", false, "1504");
+    share_out("1004", "123456", false, "1234"); /* more than places */
+    share_out("1234", "567891", true, "1234");  /* perhaps the others are still there */
+    share_out("1200", "13", true, "1230");
+    share_out("1234", "12", true, "1234");
+}
+
+RUN(T(the_order_of_answers_does_not_matter), T(an_address_that_fails_makes_way),
+    T(addresses_of_a_service_keep_their_places))
