@@ -288,7 +288,7 @@ static struct mr_target redirected(struct mr_server *by, const struct mr_redirec
         mr_discovery_want(&c->discovery);
     if ((redirect->kind == MR_REDIRECT_MOVED || redirect->kind == MR_REDIRECT_ASK) &&
         mr_discovery_address(by, redirect->host, redirect->port, &addr) == MR_HOST_IS_KNOWN)
-        server = mr_discovery_find(pool, &addr);
+        server = mr_discovery_meet(pool, &addr);
     if (server == NULL)
         return (struct mr_target){0};
     if (!mr_server_is_known(server))

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define ADD_US      5000u    /* minimum interval between nodes that redirects lead to */
 #define GAP_US      100000u  /* minimum interval */
 #define TROUBLE_US  250000u  /* interval while a master does not answer */
 #define PATIENCE_US 1000000u /* then another worker, or this one, starts another look */
@@ -123,7 +124,7 @@ void mr_discovery_adopt(struct mr_pool *pool)
     }
 }
 
-/* Assigns a number to a newly discovered node. Only while the look is claimed. */
+/* Assigns a number to a newly discovered node. Two that add the same at a time cost a place. */
 static struct mr_server *add(struct mr_pool *pool, const struct mr_addr *addr)
 {
     for (uint32_t i = pool->config->servers.named; i < pool->n_servers; i++) {
@@ -137,6 +138,17 @@ static struct mr_server *add(struct mr_pool *pool, const struct mr_addr *addr)
         return &pool->servers[i];
     }
     return NULL;
+}
+
+struct mr_server *mr_discovery_meet(struct mr_pool *pool, const struct mr_addr *addr)
+{
+    struct mr_server *server = mr_discovery_find(pool, addr);
+    const uint64_t now = pool->loop->now_us, seen = mr_health_load(&pool->nodes->added_us);
+
+    if (server == NULL && now >= seen + ADD_US &&
+        mr_health_claim(&pool->nodes->added_us, seen, now))
+        server = add(pool, addr);
+    return server;
 }
 
 /* ---- readings ---- */

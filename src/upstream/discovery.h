@@ -48,6 +48,12 @@ void mr_discovery_want(struct mr_discovery *d);
 struct mr_server *mr_discovery_find(struct mr_pool *pool, const struct mr_addr *addr);
 
 /**
+ * The same. A node that redirects lead to is added if it is not known: until it has a slot, no look
+ * finds it. NULL if there is no room, or for a moment.
+ */
+struct mr_server *mr_discovery_meet(struct mr_pool *pool, const struct mr_addr *addr);
+
+/**
  * The address that a server has reported; an empty host is its own. A name is looked up by the
  * resolver, which takes a moment.
  */

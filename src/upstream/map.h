@@ -20,6 +20,7 @@ struct mr_node_map {
     uint64_t version;    /* of the table: odd while it is being written; 0: empty */
     uint64_t due_us;     /* loop time of the next look; advancing it claims the look */
     uint64_t looked_us;  /* when the last look was claimed */
+    uint64_t added_us;   /* when a node was last added; advancing it claims the next */
     uint64_t learned_us; /* when a look last succeeded; 0: never */
     uint64_t looks;      /* successful looks */
     uint64_t failures;   /* failed looks */

@@ -264,6 +264,35 @@ def test_a_cluster_that_announces_names(start, names):
     assert sum(n.ask("DBSIZE") for n in cluster.nodes) == 300
 
 
+@pytest.mark.parametrize("by_name", [False, True])
+def test_redirects_to_a_node_without_slots(start, names, by_name):
+    """The proxy's map does not have it, and the first lookups of its name are slow."""
+    cluster = Cluster(start, 2)
+    if by_name:
+        announce(cluster, names)
+    m = seeded(start, names, cluster, cluster_refresh="1h", workers=1)
+    all_written(m)
+    new = cluster.node()
+    if by_name:
+        names.hosts["new.test"], names.faults = ["127.0.0.1"], {"new.test": "late"}
+        for key, value in ("cluster-announce-hostname", "new.test"), ("cluster-preferred-endpoint-type", "hostname"):
+            assert new.ask("CONFIG", "SET", key, value) == b"+OK"
+    cluster.meet()
+    if by_name:
+        wait_for(lambda: all(b"new.test" in n.ask("CLUSTER", "NODES") for n in cluster.masters), 20, "its name")
+    wait_for(lambda: b"cluster_state:ok" in new.ask("CLUSTER", "INFO"), 20, "a node that is ready")
+    slot = cluster.slot_of("{x}")
+    owner = cluster.owner(slot)
+    cluster.begin_move(slot, owner, new)
+    with m.raw(timeout=20) as c:
+        assert c.ask("SET", "{x}new", 1) == b"+OK"  # ASK
+        cluster.move_keys(slot, owner, new)
+        cluster.end_move(slot, new)
+        assert c.ask("SET", "{x}other", 2) == b"+OK"  # MOVED
+        assert c.ask("GET", "{x}new") == b"1"
+    assert new.ask("EXISTS", "{x}new") == 1
+
+
 def test_a_failover_to_a_host_name(start, names):
     cluster = Cluster(start, 3, 1)
     announce(cluster, names)
